@@ -1,0 +1,146 @@
+# shellcheck shell=sh
+# Shared by tools/deps/*.sh: where third-party libraries that Debian has too
+# old are built, and how their Debian sources are fetched.
+#
+# A script sets `deps_name` and sources this file, then calls
+#
+#	deps_current INPUT...     exits 0 at once when the stamp says nothing changed
+#	deps_begin                takes the lock, makes an empty $deps_build
+#	deps_fetch PKG VERSION "SHA256 FILE" ...
+#	deps_done                 writes the stamp
+#
+# Everything lives below $deps_root; the system's apt configuration, lists and
+# caches are only read (for a proxy), never written.  Authenticity rests on the
+# pinned SHA-256 of every file, so a stale or odd index can only make a fetch fail.
+
+# Scripts compile the same way whoever calls them: a sanitizer build of our own
+# code must not leak its CFLAGS into a library shared by every build.
+unset CFLAGS CPPFLAGS LDFLAGS MAKEFLAGS DESTDIR
+export LC_ALL=C
+
+deps_root=${GRANARY_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/granary-dev}
+deps_prefix=$deps_root/prefix
+deps_tarballs=$deps_root/tarballs
+deps_mirror=${GRANARY_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+deps_suite=sid
+deps_jobs=${GRANARY_JOBS:-$(nproc)}
+: "${deps_name:?}"
+deps_build=$deps_root/build/$deps_name
+deps_stamp=$deps_root/stamps/$deps_name
+deps_log=$deps_root/build/$deps_name.log
+
+deps_die() {
+	echo "$deps_name: $*" >&2
+	exit 1
+}
+
+# The stamp is the hash of everything that decides the result, prefix included:
+# a cache directory that was moved must be built again.
+deps_current() {
+	deps_hash=$({ cat -- "$@" && echo "$deps_prefix"; } | sha256sum | cut -d' ' -f1) ||
+		deps_die "cannot read the inputs of the build"
+	if [ "$(cat "$deps_stamp" 2>/dev/null)" = "$deps_hash" ]; then
+		exit 0
+	fi
+}
+
+deps_begin() {
+	umask 022
+	mkdir -p "$deps_root/stamps" "$deps_root/build" "$deps_tarballs" "$deps_prefix" ||
+		deps_die "cannot write to $deps_root"
+	exec 9>"$deps_root/lock"
+	flock -w 1800 9 || deps_die "another build holds $deps_root/lock"
+	# Whoever held the lock may just have built the same thing.
+	if [ "$(cat "$deps_stamp" 2>/dev/null)" = "$deps_hash" ]; then
+		exit 0
+	fi
+	rm -f "$deps_stamp"
+	rm -rf "$deps_build"
+	mkdir -p "$deps_build"
+	: >"$deps_log"
+}
+
+deps_need() {
+	for deps_tool in "$@"; do
+		command -v "$deps_tool" >/dev/null || deps_die "needs $deps_tool, which is not installed"
+	done
+}
+
+# Runs a build step with its output in the log, and shows the end of that on failure.
+deps_run() {
+	if ! "$@" >>"$deps_log" 2>&1; then
+		tail -n 15 "$deps_log" >&2
+		deps_die "failed: $* (whole output: $deps_log)"
+	fi
+}
+
+deps_done() {
+	mkdir -p "$deps_root/stamps"
+	echo "$deps_hash" >"$deps_stamp.tmp"
+	mv "$deps_stamp.tmp" "$deps_stamp"
+	rm -rf "$deps_build"
+}
+
+deps_verified() {
+	[ -f "$2" ] && [ "$(sha256sum <"$2" | cut -d' ' -f1)" = "$1" ]
+}
+
+# apt with private state.  `#clear` removes hooks and sandbox settings of the
+# system that act outside $deps_root.
+deps_apt_conf() {
+	deps_apt=$deps_root/apt
+	mkdir -p "$deps_apt/lists/partial" "$deps_apt/cache/archives/partial"
+	deps_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+	[ -r "$deps_keyring" ] || deps_die "needs $deps_keyring (package debian-archive-keyring)"
+	echo "deb-src [check-valid-until=no signed-by=$deps_keyring] $deps_mirror $deps_suite main" \
+		>"$deps_apt/sources.list"
+	cat >"$deps_apt/apt.conf" <<CONF
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+Dir::Etc::sourcelist "$deps_apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "$deps_apt/lists";
+Dir::Cache "$deps_apt/cache";
+Dir::Cache::archives "$deps_apt/cache/archives";
+Acquire::Check-Valid-Until "false";
+Acquire::Languages "none";
+Acquire::PDiffs "false";
+Acquire::Retries "3";
+APT::Sandbox::User "";
+CONF
+}
+
+deps_apt_get() {
+	apt-get -c "$deps_apt/apt.conf" -q "$@"
+}
+
+# deps_fetch PKG VERSION "SHA256 FILE"...: afterwards every FILE is in
+# $deps_tarballs with that checksum.  The index is updated only when a file is missing.
+deps_fetch() {
+	deps_pkg=$1 deps_version=$2
+	shift 2
+	deps_missing=
+	for deps_pin in "$@"; do
+		deps_verified "${deps_pin% *}" "$deps_tarballs/${deps_pin#* }" || deps_missing=1
+	done
+	[ -n "$deps_missing" ] || return 0
+
+	deps_need apt-get
+	deps_apt_conf
+	deps_fetched=$deps_build/fetch
+	mkdir -p "$deps_fetched"
+	deps_run deps_apt_get update
+	if ! (cd "$deps_fetched" && deps_apt_get source --download-only --only-source \
+		"$deps_pkg=$deps_version") >>"$deps_log" 2>&1; then
+		deps_die "cannot fetch $deps_pkg $deps_version from $deps_mirror $deps_suite;" \
+			"set GRANARY_DEBIAN_MIRROR to a snapshot that has it, or put the files into" \
+			"$deps_tarballs (log: $deps_log)"
+	fi
+	for deps_pin in "$@"; do
+		deps_file=${deps_pin#* }
+		deps_verified "${deps_pin% *}" "$deps_fetched/$deps_file" ||
+			deps_die "checksum of $deps_file differs from the pinned one"
+		mv "$deps_fetched/$deps_file" "$deps_tarballs/$deps_file"
+	done
+}
