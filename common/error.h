@@ -1,0 +1,34 @@
+/*
+ * The text of a failure, for people; the number travels as the function's result.
+ *
+ * Functions return 0, a negative -errno that callers forward unchanged, or a positive outcome that
+ * their own header names. A function that takes a trailing `struct error *err` writes it exactly
+ * when it returns a negative number; NULL is allowed and means that nobody wants the text.
+ * A text says what failed, on what, and what to do about it; it never holds a secret.
+ */
+#pragma once
+
+#include <stdarg.h>
+
+#define ERROR_TEXT_BYTES 512
+
+struct error {
+	char text[ERROR_TEXT_BYTES];
+};
+
+#define ERROR_INIT                                                                                 \
+	{                                                                                          \
+		.text = ""                                                                         \
+	}
+
+/* Writes the text (cut at the bound) and returns `code`, so that `return error_set(...)` reads well. */
+int error_set(struct error *err, int code, const char *fmt, ...)
+		__attribute__((format(printf, 3, 4)));
+
+/* As error_set, and appends ": " and strerror(-code). */
+int error_set_errno(struct error *err, int code, const char *fmt, ...)
+		__attribute__((format(printf, 3, 4)));
+
+/* Puts "prefix: " before the text that is there; returns `code`. */
+int error_prefix(struct error *err, int code, const char *fmt, ...)
+		__attribute__((format(printf, 3, 4)));

@@ -1,0 +1,43 @@
+/*
+ * A mount: one dataset shown as local files through libfuse's low-level API.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+struct mount;
+
+enum mount_mode { MOUNT_MODE_AUTO, MOUNT_MODE_NO_OPEN, MOUNT_MODE_OPEN };
+
+struct mount_options {
+	const char *dataset;
+	const char *mountpoint;
+	const char *master_address;
+	const char *master_token;
+	const char *manifest_dir; /* cache of manifests */
+	bool allow_other;
+	uint32_t uid, gid; /* of entries whose origin knows no owner */
+	enum mount_mode mode;
+	int64_t read_timeout_ms; /* 0: 60,000; a read that is not answered by then gives EIO */
+};
+
+/* Mounts and serves in threads of its own; returns once the mount answers. A dead mount in the way
+ * (ENOTCONN) is detached first. */
+int mount_start(const struct mount_options *opts, struct mount **ret, struct error *err);
+/* Blocks until somebody unmounted it, or mount_stop was called. */
+void mount_wait(struct mount *m);
+/* Unmounts; lazily when busy. Any thread. */
+void mount_stop(struct mount *m);
+void mount_free(struct mount *m); /* after mount_wait */
+const char *mount_mountpoint(const struct mount *m);
+
+/* What it counted, for metrics and status. */
+struct mount_stat {
+	uint64_t hit_bytes, miss_bytes, failed_reads, requests;
+	uint64_t snapshot;
+	const char *mode;
+};
+void mount_stat(struct mount *m, struct mount_stat *ret);

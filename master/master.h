@@ -1,0 +1,23 @@
+/*
+ * The master: datasets, snapshots, workers, mounts, and what each dataset is granted of the cache.
+ *
+ * State in RocksDB below state_dir/master (every write that a user sees is synced), manifests below
+ * state_dir/manifests. The data path never waits for it.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "common/rpc/rpc.h"
+
+struct master;
+
+struct master_options {
+	const char *state_dir; /* made when missing, 0700 */
+};
+
+/* Opens the state and adds DatasetService and ClusterService to a server that is not started yet. */
+int master_new(const struct master_options *opts, struct rpc_server *server, struct master **ret,
+		struct error *err);
+/* Starts its threads: lost peers, garbage collection. */
+int master_start(struct master *m, struct error *err);
+void master_free(struct master *m); /* after the server is stopped; NULL is fine */

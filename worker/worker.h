@@ -1,0 +1,29 @@
+/*
+ * A worker: the store of one node, the fetches that fill it, and the block service that reads
+ * through both.
+ */
+#pragma once
+
+#include "common/error.h"
+#include "common/rpc/rpc.h"
+
+struct worker;
+
+struct worker_options {
+	const char *cache_dir;
+	uint64_t capacity_bytes;
+	uint64_t free_floor_bytes;
+	const char *manifest_dir;   /* cache of manifests, shared with a master on this host */
+	const char *master_address; /* "unix:PATH" or HOST:PORT */
+	const char *master_token;   /* NULL for none */
+	const char *address;	    /* where mounts reach the block service */
+	const char *lease_socket;   /* path for the local short circuit; NULL for none */
+	const char *socket_group;
+};
+
+/* Opens the store and adds BlockService to a server that is not started yet. */
+int worker_new(const struct worker_options *opts, struct rpc_server *server, struct worker **ret,
+		struct error *err);
+/* Starts heartbeats and the lease socket; the master may come later. */
+int worker_start(struct worker *w, struct error *err);
+void worker_free(struct worker *w); /* after the server is stopped; NULL is fine */
