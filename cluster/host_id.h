@@ -3,8 +3,8 @@
  * network namespace, and different for any two kernels. A mount whose host id is a worker's may use
  * that worker's local short circuit.
  *
- * It is the kernel's boot id, which no namespace virtualises. A container runtime that is a kernel of
- * its own (gVisor, Kata) has its own, and rightly so: descriptors cannot pass between them.
+ * It is the kernel's boot id, which no namespace virtualises. A container runtime that is a kernel
+ * of its own (gVisor, Kata) has its own, and rightly so: descriptors cannot pass between them.
  */
 #pragma once
 

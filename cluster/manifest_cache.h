@@ -1,14 +1,15 @@
 /*
  * The manifests that a worker or a mount has at hand, by digest.
  *
- * DIR/DIGEST.manifest is a master's own file: on its host the directory is shared and nothing has to
- * be fetched. Elsewhere a manifest comes once, by ClusterService/FetchManifest, is verified, synced
- * and renamed to DIR/DIGEST.fetched. The two names keep this cache from ever touching a master's
- * file. Processes that share the directory may fetch at once: each writes a file of its own and the
- * last rename wins, which is harmless since the bytes are the same.
+ * DIR/DIGEST.manifest is a master's own file: on its host the directory is shared and nothing has
+ * to be fetched. Elsewhere a manifest comes once, by ClusterService/FetchManifest, is verified,
+ * synced and renamed to DIR/DIGEST.fetched. The two names keep this cache from ever touching a
+ * master's file. Processes that share the directory may fetch at once: each writes a file of its
+ * own and the last rename wins, which is harmless since the bytes are the same.
  *
- * A fetched file that does not open, does not verify or has another digest than its name is removed
- * and fetched anew; a master's damaged one is passed over.
+ * A fetched file that does not open or has another digest than its name is removed and fetched
+ * anew; a master's damaged one is passed over. Chunks are checked at their first touch; who meets a
+ * damaged one says so with manifest_cache_damaged.
  *
  * Open manifests are kept in a table of MANIFEST_CACHE_OPEN_MAX; the least recently used one goes
  * first. One that is still referenced lives on outside of the table.
@@ -35,7 +36,7 @@
 
 struct manifest_cache;
 
-/* `dir` is made when missing (0700). */
+/* `dir` is made when missing (0700). Half-fetched files that an hour did not finish are removed. */
 int manifest_cache_new(const char *dir, struct manifest_cache **ret, struct error *err);
 /* Manifests handed out live on. No get may be running. NULL is fine. */
 void manifest_cache_free(struct manifest_cache *c);
@@ -43,7 +44,10 @@ void manifest_cache_free(struct manifest_cache *c);
 /* *ret is a reference of the caller's own (manifest_unref). `channel` leads to the master; NULL for
  * none: then what is not on disk is -EAGAIN. */
 int manifest_cache_get(struct manifest_cache *c, struct rpc_channel *channel, const char *digest,
-		int64_t deadline_ms, struct manifest **ret, struct error *err);
+	int64_t deadline_ms, struct manifest **ret, struct error *err);
+
+/* A reader found a chunk of it damaged (-EIO): the next get fetches it anew. */
+void manifest_cache_damaged(struct manifest_cache *c, const char *digest);
 
 /* Drops all but `keep` from the table and removes their fetched files; a master's files stay. */
 void manifest_cache_prune(struct manifest_cache *c, const char *const *keep, size_t count);
