@@ -50,7 +50,7 @@ modules="bucket compose error_parser general object request request_context
 	response_headers_handler sigv4 simplexml util"
 # shellcheck disable=SC2046
 set -- -std=gnu11 -O2 -g -fPIC -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 \
-	-Wall -Wextra -Werror -Wshadow -I"$src/inc" \
+	-Wall -Wextra -I"$src/inc" \
 	-DLIBS3_VER_MAJOR="\"${version%.*}\"" -DLIBS3_VER_MINOR="\"${version#*.}\"" \
 	$(pkg-config --cflags libcurl libxml-2.0 libcrypto)
 objects=
