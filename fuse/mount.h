@@ -12,6 +12,9 @@ struct mount;
 
 enum mount_mode { MOUNT_MODE_AUTO, MOUNT_MODE_NO_OPEN, MOUNT_MODE_OPEN };
 
+/* "auto" or "", "no-open", "open"; -EINVAL for anything else. */
+int mount_mode_parse(const char *text, enum mount_mode *ret);
+
 struct mount_options {
 	const char *dataset;
 	const char *mountpoint;

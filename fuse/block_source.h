@@ -1,0 +1,57 @@
+/*
+ * Where a mount's bytes come from. source_chain.c is the real one (local store, workers, origin);
+ * tests put their own behind the same three functions.
+ *
+ * Contracts
+ *  - read_local never waits for anything but a local disk: it runs on the threads that take the
+ *    kernel's requests.
+ *  - read may wait for the network, until the deadline or until the cancel fires, no longer.
+ *  - Both fill all of the range with verified bytes of exactly this entry's object, or fail.
+ *
+ * Threading: any number of threads at once.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/error.h"
+#include "fuse/read_cancel.h"
+#include "manifest/manifest.h"
+
+enum block_from {
+	BLOCK_FROM_LOCAL_STORE, /* this host's store, by view or by its worker */
+	BLOCK_FROM_PEER_STORE,	/* another worker's store */
+	BLOCK_FROM_FETCH,  /* a worker fetched it for this read, or the read waited for a fetch */
+	BLOCK_FROM_ORIGIN, /* this mount got it past every worker */
+	BLOCK_FROM_COUNT
+};
+
+/* A file of a snapshot; borrowed for the call. */
+struct block_file {
+	struct manifest *manifest;
+	uint32_t index; /* of the entry */
+	const struct manifest_entry *entry;
+};
+
+struct block_range {
+	const struct block_file *file;
+	uint64_t block;	      /* index in the file */
+	uint32_t offset, len; /* within the block; len > 0 */
+	uint32_t read_ahead;  /* bytes past the range that a sequential reader will want */
+	unsigned char *dst;   /* room for len */
+};
+
+#define BLOCK_SOURCE_MISS 1
+
+struct block_source {
+	/* 0, or BLOCK_SOURCE_MISS. */
+	int (*read_local)(struct block_source *s, const struct block_range *range);
+	/* 0; -ECANCELED; -ETIMEDOUT; -ESTALE: the object is no longer the snapshot's; or what
+	 * failed. */
+	int (*read)(struct block_source *s, const struct block_range *range, int64_t deadline_ms,
+		struct read_cancel *cancel, enum block_from *ret_from, struct error *err);
+	/* Bytes of the file that some store holds; what does not answer in time counts as nothing.
+	 */
+	uint64_t (*cached)(
+		struct block_source *s, const struct block_file *file, int64_t deadline_ms);
+};

@@ -1,0 +1,88 @@
+/*
+ * What a FUSE session serves: the snapshots shown, where bytes come from, and how entries look. The
+ * operations (ops_*.c) work on it; session.c connects it to the kernel.
+ *
+ * Memory, worst case: 1 MiB for each thread that reads (FS_SESSION_THREADS + IO_POOL_THREADS_MAX:
+ * 80 MiB), the same again for the requests' own buffers of the session's threads (16 MiB, of which
+ * requests touch a page or two), 64 KiB stack in use per thread, read_ahead (48 KiB), and a few
+ * hundred bytes per request in flight (IO_POOL_QUEUE_MAX: 8 MiB). Nothing grows with the number of
+ * files. Mapped manifests are page cache.
+ *
+ * Threading: all of it may be used by many threads at once; init and deinit when nobody else does.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "common/error.h"
+#include "fuse/block_source.h"
+#include "fuse/counters.h"
+#include "fuse/io_pool.h"
+#include "fuse/mount.h"
+#include "fuse/read_ahead.h"
+#include "fuse/snapshot_slots.h"
+
+#define FS_READ_MAX_BYTES ((size_t)1 << 20) /* largest request that the kernel is told to make */
+#define FS_SESSION_THREADS 16
+#define FS_READ_TIMEOUT_MS 60000
+
+struct fs_options {
+	const char *dataset; /* copied */
+	const char *origin;  /* URL without credentials; copied */
+	uint32_t uid, gid;   /* of entries whose origin knows no owner */
+	enum mount_mode mode;
+	int64_t read_timeout_ms; /* 0: FS_READ_TIMEOUT_MS */
+};
+
+struct fs {
+	/* constant after init, but for `mode`, which INIT may change to MOUNT_MODE_OPEN */
+	char *dataset, *origin;
+	uint32_t uid, gid;
+	int64_t read_timeout_ms;
+	_Atomic(enum mount_mode) mode; /* never AUTO */
+	struct block_source *source;   /* borrowed */
+
+	struct snapshot_slots slots;
+	struct counters counters;
+	struct read_ahead read_ahead;
+	struct io_pool pool;
+};
+
+/* `first` is what it shows at first (a reference of its own); `source` outlives it. */
+int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first,
+	struct block_source *source, struct error *err);
+/* Ends the waiting reads with errors and joins the pool; the session must still take replies. */
+void fs_stop(struct fs *fs);
+void fs_deinit(struct fs *fs); /* after fs_stop */
+
+const char *fs_mode_text(const struct fs *fs);
+
+/* One entry of one snapshot, with a reference to its manifest. */
+struct fs_node {
+	struct manifest *manifest;
+	uint32_t slot, index;
+	struct manifest_entry entry;
+};
+
+#define FS_NODE_INIT             \
+	{                        \
+		.manifest = NULL \
+	}
+
+/* -ESTALE: of a snapshot that is no longer kept, or no node at all; -EIO: the manifest is damaged.
+ */
+int fs_node_get(struct fs *fs, uint64_t ino, struct fs_node *ret);
+/* Another entry of the same snapshot. */
+int fs_node_at(const struct fs_node *n, uint32_t index, struct fs_node *ret);
+void fs_node_put(struct fs_node *n);
+#define cleanup_fs_node __attribute__((cleanup(fs_node_put)))
+
+uint64_t fs_node_ino(const struct fs_node *n);
+void fs_node_stat(const struct fs *fs, const struct fs_node *n, struct stat *ret);
+
+/* This thread's buffer of FS_READ_MAX_BYTES, page aligned, freed when the thread ends; NULL: no
+ * memory. */
+unsigned char *fs_thread_buffer(void);

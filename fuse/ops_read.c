@@ -1,0 +1,280 @@
+/*
+ * Reading. A request that the local store answers is answered on the thread that took it; every
+ * other becomes a job of the pool, which may wait for the network, be interrupted (EINTR) and runs
+ * out of time (EIO).
+ *
+ * A failed read is loud: it is counted, its text goes to the log and to the heartbeat, and no byte
+ * of it reaches the reader.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/buf.h"
+#include "common/clock.h"
+#include "fuse/ops.h"
+
+struct read_job {
+	struct io_job job;
+	struct read_cancel cancel;
+	struct fs *fs;
+	fuse_req_t req;
+	struct fs_node node;
+	uint64_t offset;
+	uint32_t len, read_ahead;
+};
+
+/* What a read got from where; counted only when all of it succeeded. */
+struct tally {
+	uint64_t bytes[BLOCK_FROM_COUNT];
+};
+
+/* The part of [offset, offset+len) that lies in the block of `offset`. */
+static struct block_range first_range(
+	const struct block_file *file, uint64_t offset, uint32_t len, unsigned char *dst)
+{
+	uint32_t within = (uint32_t)(offset % BLOCK_BYTES);
+	uint32_t left = (uint32_t)BLOCK_BYTES - within;
+
+	return (struct block_range){.file = file,
+		.block = offset / BLOCK_BYTES,
+		.offset = within,
+		.len = len < left ? len : left,
+		.dst = dst};
+}
+
+static int read_local(struct fs *fs, const struct fs_node *node, uint64_t offset, uint32_t len,
+	unsigned char *dst)
+{
+	struct block_file file = {node->manifest, node->index, &node->entry};
+
+	while (len > 0) {
+		struct block_range range = first_range(&file, offset, len, dst);
+		int r = fs->source->read_local(fs->source, &range);
+
+		if (r != 0)
+			return r;
+		dst += range.len;
+		offset += range.len;
+		len -= range.len;
+	}
+	return 0;
+}
+
+static int read_anywhere(
+	struct read_job *j, unsigned char *dst, struct tally *tally, struct error *err)
+{
+	struct block_source *source = j->fs->source;
+	struct block_file file = {j->node.manifest, j->node.index, &j->node.entry};
+	uint64_t offset = j->offset;
+	uint32_t len = j->len;
+
+	while (len > 0) {
+		struct block_range range = first_range(&file, offset, len, dst);
+		enum block_from from = BLOCK_FROM_LOCAL_STORE;
+		int r = source->read_local(source, &range);
+
+		/* Only behind the end of the request does the reader's stream go on. */
+		if (range.len == len)
+			range.read_ahead = j->read_ahead;
+		if (r == BLOCK_SOURCE_MISS)
+			r = source->read(
+				source, &range, j->job.deadline_ms, &j->cancel, &from, err);
+		if (r < 0)
+			return r;
+		tally->bytes[from] += range.len;
+		dst += range.len;
+		offset += range.len;
+		len -= range.len;
+	}
+	return 0;
+}
+
+static void report_failure(struct read_job *j, const char *cause)
+{
+	cleanup_buf struct buf path = BUF_INIT, text = BUF_INIT;
+
+	if (manifest_path(j->node.manifest, j->node.index, &path) < 0)
+		buf_append_str(&path, "?");
+	if (buf_printf(&text, "read of %s, %" PRIu32 " bytes at %" PRIu64 ", failed: %s",
+		    path.data ? path.data : "", j->len, j->offset, cause) < 0)
+		counters_fail(&j->fs->counters, cause);
+	else
+		counters_fail(&j->fs->counters, text.data);
+}
+
+/* Ends the request with an error. Everything but an interrupt is EIO: a reader can do nothing about
+ * the difference, and a person finds the reason in the log and in `granary status`. */
+static void fail(struct read_job *j, const char *cause)
+{
+	bool interrupted = fuse_req_interrupted(j->req);
+
+	fuse_req_interrupt_func(j->req, NULL, NULL);
+	if (interrupted)
+		atomic_fetch_add(&j->fs->counters.interrupted_reads, 1);
+	else
+		report_failure(j, cause);
+	fuse_reply_err(j->req, interrupted ? EINTR : EIO);
+}
+
+static void job_run(struct io_job *job)
+{
+	struct read_job *j = (struct read_job *)job;
+	unsigned char *buffer = fs_thread_buffer();
+	struct error err = ERROR_INIT;
+	struct tally tally = {0};
+	int r;
+
+	if (!buffer)
+		r = error_set(&err, -ENOMEM, "out of memory");
+	else
+		r = read_anywhere(j, buffer, &tally, &err);
+	if (r < 0) {
+		fail(j, err.text);
+		return;
+	}
+	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
+		counters_bytes(&j->fs->counters, i, tally.bytes[i]);
+	fuse_req_interrupt_func(j->req, NULL, NULL);
+	fuse_reply_buf(j->req, (const char *)buffer, j->len);
+}
+
+static void job_give_up(struct io_job *job, int code)
+{
+	struct read_job *j = (struct read_job *)job;
+
+	fail(j, code == -ETIMEDOUT ? "nothing answered before the deadline, all readers "
+				     "were waiting"
+				   : "the mount is stopping");
+}
+
+static void job_free(struct io_job *job)
+{
+	struct read_job *j = (struct read_job *)job;
+
+	fs_node_put(&j->node);
+	read_cancel_deinit(&j->cancel);
+	free(j);
+}
+
+/* Called by libfuse from another thread, or from within fuse_req_interrupt_func. */
+static void on_interrupt(fuse_req_t req, void *data)
+{
+	struct read_job *j = data;
+
+	(void)req;
+	read_cancel_fire(&j->cancel);
+	io_pool_kick(&j->fs->pool);
+}
+
+/* Takes over *node; replies, now or later. */
+static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t offset,
+	uint32_t len, uint32_t read_ahead)
+{
+	struct read_job *j = calloc(1, sizeof(*j));
+	int r;
+
+	if (!j) {
+		fs_node_put(node);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	j->fs = fs;
+	j->req = req;
+	j->node = *node;
+	node->manifest = NULL;
+	j->offset = offset;
+	j->len = len;
+	j->read_ahead = read_ahead;
+	j->job = (struct io_job){.run = job_run,
+		.give_up = job_give_up,
+		.free = job_free,
+		.cancel = &j->cancel,
+		.deadline_ms = clock_deadline_ms(fs->read_timeout_ms)};
+	read_cancel_init(&j->cancel);
+	fuse_req_interrupt_func(req, on_interrupt, j);
+	r = io_pool_submit(&fs->pool, &j->job);
+	if (r < 0) {
+		fail(j, r == -EBUSY ? "too many reads wait already" : "the mount is stopping");
+		job_free(&j->job);
+	}
+}
+
+/* 0 and a node and the length to read, maybe 0 at the end of the file. */
+static int prepare(
+	struct fs *fs, uint64_t ino, size_t size, off_t off, struct fs_node *ret, uint32_t *ret_len)
+{
+	uint64_t left;
+	int r;
+
+	if (off < 0)
+		return -EINVAL;
+	/* INIT told the kernel not to ask for more; a short answer would look like the end of file.
+	 */
+	if (size > FS_READ_MAX_BYTES)
+		return -EINVAL;
+	r = fs_node_get(fs, ino, ret);
+	if (r < 0)
+		return r;
+	if (ret->entry.type != MANIFEST_FILE)
+		return ret->entry.type == MANIFEST_DIR ? -EISDIR : -EINVAL;
+	left = (uint64_t)off < ret->entry.size ? ret->entry.size - (uint64_t)off : 0;
+	*ret_len = (uint32_t)(size < left ? size : left);
+	return 0;
+}
+
+void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	cleanup_fs_node struct fs_node node = FS_NODE_INIT;
+	struct fs *fs = ops_fs(req);
+	unsigned char *buffer;
+	uint32_t len, ahead;
+	int r;
+
+	(void)fi;
+	counters_op(&fs->counters, OP_READ);
+	r = prepare(fs, ino, size, off, &node, &len);
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	if (len == 0) {
+		fuse_reply_buf(req, NULL, 0);
+		return;
+	}
+	ahead = read_ahead_note(&fs->read_ahead, ino, (uint64_t)off, len, node.entry.size);
+	buffer = fs_thread_buffer();
+	if (buffer && read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
+		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
+		fuse_reply_buf(req, (const char *)buffer, len);
+		return;
+	}
+	submit(fs, req, &node, (uint64_t)off, len, ahead);
+}
+
+/* ---- open mode ------------------------------------------------------------------------------- */
+
+void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = ops_fs(req);
+
+	(void)ino;
+	counters_op(&fs->counters, OP_OPEN);
+	if (atomic_load(&fs->mode) == MOUNT_MODE_NO_OPEN) {
+		/* Once; from then on the kernel opens by itself and keeps the page cache. */
+		fuse_reply_err(req, ENOSYS);
+		return;
+	}
+	fi->keep_cache = 1;
+	fi->noflush = 1;
+	fuse_reply_open(req, fi);
+}
+
+void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)fi;
+	counters_op(&ops_fs(req)->counters, OP_RELEASE);
+	fuse_reply_err(req, 0);
+}

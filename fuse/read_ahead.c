@@ -1,0 +1,75 @@
+#include "fuse/read_ahead.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+#define SWAPPED_MIN_BYTES ((uint32_t)256 << 10) /* smaller requests come one at a time */
+#define SWAPPED_DISTANCE 3			/* requests that may overtake each other */
+
+void read_ahead_init(struct read_ahead *r)
+{
+	memset(r, 0, sizeof(*r));
+	for (int i = 0; i < READ_AHEAD_LOCKS; i++)
+		mutex_init(&r->mu[i]);
+}
+
+void read_ahead_deinit(struct read_ahead *r)
+{
+	for (int i = 0; i < READ_AHEAD_LOCKS; i++)
+		mutex_deinit(&r->mu[i]);
+}
+
+static bool continues(const struct read_ahead_stream *s, uint64_t offset, uint32_t len)
+{
+	uint64_t slack;
+
+	if (offset == s->next)
+		return true;
+	if (len < SWAPPED_MIN_BYTES || s->next == 0)
+		return false;
+	slack = (uint64_t)len * SWAPPED_DISTANCE;
+	return offset <= s->next + slack && offset + slack >= s->next;
+}
+
+static struct read_ahead_stream *find_stream(
+	struct read_ahead_stream *set, uint64_t ino, uint64_t offset, uint32_t len, bool *ret_known)
+{
+	struct read_ahead_stream *oldest = &set[0];
+
+	for (int i = 0; i < READ_AHEAD_WAYS; i++) {
+		if (set[i].ino == ino && continues(&set[i], offset, len)) {
+			*ret_known = true;
+			return &set[i];
+		}
+		if (set[i].used < oldest->used)
+			oldest = &set[i];
+	}
+	*ret_known = false;
+	return oldest;
+}
+
+uint32_t read_ahead_note(
+	struct read_ahead *r, uint64_t ino, uint64_t offset, uint32_t len, uint64_t size)
+{
+	unsigned i = (unsigned)((ino * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % READ_AHEAD_SETS;
+	uint64_t end = offset + len, want, left;
+	struct read_ahead_stream *s;
+	bool known;
+
+	mutex_guard(&r->mu[i % READ_AHEAD_LOCKS]);
+	s = find_stream(r->streams[i], ino, offset, len, &known);
+	s->used = ++r->clock[i];
+	if (!known) {
+		s->ino = ino;
+		s->next = end;
+		s->run_bytes = 0;
+		return 0;
+	}
+	s->run_bytes += len;
+	if (end > s->next)
+		s->next = end;
+	want = s->run_bytes < READ_AHEAD_MAX_BYTES ? s->run_bytes : READ_AHEAD_MAX_BYTES;
+	left = end < size ? size - end : 0;
+	return (uint32_t)(want < left ? want : left);
+}

@@ -1,0 +1,398 @@
+#define LOG_SUBSYSTEM "fuse"
+#include "fuse/session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "fuse/mountpoint.h"
+#include "fuse/node_id.h"
+#include "fuse/ops.h"
+#include "fuse/thread.h"
+
+#define BACKGROUND_MAX 512
+#define CONGESTION 384
+#define START_TIMEOUT_MS 10000
+#define READ_AHEAD_KB 1024
+
+struct session {
+	struct fs *fs;
+	struct fuse_session *se;
+	char *mountpoint;
+	struct stat root; /* as the mount showed it at the start */
+	pthread_t loop, prober;
+	bool loop_started, prober_started;
+	atomic_bool stopping;
+
+	struct mutex mu;
+	struct cond changed;
+	/* guarded by mu */
+	bool probed, ended;
+	int probe_result;
+};
+
+/* ---- libfuse's messages -----------------------------------------------------------------------
+ */
+
+/* What libfuse says while this thread mounts is the cause of a failure: it becomes the error's
+ * text. Everything else goes to the log. */
+static __thread struct error *captured;
+
+static void on_fuse_log(enum fuse_log_level level, const char *fmt, va_list args)
+{
+	char text[ERROR_TEXT_BYTES];
+	size_t len;
+
+	vsnprintf(text, sizeof(text), fmt, args);
+	len = strlen(text);
+	while (len > 0 && text[len - 1] == '\n')
+		text[--len] = '\0';
+	if (captured)
+		error_set(captured, 0, "%s", text);
+	else if (level <= FUSE_LOG_ERR)
+		log_error("%s", text);
+	else
+		log_debug("%s", text);
+}
+
+static pthread_once_t log_once = PTHREAD_ONCE_INIT;
+static void set_log(void)
+{
+	fuse_set_log_func(on_fuse_log);
+}
+
+/* ---- INIT -------------------------------------------------------------------------------------
+ */
+
+static void want(struct fuse_conn_info *conn, uint64_t flag)
+{
+	if (conn->capable_ext & flag)
+		fuse_set_feature_flag(conn, flag);
+}
+
+static void negotiate(struct fs *fs, struct fuse_conn_info *conn)
+{
+	want(conn, FUSE_CAP_ASYNC_READ);
+	want(conn, FUSE_CAP_ASYNC_DIO);
+	want(conn, FUSE_CAP_PARALLEL_DIROPS);
+	want(conn, FUSE_CAP_READDIRPLUS);
+	want(conn, FUSE_CAP_READDIRPLUS_AUTO);
+	want(conn, FUSE_CAP_NO_OPENDIR_SUPPORT);
+	want(conn, FUSE_CAP_CACHE_SYMLINKS);
+	/* Any node can be found again by its id, and ids are never used twice. */
+	want(conn, FUSE_CAP_EXPORT_SUPPORT);
+	/* A node's content never changes, so nothing is dropped but on request. */
+	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
+	want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
+	fuse_unset_feature_flag(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+	fuse_unset_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
+	if (atomic_load(&fs->mode) == MOUNT_MODE_NO_OPEN) {
+		if (conn->capable_ext & FUSE_CAP_NO_OPEN_SUPPORT)
+			fuse_set_feature_flag(conn, FUSE_CAP_NO_OPEN_SUPPORT);
+		else
+			atomic_store(&fs->mode, MOUNT_MODE_OPEN);
+	}
+	/* The largest request follows from max_write, also on a mount that nobody writes to. */
+	conn->max_write = FS_READ_MAX_BYTES;
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = CONGESTION;
+	conn->time_gran = 1;
+}
+
+static void on_init(void *userdata, struct fuse_conn_info *conn)
+{
+	negotiate(userdata, conn);
+}
+
+static const struct fuse_lowlevel_ops operations = {
+	.init = on_init,
+	.lookup = ops_lookup,
+	.forget = ops_forget,
+	.forget_multi = ops_forget_multi,
+	.getattr = ops_getattr,
+	.readlink = ops_readlink,
+	.open = ops_open,
+	.release = ops_release,
+	.read = ops_read,
+	.readdir = ops_readdir,
+	.readdirplus = ops_readdirplus,
+	.statfs = ops_statfs,
+	.getxattr = ops_getxattr,
+	.listxattr = ops_listxattr,
+};
+
+/* ---- threads ----------------------------------------------------------------------------------
+ */
+
+static void *loop_main(void *arg)
+{
+	struct session *s = arg;
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int r = -ENOMEM;
+
+	if (config) {
+		/* A clone of the device that is closed aborts its requests: all threads share one.
+		 */
+		fuse_loop_cfg_set_clone_fd(config, 0);
+		fuse_loop_cfg_set_max_threads(config, FS_SESSION_THREADS);
+		r = fuse_session_loop_mt(s->se, config);
+		fuse_loop_cfg_destroy(config);
+	}
+	if (r < 0 && r != -ENOTCONN && r != -ENODEV)
+		log_error(
+			"%s: the connection to the kernel broke: %s", s->mountpoint, strerror(-r));
+	mutex_guard(&s->mu);
+	s->ended = true;
+	cond_broadcast(&s->changed);
+	return NULL;
+}
+
+/* The first stat waits for the whole way, INIT included. It gets a thread of its own so that
+ * nothing hangs if the answer never comes. */
+static void *probe_main(void *arg)
+{
+	struct session *s = arg;
+	int r = stat(s->mountpoint, &s->root) == 0 ? 0 : -errno;
+
+	mutex_guard(&s->mu);
+	s->probe_result = r;
+	s->probed = true;
+	cond_broadcast(&s->changed);
+	return NULL;
+}
+
+void session_wait(struct session *s)
+{
+	mutex_guard(&s->mu);
+
+	while (!s->ended)
+		cond_wait(&s->changed, &s->mu, CLOCK_NEVER);
+}
+
+/* ---- start ------------------------------------------------------------------------------------
+ */
+
+static int add_option(char **opts, const char *key, const char *value)
+{
+	cleanup_free char *text = NULL;
+
+	if (asprintf(&text, "%s%s", key, value) < 0) {
+		text = NULL;
+		return -ENOMEM;
+	}
+	return fuse_opt_add_opt_escaped(opts, text) == 0 ? 0 : -ENOMEM;
+}
+
+static int make_options(const struct session *s, bool allow_other, char **ret)
+{
+	static const char *const fixed[] = {
+		"ro", "nosuid", "nodev", "default_permissions", "subtype=granary"};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < sizeof(fixed) / sizeof(fixed[0]); i++)
+		r = add_option(ret, fixed[i], "");
+	if (r == 0)
+		r = add_option(ret, "fsname=granary:", s->fs->dataset);
+	if (r == 0 && allow_other)
+		r = add_option(ret, "allow_other", "");
+	return r;
+}
+
+static int mount_it(struct session *s, bool allow_other, struct error *err)
+{
+	cleanup_free char *opts = NULL;
+	struct error cause = ERROR_INIT;
+	char program[] = "granary", flag[] = "-o", *argv[] = {program, flag, NULL, NULL};
+	struct fuse_args args = {.argc = 3, .argv = argv};
+	int r;
+
+	if (make_options(s, allow_other, &opts) < 0)
+		return error_set(err, -ENOMEM, "out of memory");
+	argv[2] = opts;
+	captured = &cause;
+	s->se = fuse_session_new(&args, &operations, sizeof(operations), s->fs);
+	r = s->se ? fuse_session_mount(s->se, s->mountpoint) : -1;
+	captured = NULL;
+	fuse_opt_free_args(&args);
+	if (r != 0)
+		return error_set(err, -EIO, "cannot mount on %s: %s", s->mountpoint,
+			cause.text[0] ? cause.text : "fusermount3 refused");
+	return 0;
+}
+
+static int await_answer_locked(struct session *s)
+{
+	int64_t deadline_ms = clock_deadline_ms(START_TIMEOUT_MS);
+	int r = 0;
+
+	while (!s->probed && !s->ended && r == 0)
+		r = cond_wait(&s->changed, &s->mu, deadline_ms);
+	if (s->probed)
+		return s->probe_result;
+	return s->ended ? -EIO : r;
+}
+
+static int start_threads(struct session *s, struct error *err)
+{
+	int r = thread_start(&s->loop, loop_main, s);
+
+	if (r < 0)
+		return error_set_errno(err, r, "cannot start a thread");
+	s->loop_started = true;
+	r = thread_start(&s->prober, probe_main, s);
+	if (r < 0)
+		return error_set_errno(err, r, "cannot start a thread");
+	s->prober_started = true;
+	{
+		mutex_guard(&s->mu);
+		r = await_answer_locked(s);
+	}
+	if (r < 0)
+		return error_set_errno(err, r, "the mount on %s does not answer", s->mountpoint);
+	return 0;
+}
+
+/* A larger window means larger requests; only root may set it. Not a failure: reads are as right
+ * with the kernel's 128 KiB. */
+static void widen_read_ahead(const struct session *s)
+{
+	char path[96];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(s->root.st_dev),
+		minor(s->root.st_dev));
+	f = fopen(path, "we");
+	if (!f)
+		return;
+	fprintf(f, "%d\n", READ_AHEAD_KB);
+	if (fclose(f) != 0)
+		log_debug("%s: %s", path, strerror(errno));
+}
+
+int session_start(
+	struct fs *fs, const struct session_options *opts, struct session **ret, struct error *err)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	int r;
+
+	pthread_once(&log_once, set_log);
+	if (!s || !(s->mountpoint = strdup(opts->mountpoint))) {
+		free(s);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	s->fs = fs;
+	mutex_init(&s->mu);
+	cond_init(&s->changed);
+	r = mount_it(s, opts->allow_other, err);
+	if (r == 0) {
+		r = start_threads(s, err);
+		if (r == 0) {
+			widen_read_ahead(s);
+			*ret = s;
+			return 0;
+		}
+	}
+	session_free(s);
+	return r;
+}
+
+/* ---- end --------------------------------------------------------------------------------------
+ */
+
+/* Somebody else may have unmounted it, and mounted something of his own there. */
+static bool still_mounted(const struct session *s)
+{
+	struct pollfd device = {.fd = fuse_session_fd(s->se), .events = 0};
+	struct statx sx;
+
+	if (poll(&device, 1, 0) == 1 && (device.revents & POLLERR))
+		return false;
+	if (s->root.st_dev == 0 ||
+		statx(AT_FDCWD, s->mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE,
+			&sx) < 0)
+		return true;
+	return makedev(sx.stx_dev_major, sx.stx_dev_minor) == s->root.st_dev;
+}
+
+void session_stop(struct session *s)
+{
+	struct error err = ERROR_INIT;
+
+	if (atomic_exchange(&s->stopping, true))
+		return;
+	if (still_mounted(s) && mountpoint_unmount(s->mountpoint, &err) < 0)
+		log_warn("%s", err.text);
+	fuse_session_exit(s->se);
+}
+
+void session_free(struct session *s)
+{
+	if (!s)
+		return;
+	if (s->loop_started) {
+		session_stop(s);
+		pthread_join(s->loop, NULL);
+	}
+	/* Closes the device, which also wakes a prober that was never answered. */
+	if (s->se)
+		fuse_session_destroy(s->se);
+	if (s->prober_started)
+		pthread_join(s->prober, NULL);
+	cond_deinit(&s->changed);
+	mutex_deinit(&s->mu);
+	free(s->mountpoint);
+	free(s);
+}
+
+/* ---- another snapshot -------------------------------------------------------------------------
+ */
+
+static int forget_children(struct session *s, struct manifest *m)
+{
+	struct manifest_entry root, child;
+	int r = manifest_entry(m, 0, &root);
+
+	for (uint32_t i = 0; r == 0 && i < root.children; i++) {
+		r = manifest_entry(m, root.first_child + i, &child);
+		if (r < 0)
+			break;
+		r = fuse_lowlevel_notify_inval_entry(s->se, NODE_ROOT, child.name, child.name_len);
+		if (r == -ENOENT)
+			r = 0;
+	}
+	return r;
+}
+
+/* Kernels without epochs: node ids below the root are of the old snapshot for good, so it is enough
+ * to have every name in the root looked up again: those that were there, and those that were not.
+ */
+static int forget_root_names(struct session *s, struct manifest *old)
+{
+	struct manifest *now = snapshot_slots_get(&s->fs->slots, NODE_SLOT_CURRENT, NULL);
+	int r = forget_children(s, old);
+
+	if (r == 0)
+		r = forget_children(s, now);
+	manifest_unref(now);
+	return r;
+}
+
+int session_invalidate(struct session *s, struct manifest *old, struct error *err)
+{
+	int r = fuse_lowlevel_notify_increment_epoch(s->se);
+
+	if (r < 0)
+		r = forget_root_names(s, old);
+	if (r == 0)
+		r = fuse_lowlevel_notify_inval_inode(s->se, NODE_ROOT, 0, 0);
+	if (r < 0 && r != -ENOENT)
+		return error_set_errno(
+			err, r, "the kernel did not drop what it knew of %s", s->mountpoint);
+	return 0;
+}
