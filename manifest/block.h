@@ -33,7 +33,7 @@ static inline bool block_id_equal(const struct block_id *a, const struct block_i
 
 /* validator "" means that mtime_ns stands in for it. */
 struct object_id object_id_make(uint64_t dataset_id, const char *path, size_t path_len,
-		uint64_t size, const char *validator, int64_t mtime_ns);
+	uint64_t size, const char *validator, int64_t mtime_ns);
 struct block_id block_id_make(const struct object_id *object, uint64_t index);
 
 /* Uniform over 0..2^64-2, so that threshold UINT64_MAX pins everything. */

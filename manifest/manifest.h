@@ -34,8 +34,8 @@ struct manifest_info {
 	uint64_t snapshot; /* 1, 2, ... within the dataset */
 	int64_t created_s; /* wall clock */
 	uint64_t entries, files, dirs, symlinks;
-	uint64_t bytes;	 /* sum of file sizes */
-	uint64_t blocks; /* sum of block counts */
+	uint64_t bytes;	     /* sum of file sizes */
+	uint64_t blocks;     /* sum of block counts */
 	uint64_t file_bytes; /* of the manifest itself */
 	char digest[MANIFEST_DIGEST_TEXT_BYTES];
 };
@@ -44,7 +44,7 @@ struct manifest_info {
  * for `validator`. */
 struct manifest_entry {
 	enum manifest_entry_type type;
-	uint32_t mode; /* permission bits */
+	uint32_t mode;	   /* permission bits */
 	uint32_t uid, gid; /* UINT32_MAX: the mount decides */
 	uint32_t parent;
 	uint64_t size;
@@ -69,11 +69,16 @@ int manifest_verify(struct manifest *m, struct error *err);
 
 /* 0, -ENOENT (index out of range), -EIO (the chunk is damaged or unreadable). */
 int manifest_entry(struct manifest *m, uint32_t index, struct manifest_entry *ret);
+#define MANIFEST_NOT_A_FILE 1
+/* What walks over all blocks need, without touching the strings: 0, MANIFEST_NOT_A_FILE, -ENOENT,
+ * -EIO. */
+int manifest_file(
+	struct manifest *m, uint32_t index, struct object_id *ret_object, uint64_t *ret_size);
 /* Among the children of `dir`: 0, -ENOENT, -ENOTDIR, -EIO. */
-int manifest_lookup(struct manifest *m, uint32_t dir, const char *name, size_t name_len,
-		uint32_t *ret_index);
+int manifest_lookup(
+	struct manifest *m, uint32_t dir, const char *name, size_t name_len, uint32_t *ret_index);
 int manifest_lookup_path(
-		struct manifest *m, const char *path, size_t path_len, uint32_t *ret_index);
+	struct manifest *m, const char *path, size_t path_len, uint32_t *ret_index);
 /* Appends the path relative to the root, without a leading '/'. */
 int manifest_path(struct manifest *m, uint32_t index, struct buf *ret_path);
 

@@ -28,25 +28,25 @@ struct manifest_builder_entry {
 int manifest_path_compare(const char *a, size_t a_len, const char *b, size_t b_len);
 
 /* The file will be `dir`/DIGEST.manifest. root gives the root's mode, owner and mtime. */
-int manifest_builder_new(const char *dir, uint64_t dataset_id, uint64_t snapshot,
-		int64_t created_s, const struct manifest_builder_entry *root,
-		struct manifest_builder **ret, struct error *err);
+int manifest_builder_new(const char *dir, uint64_t dataset_id, uint64_t snapshot, int64_t created_s,
+	const struct manifest_builder_entry *root, struct manifest_builder **ret,
+	struct error *err);
 /* -EINVAL: out of order, duplicate, no such parent, or a name that manifest_name_check refuses. */
-int manifest_builder_add(struct manifest_builder *b, const struct manifest_builder_entry *e,
-		struct error *err);
-int manifest_builder_finish(struct manifest_builder *b, char ret_digest[MANIFEST_DIGEST_TEXT_BYTES],
-		struct error *err);
+int manifest_builder_add(
+	struct manifest_builder *b, const struct manifest_builder_entry *e, struct error *err);
+int manifest_builder_finish(
+	struct manifest_builder *b, char ret_digest[MANIFEST_DIGEST_TEXT_BYTES], struct error *err);
 void manifest_builder_free(struct manifest_builder *b);
 
 /* What a path may not be. 0 is fine. */
 enum manifest_path_flaw {
 	MANIFEST_PATH_OK,
-	MANIFEST_PATH_EMPTY,	 /* no path at all, or a component is empty ("a//b") */
-	MANIFEST_PATH_ABSOLUTE,	 /* starts with '/' */
-	MANIFEST_PATH_DOTS,	 /* a component is "." or ".." */
-	MANIFEST_PATH_NUL,	 /* holds a NUL */
-	MANIFEST_PATH_LONG,	 /* a component over 255 bytes or the path over 4,095 */
-	MANIFEST_PATH_DEEP,	 /* more than 255 levels */
+	MANIFEST_PATH_EMPTY,	/* no path at all, or a component is empty ("a//b") */
+	MANIFEST_PATH_ABSOLUTE, /* starts with '/' */
+	MANIFEST_PATH_DOTS,	/* a component is "." or ".." */
+	MANIFEST_PATH_NUL,	/* holds a NUL */
+	MANIFEST_PATH_LONG,	/* a component over 255 bytes or the path over 4,095 */
+	MANIFEST_PATH_DEEP,	/* more than 255 levels */
 };
 enum manifest_path_flaw manifest_path_check(const char *path, size_t len);
 const char *manifest_path_flaw_text(enum manifest_path_flaw flaw);

@@ -17,4 +17,4 @@ static inline bool pin_holds(uint64_t threshold, const struct block_id *id)
 /* The largest threshold whose pinned object bytes do not exceed `cache_bytes`, exactly; and those
  * bytes. Streams over the manifest a few times in bounded memory. */
 int pin_threshold(struct manifest *m, uint64_t cache_bytes, uint64_t *ret_threshold,
-		uint64_t *ret_pinned_bytes, struct error *err);
+	uint64_t *ret_pinned_bytes, struct error *err);

@@ -18,4 +18,4 @@ struct rendezvous_node {
 int rendezvous_home(const struct rendezvous_node *nodes, size_t count, const struct block_id *id);
 /* The `want` best ones in order; returns how many there were. */
 size_t rendezvous_rank(const struct rendezvous_node *nodes, size_t count, const struct block_id *id,
-		int *ret_order, size_t want);
+	int *ret_order, size_t want);
