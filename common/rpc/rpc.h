@@ -32,6 +32,9 @@
 void rpc_init(void);
 void rpc_deinit(void);
 
+/* -EINVAL and what is wrong with the address. */
+int rpc_address_check(const char *address, struct error *err);
+
 /* ---- server ---------------------------------------------------------------------------------- */
 
 struct rpc_server;
