@@ -79,7 +79,6 @@ static void want(struct fuse_conn_info *conn, uint64_t flag)
 static void negotiate(struct fs *fs, struct fuse_conn_info *conn)
 {
 	want(conn, FUSE_CAP_ASYNC_READ);
-	want(conn, FUSE_CAP_ASYNC_DIO);
 	want(conn, FUSE_CAP_PARALLEL_DIROPS);
 	want(conn, FUSE_CAP_READDIRPLUS);
 	want(conn, FUSE_CAP_READDIRPLUS_AUTO);
@@ -91,6 +90,8 @@ static void negotiate(struct fs *fs, struct fuse_conn_info *conn)
 	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
 	want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
 	fuse_unset_feature_flag(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+	/* With it the kernel waits for every O_DIRECT read in a way that not even SIGKILL ends. */
+	fuse_unset_feature_flag(conn, FUSE_CAP_ASYNC_DIO);
 	fuse_unset_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
 	if (atomic_load(&fs->mode) == MOUNT_MODE_NO_OPEN) {
 		if (conn->capable_ext & FUSE_CAP_NO_OPEN_SUPPORT)
