@@ -11,6 +11,7 @@
 #include "manifest/manifest_format.h"
 #include "manifest/manifest_map.h"
 #include "manifest/manifest_seal.h"
+#include "manifest/manifest_verify.h"
 
 struct manifest {
 	struct manifest_info info;
@@ -338,7 +339,7 @@ int manifest_verify(struct manifest *m, struct error *err)
 			return error_set(err, -EIO, "manifest %s is damaged at byte %llu",
 				m->info.digest, (unsigned long long)(c * MANIFEST_CHUNK_BYTES));
 	}
-	return 0;
+	return manifest_verify_entries(m, err);
 }
 
 void manifest_drop_resident(struct manifest *m)

@@ -64,7 +64,8 @@ int manifest_open(const char *path, struct manifest **ret, struct error *err);
 struct manifest *manifest_ref(struct manifest *m);
 struct manifest *manifest_unref(struct manifest *m); /* returns NULL */
 const struct manifest_info *manifest_info(const struct manifest *m);
-/* Checks every chunk; for files that came over the network and for tests. */
+/* Checks every chunk, and that the entries agree with each other and the header; for files that
+ * came over the network and for tests. -EIO, and the text says where. */
 int manifest_verify(struct manifest *m, struct error *err);
 
 /* 0, -ENOENT (index out of range), -EIO (the chunk is damaged or unreadable). */
