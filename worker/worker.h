@@ -19,11 +19,27 @@ struct worker_options {
 	const char *address;	    /* where mounts reach the block service */
 	const char *lease_socket;   /* path for the local short circuit; NULL for none */
 	const char *socket_group;
+	/* 0: the defaults of fetch_table.h and block_service.h */
+	unsigned fetch_threads;
+	uint64_t fetch_memory_bytes;
+	int64_t fetch_timeout_ms;
+	int64_t read_timeout_ms;
 };
 
 /* Opens the store and adds BlockService to a server that is not started yet. */
 int worker_new(const struct worker_options *opts, struct rpc_server *server, struct worker **ret,
-		struct error *err);
+	struct error *err);
 /* Starts heartbeats and the lease socket; the master may come later. */
 int worker_start(struct worker *w, struct error *err);
 void worker_free(struct worker *w); /* after the server is stopped; NULL is fine */
+
+/* Asks the master for the plan now and waits until it is in force, in the store too (start of a
+ * mount, tests): 0, -ETIMEDOUT, -EAGAIN (the master did not answer). */
+int worker_refresh(struct worker *w, int64_t deadline_ms);
+
+struct worker_stat {
+	unsigned fetches_running;
+	uint64_t fetches, joined; /* gets from origins; readers that shared one */
+	uint64_t memory_bytes;	  /* block bytes on their way */
+};
+void worker_stat(struct worker *w, struct worker_stat *ret);

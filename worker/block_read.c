@@ -1,0 +1,195 @@
+#include "worker/block_read.h"
+
+#include <errno.h>
+
+#include "common/cleanup.h"
+#include "placement/pin.h"
+
+#define SEND_MAX_BYTES ((uint32_t)512 << 10)
+#define ARRIVED_MIN_BYTES \
+	((uint32_t)128 << 10) /* of a fetch: smaller pieces cost more than they gain */
+#define AGAIN_MAX 2
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/* ---- from the store -------------------------------------------------------------------------- */
+
+static void release_buffer(void *holder)
+{
+	buffer_put(holder);
+}
+
+/* Pieces end where a checksum ends, so that no stretch is read and verified twice. */
+static uint32_t store_piece_end(uint32_t pos, uint32_t end)
+{
+	uint32_t cut;
+
+	if (end - pos <= SEND_MAX_BYTES)
+		return end;
+	cut = pos + SEND_MAX_BYTES;
+	return cut - cut % (uint32_t)BLOCK_CHECK_BYTES;
+}
+
+/* Moves *pos over what the store has; 0 also when it has nothing. */
+static int read_store(struct block_reader *r, const struct block_read *read, uint32_t end,
+	uint32_t *pos, struct error *err)
+{
+	struct buffer *b;
+	uint32_t piece;
+	int e;
+
+	while (*pos < end) {
+		piece = store_piece_end(*pos, end) - *pos;
+		e = buffer_pool_get(r->buffers, piece, read->deadline_ms, &b);
+		if (e < 0)
+			return error_set(err, e, "no memory to read a block came free in time");
+		e = store_read(r->store, &read->block, *pos, piece, b->data, NULL);
+		if (e != 0) {
+			buffer_put(b);
+			return 0;
+		}
+		e = read->send(read->arg, false, b->data, piece, release_buffer, b);
+		if (e < 0)
+			return error_set(err, -ECANCELED, "the reader is gone");
+		*pos += piece;
+	}
+	return 0;
+}
+
+/* ---- what a miss does ------------------------------------------------------------------------ */
+
+/* Is the same object in the current snapshot? Then the rule of the pin holds for the block. */
+static bool object_is_current(const struct block_read *read)
+{
+	char digest[MANIFEST_DIGEST_TEXT_BYTES];
+	cleanup_buf struct buf path = BUF_INIT;
+	struct manifest *m = NULL;
+	struct manifest_entry e;
+	uint32_t index;
+	bool current, same;
+
+	if (read->current)
+		return true;
+	dataset_current_digest(read->dataset, digest);
+	if (dataset_manifest(read->dataset, digest, &m, &current) != 0)
+		return false;
+	same = manifest_path(read->manifest, read->entry, &path) == 0 &&
+	       manifest_lookup_path(m, path.data, path.len, &index) == 0 &&
+	       manifest_entry(m, index, &e) == 0 && e.object.hi == read->block.object.hi &&
+	       e.object.lo == read->block.object.lo;
+	manifest_unref(m);
+	return same;
+}
+
+static enum fetch_goal choose_goal(struct block_reader *r, const struct block_read *read)
+{
+	const struct store_block *b = &read->block;
+	bool current = object_is_current(read);
+	enum store_admit admit = current ? STORE_ADMIT_GRANT : STORE_ADMIT_ELASTIC;
+
+	if (current && pin_holds(atomic_load(&read->dataset->threshold), &b->id))
+		return store_would_take(r->store, b, admit) ? FETCH_STORE_GRANT : FETCH_PASS;
+	if (!reuse_read(r->reuse, &b->id, b->len, read->offset, read->len))
+		return FETCH_PASS;
+	if (!store_would_take(r->store, b, admit))
+		return FETCH_PASS;
+	/* Should the store not take it in the end, it has to earn the next whole fetch anew. */
+	reuse_forget(r->reuse, &b->id);
+	return current ? FETCH_STORE_GRANT : FETCH_STORE_ELASTIC;
+}
+
+/* ---- from a fetch ---------------------------------------------------------------------------- */
+
+static void release_fetch(void *holder)
+{
+	fetch_unref(holder);
+}
+
+/* Sends [*pos, end) as it arrives. */
+static int send_arriving(const struct block_read *read, struct fetch *f, uint32_t end,
+	uint32_t *pos, struct error *err)
+{
+	uint32_t upto, from;
+	int e;
+
+	while (*pos < end) {
+		upto = min_u32(end, *pos + ARRIVED_MIN_BYTES);
+		e = fetch_wait(f, upto, read->deadline_ms, read->gone, read->arg, err);
+		if (e != 0)
+			return e;
+		from = *pos;
+		upto = min_u32(min_u32(end, fetch_filled(f)), from + SEND_MAX_BYTES);
+		e = read->send(read->arg, true, fetch_bytes(f, from), upto - from, release_fetch,
+			fetch_ref(f));
+		if (e < 0)
+			return error_set(err, -ECANCELED, "the reader is gone");
+		*pos = upto;
+		fetch_table_served(f, from, upto - from);
+	}
+	return 0;
+}
+
+static enum fetch_leave leave_reason(int result)
+{
+	if (result == -ETIMEDOUT)
+		return FETCH_LEAVE_TIMED_OUT;
+	return result < 0 ? FETCH_LEAVE_CANCELLED : FETCH_LEAVE_SERVED;
+}
+
+/* Moves *pos over what one fetch covers; FETCH_AGAIN to look at the store again. */
+static int read_fetch(struct block_reader *r, const struct block_read *read, enum fetch_goal goal,
+	uint32_t end, uint32_t *pos, struct error *err)
+{
+	const struct fetch_want want = {
+		.dataset = read->dataset,
+		.manifest = read->manifest,
+		.entry = read->entry,
+		.block = &read->block,
+		.goal = goal,
+		.offset = *pos,
+		.end = end,
+		.read_ahead = read->read_ahead,
+		.job = read->job,
+	};
+	struct fetch *f;
+	int e;
+
+	f = fetch_table_acquire(r->fetches, &want);
+	if (!f)
+		return error_set(err, -EAGAIN, "the worker is out of memory");
+	if (goal == FETCH_PASS)
+		fetch_table_read_ahead(r->fetches, &want);
+	e = send_arriving(read, f, min_u32(end, f->end), pos, err);
+	fetch_table_release(f, leave_reason(e));
+	return e;
+}
+
+int block_reader_read(struct block_reader *r, const struct block_read *read, struct error *err)
+{
+	uint32_t pos = read->offset, end = read->offset + read->len;
+	enum fetch_goal goal;
+	unsigned again = 0;
+	int e;
+
+	e = read_store(r, read, end, &pos, err);
+	if (e < 0 || pos == end)
+		return e;
+	goal = choose_goal(r, read);
+	while (pos < end) {
+		/* A store that says that it has the block, but cannot read it, is left out. */
+		e = read_fetch(r, read, again > AGAIN_MAX ? FETCH_PASS : goal, end, &pos, err);
+		if (e < 0)
+			return e;
+		if (e == FETCH_AGAIN) {
+			/* Stored meanwhile, or the fetch died with the readers it was made for. */
+			again++;
+			e = read_store(r, read, end, &pos, err);
+			if (e < 0)
+				return e;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,49 @@
+/*
+ * One read of a range of a block: from the store, from a fetch that others share, or from one of
+ *its own, piece by piece to a sink.
+ *
+ * What a miss does:
+ *	pinned, and the store would take it	fetch the whole block, once for all readers; store
+ *it read again in a later pass, and the	the same, as filler of the grant (elastic when only
+ *an quota has room				older snapshot has the block)
+ *	else					get the range and the read-ahead, store nothing
+ *
+ * A store that is full, damaged or slow to fill never fails a read: it only makes it a miss.
+ *
+ * Threading: a block_reader serves any number of reads at once.
+ */
+#pragma once
+
+#include "worker/fetch_table.h"
+#include "worker/reuse.h"
+
+struct block_reader {
+	struct store *store;
+	struct fetch_table *fetches;
+	struct reuse *reuse;
+	struct buffer_pool *buffers; /* of bytes that come from the store */
+};
+
+/* Takes a piece of the range, in order. `release(holder)` is to be called exactly once when the
+ * bytes are no longer needed, also by a send that fails. Negative ends the read. */
+typedef int block_send_fn(void *arg, bool from_origin, const void *data, size_t len,
+	void (*release)(void *holder), void *holder);
+
+struct block_read {
+	struct dataset *dataset;
+	struct manifest *manifest;
+	uint32_t entry;
+	bool current; /* the manifest is that of the current snapshot */
+	struct store_block block;
+	uint32_t offset, len; /* within the block; not empty */
+	uint32_t read_ahead;
+	const char *job;
+	int64_t deadline_ms;
+	block_send_fn *send;
+	fetch_gone_fn *gone;
+	void *arg; /* of send and gone */
+};
+
+/* 0 when all of the range was sent. -ECANCELED, -ETIMEDOUT, -EAGAIN (short of memory), or what the
+ * fetch failed with (fetch.h). */
+int block_reader_read(struct block_reader *r, const struct block_read *read, struct error *err);

@@ -1,0 +1,231 @@
+#include "worker/block_service.h"
+
+#include <errno.h>
+
+#include "common/cleanup.h"
+#include "granary/v1/block.pb-c.h"
+
+#define READ_PATH "/granary.v1.BlockService/Read"
+#define CACHED_PATH "/granary.v1.BlockService/Cached"
+#define CHUNK_DATA_FIELD 2
+#define CANCEL_CHECK_BLOCKS 4096
+
+DEFINE_CLEANUP(struct dataset *, dataset_unref)
+DEFINE_CLEANUP(struct manifest *, manifest_unref)
+
+/* ---- which file ------------------------------------------------------------------------------ */
+
+static int find_manifest(struct block_service *s, struct dataset *d, const char *digest,
+	int64_t deadline_ms, struct manifest **ret, bool *ret_current, struct error *err)
+{
+	int r;
+
+	r = dataset_manifest(d, digest, ret, ret_current);
+	if (r == -ENOENT)
+		return error_set(err, -EAGAIN,
+			"dataset %s: this worker has not been told of the snapshot", d->name);
+	if (r == 0)
+		return 0;
+	r = manifest_cache_get(s->manifests, s->master, digest, deadline_ms, ret, err);
+	if (r < 0)
+		return error_prefix(err, r == -ETIMEDOUT ? r : -EAGAIN, "dataset %s", d->name);
+	dataset_put_manifest(d, *ret);
+	return 0;
+}
+
+static int find_planned(struct block_service *s, uint64_t dataset_id, const char *digest,
+	int64_t deadline_ms, struct dataset **ret_dataset, struct manifest **ret_manifest,
+	bool *ret_current, struct error *err)
+{
+	CLEANUP(dataset_unref_ptr) struct dataset *d = dataset_table_get(s->datasets, dataset_id);
+	int r;
+
+	if (!d)
+		return error_set(err, -EAGAIN, "this worker has not been told of the dataset");
+	r = find_manifest(s, d, digest, deadline_ms, ret_manifest, ret_current, err);
+	if (r == 0)
+		*ret_dataset = steal(&d);
+	return r;
+}
+
+/* A mount may be a moment ahead of our plan: then the next heartbeat, which is made at once, brings
+ * what is missing. */
+static int find_snapshot(struct block_service *s, uint64_t dataset_id, const char *digest,
+	int64_t deadline_ms, struct dataset **ret_dataset, struct manifest **ret_manifest,
+	bool *ret_current, struct error *err)
+{
+	int64_t wait_ms = clock_deadline_ms(BLOCK_SERVICE_PLAN_WAIT_MS);
+	int r;
+
+	if (!manifest_cache_digest_ok(digest))
+		return error_set(err, -EINVAL, "manifest_digest is none");
+	r = find_planned(
+		s, dataset_id, digest, deadline_ms, ret_dataset, ret_manifest, ret_current, err);
+	if (r != -EAGAIN || !s->heartbeat)
+		return r;
+	heartbeat_refresh(s->heartbeat, wait_ms < deadline_ms ? wait_ms : deadline_ms);
+	return find_planned(
+		s, dataset_id, digest, deadline_ms, ret_dataset, ret_manifest, ret_current, err);
+}
+
+static int find_file(struct block_service *s, struct dataset *d, struct manifest *m, uint32_t entry,
+	struct object_id *ret_object, uint64_t *ret_size, struct error *err)
+{
+	const char *digest = manifest_info(m)->digest;
+	int r;
+
+	r = manifest_file(m, entry, ret_object, ret_size);
+	if (r == -EIO) {
+		dataset_drop_manifest(d, digest);
+		manifest_cache_damaged(s->manifests, digest);
+		return error_set(
+			err, -EAGAIN, "dataset %s: manifest %s is damaged", d->name, digest);
+	}
+	if (r != 0)
+		return error_set(err, -EINVAL, "entry %u is no file of dataset %s", entry, d->name);
+	return 0;
+}
+
+/* ---- Read ------------------------------------------------------------------------------------ */
+
+static int send_piece(void *arg, bool from_origin, const void *data, size_t len,
+	void (*release)(void *holder), void *holder)
+{
+	Granary__V1__ReadBlockChunk head = GRANARY__V1__READ_BLOCK_CHUNK__INIT;
+
+	if (from_origin)
+		head.source = GRANARY__V1__READ_BLOCK_CHUNK__SOURCE__SOURCE_ORIGIN;
+	return rpc_call_send_bytes(arg, &head.base, CHUNK_DATA_FIELD, data, len, release, holder);
+}
+
+static bool call_gone(void *arg)
+{
+	return rpc_call_cancelled(arg);
+}
+
+static int check_range(const Granary__V1__ReadBlockRequest *q, uint64_t size, struct error *err)
+{
+	uint64_t block_bytes;
+
+	if (q->block >= block_count(size))
+		return error_set(
+			err, -EINVAL, "the file has no block %llu", (unsigned long long)q->block);
+	block_bytes = block_len(size, q->block);
+	if (q->len == 0 || q->offset >= block_bytes || q->len > block_bytes - q->offset)
+		return error_set(err, -EINVAL, "%u bytes from %u are not within the block", q->len,
+			q->offset);
+	return 0;
+}
+
+static int read_block(struct block_service *s, struct rpc_call *call,
+	const Granary__V1__ReadBlockRequest *q, struct error *err)
+{
+	CLEANUP(dataset_unref_ptr) struct dataset *d = NULL;
+	CLEANUP(manifest_unref_ptr) struct manifest *m = NULL;
+	int64_t cap_ms = clock_deadline_ms(s->timeout_ms);
+	struct block_read read = {
+		.entry = q->entry,
+		.offset = q->offset,
+		.len = q->len,
+		.read_ahead = q->read_ahead,
+		.job = q->job,
+		.deadline_ms = rpc_call_deadline_ms(call),
+		.send = send_piece,
+		.gone = call_gone,
+		.arg = call,
+	};
+	struct store_block *b = &read.block;
+	int r;
+
+	if (cap_ms < read.deadline_ms)
+		read.deadline_ms = cap_ms;
+	r = find_snapshot(
+		s, q->dataset_id, q->manifest_digest, read.deadline_ms, &d, &m, &read.current, err);
+	if (r < 0)
+		return r;
+	r = find_file(s, d, m, q->entry, &b->object, &b->object_bytes, err);
+	if (r == 0)
+		r = check_range(q, b->object_bytes, err);
+	if (r < 0)
+		return r;
+	b->id = block_id_make(&b->object, q->block);
+	b->dataset_id = d->id;
+	b->index = q->block;
+	b->len = (uint32_t)block_len(b->object_bytes, q->block);
+	read.dataset = d;
+	read.manifest = m;
+	return block_reader_read(&s->reader, &read, err);
+}
+
+static void handle_read(struct rpc_call *call, void *arg)
+{
+	struct block_service *s = arg;
+	const ProtobufCMessage *request =
+		rpc_call_request(call, &granary__v1__read_block_request__descriptor);
+	struct error err = ERROR_INIT;
+	int r;
+
+	if (!request)
+		return;
+	r = read_block(s, call, (const Granary__V1__ReadBlockRequest *)request, &err);
+	if (r < 0)
+		rpc_call_fail(call, r, err.text);
+	else
+		rpc_call_end(call);
+}
+
+/* ---- Cached ---------------------------------------------------------------------------------- */
+
+static int count_cached(struct block_service *s, struct rpc_call *call,
+	const Granary__V1__CachedRequest *q, uint64_t *ret_bytes, struct error *err)
+{
+	CLEANUP(dataset_unref_ptr) struct dataset *d = NULL;
+	CLEANUP(manifest_unref_ptr) struct manifest *m = NULL;
+	int64_t deadline_ms = rpc_call_deadline_ms(call);
+	struct object_id object;
+	struct block_id id;
+	uint64_t size, bytes = 0;
+	bool current;
+	int r;
+
+	r = find_snapshot(s, q->dataset_id, q->manifest_digest, deadline_ms, &d, &m, &current, err);
+	if (r == 0)
+		r = find_file(s, d, m, q->entry, &object, &size, err);
+	if (r < 0)
+		return r;
+	for (uint64_t i = 0; i < block_count(size); i++) {
+		id = block_id_make(&object, i);
+		if (store_has(s->reader.store, &id))
+			bytes += block_len(size, i);
+		if (i % CANCEL_CHECK_BLOCKS == 0 &&
+			(clock_passed(deadline_ms) || rpc_call_cancelled(call)))
+			return error_set(err, -ETIMEDOUT, "counting took too long");
+	}
+	*ret_bytes = bytes;
+	return 0;
+}
+
+static void handle_cached(struct rpc_call *call, void *arg)
+{
+	struct block_service *s = arg;
+	const ProtobufCMessage *request =
+		rpc_call_request(call, &granary__v1__cached_request__descriptor);
+	Granary__V1__CachedReply reply = GRANARY__V1__CACHED_REPLY__INIT;
+	struct error err = ERROR_INIT;
+	int r;
+
+	if (!request)
+		return;
+	r = count_cached(
+		s, call, (const Granary__V1__CachedRequest *)request, &reply.cached_bytes, &err);
+	if (r < 0)
+		rpc_call_fail(call, r, err.text);
+	else
+		rpc_call_reply(call, &reply.base);
+}
+
+void block_service_add(struct block_service *s, struct rpc_server *server)
+{
+	rpc_server_add(server, READ_PATH, handle_read, s);
+	rpc_server_add(server, CACHED_PATH, handle_cached, s);
+}

@@ -1,0 +1,30 @@
+/*
+ * BlockService: what mounts ask a worker. Checks the request against the plan and the manifest,
+ * then hands it to block_read.
+ *
+ * Statuses of Read: -EINVAL a request that no honest client sends; -EAGAIN this worker cannot now,
+ * but the origin or another one can (dataset or snapshot not in its plan, out of memory); -ESTALE
+ * the object is not the snapshot's any more; -EACCES, -EIO what the origin said; -ETIMEDOUT.
+ */
+#pragma once
+
+#include "cluster/manifest_cache.h"
+#include "common/rpc/rpc.h"
+#include "worker/block_read.h"
+#include "worker/dataset_table.h"
+#include "worker/heartbeat.h"
+
+#define BLOCK_SERVICE_TIMEOUT_MS 60000 /* the longest that a read may take */
+#define BLOCK_SERVICE_PLAN_WAIT_MS 2000
+
+struct block_service {
+	struct dataset_table *datasets;
+	struct manifest_cache *manifests;
+	struct rpc_channel *master;
+	struct heartbeat *heartbeat;
+	struct block_reader reader;
+	int64_t timeout_ms;
+};
+
+/* Adds the service to a server that is not started yet; `s` outlives it. */
+void block_service_add(struct block_service *s, struct rpc_server *server);

@@ -1,0 +1,103 @@
+/*
+ * One get from the origin that readers share: a stretch [start, end) of a block on its way, or just
+ * arrived.
+ *
+ *	        readers join                      all bytes read, or stored, or failed
+ *	QUEUED ----> RUNNING ----> ARRIVED ----> (out of the table)
+ *	                 \-------> FAILED  ----->
+ *
+ * Invariants
+ *  1. bytes [start, start+filled) are final; filled only grows.
+ *  2. A fetch in the table may be joined. It leaves the table before, or in the moment, it fails,
+ *is cancelled or its bytes are in the store, so that a later reader never joins a dead one.
+ *  3. One that is to be stored covers its whole block, and there is at most one of a block.
+ *
+ * A reader's cancel ends only its own waiting. When the last one leaves without its bytes, a
+ * stretch that is not for the store is cancelled; one for the store goes on, unless it was the
+ * deadline that made them leave: then the origin is stuck, and the thread has better to do.
+ *
+ * Threading: fields as grouped; `table` owns the lock. References are counted: one for the table,
+ * one for the thread that runs it, one for each reader and for each message on its way.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/sync.h"
+#include "store/store.h"
+#include "worker/buffer_pool.h"
+#include "worker/dataset.h"
+#include "worker/work_queue.h"
+
+struct fetch_table;
+struct fetch_group;
+
+enum fetch_goal {
+	FETCH_PASS,	     /* for the readers only */
+	FETCH_STORE_GRANT,   /* whole block, into the dataset's grant */
+	FETCH_STORE_ELASTIC, /* whole block, into elastic room */
+};
+
+enum fetch_state { FETCH_RUNNING, FETCH_ARRIVED, FETCH_FAILED };
+
+struct fetch {
+	struct work work; /* of the queue, until it runs */
+	atomic_uint refs;
+
+	/* fixed when made */
+	struct fetch_table *table;
+	struct dataset *dataset;
+	struct manifest *manifest;
+	uint32_t entry;
+	struct store_block block;
+	enum fetch_goal goal;
+	uint32_t start, end; /* within the block */
+	int64_t deadline_ms;
+	char job[DATASET_JOB_BYTES];
+
+	/* owned by the running thread until filled says that there is something */
+	struct buffer *buffer;
+
+	_Atomic uint32_t filled;
+	_Atomic uint32_t wake_at; /* somebody waits until filled is this much */
+	atomic_bool cancel;
+	struct cond changed;
+
+	/* guarded by the table's lock */
+	enum fetch_state state;
+	int result; /* when FETCH_FAILED */
+	struct error err;
+	unsigned readers;
+	uint64_t served_bytes;
+	uint32_t served_to;   /* the furthest byte that was read, from start */
+	uint32_t ahead_bytes; /* charged to the table's budget of read-ahead */
+	int64_t arrived_ms;
+	struct fetch_group *group;   /* of its block, while it is in the table */
+	struct fetch *prev, *next;   /* in the group */
+	struct fetch *older, *newer; /* in the list of those kept */
+	bool kept;
+};
+
+struct fetch *fetch_ref(struct fetch *f);
+void fetch_unref(struct fetch *f); /* NULL is fine */
+
+/* The reader's other hand: true ends the wait. */
+typedef bool fetch_gone_fn(void *arg);
+
+#define FETCH_AGAIN 1 /* the fetch came to nothing, for no fault of the block: start over */
+
+/* Waits until the bytes below `upto` (an offset within the block) are there. 0, FETCH_AGAIN,
+ * -ETIMEDOUT, -ECANCELED, or what the fetch failed with: -ESTALE changed or gone at the origin,
+ * -EACCES, -EIO. */
+int fetch_wait(struct fetch *f, uint32_t upto, int64_t deadline_ms, fetch_gone_fn *gone, void *arg,
+	struct error *err);
+/* How far the bytes have come, as an offset within the block. */
+uint32_t fetch_filled(const struct fetch *f);
+/* Bytes at an offset within the block that a wait has seen arrive. */
+const unsigned char *fetch_bytes(const struct fetch *f, uint32_t offset);
+
+/* Gets the bytes and stores them; on a thread of the queue. */
+void fetch_run(struct work *w);

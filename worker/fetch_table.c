@@ -1,0 +1,446 @@
+#include "worker/fetch_table.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <uthash.h>
+#include <utlist.h>
+
+/* The fetches of one block. */
+struct fetch_group {
+	struct block_id id;
+	struct fetch *fetches;
+	UT_hash_handle hh;
+};
+
+struct fetch_table {
+	struct store *store;
+	struct work_queue *queue;
+	struct buffer_pool *buffers;
+	int64_t timeout_ms;
+	struct mutex mu;
+
+	/* guarded by mu */
+	struct fetch_group *groups;
+	struct fetch *oldest, *newest; /* kept: arrived, and not all read */
+	uint64_t ahead_bytes;
+	uint64_t fetches, joined;
+};
+
+struct mutex *fetch_table_lock(struct fetch_table *t)
+{
+	return &t->mu;
+}
+
+struct store *fetch_table_store(struct fetch_table *t)
+{
+	return t->store;
+}
+
+struct buffer_pool *fetch_table_buffers(struct fetch_table *t)
+{
+	return t->buffers;
+}
+
+/* ---- the index --------------------------------------------------------------------------------
+ */
+
+static struct fetch_group *find_group_locked(struct fetch_table *t, const struct block_id *id)
+{
+	struct fetch_group *g;
+
+	assert(mutex_held(&t->mu));
+	HASH_FIND(hh, t->groups, id, sizeof(*id), g);
+	return g;
+}
+
+static struct fetch *find_locked(struct fetch_table *t, const struct block_id *id, uint32_t offset)
+{
+	struct fetch_group *g = find_group_locked(t, id);
+	struct fetch *f;
+
+	if (!g)
+		return NULL;
+	DL_FOREACH (g->fetches, f)
+		if (f->start <= offset && offset < f->end)
+			return f;
+	return NULL;
+}
+
+/* Where the next fetch behind `offset` begins, or `end` if that comes first. */
+static uint32_t room_until_locked(
+	struct fetch_table *t, const struct block_id *id, uint32_t offset, uint32_t end)
+{
+	struct fetch_group *g = find_group_locked(t, id);
+	struct fetch *f;
+
+	if (!g)
+		return end;
+	DL_FOREACH (g->fetches, f)
+		if (f->start > offset && f->start < end)
+			end = f->start;
+	return end;
+}
+
+/* Whole blocks come first in their group, so that readers find them before stretches. */
+static int insert_locked(struct fetch_table *t, struct fetch *f)
+{
+	struct fetch_group *g = find_group_locked(t, &f->block.id);
+
+	if (!g) {
+		g = calloc(1, sizeof(*g));
+		if (!g)
+			return -ENOMEM;
+		g->id = f->block.id;
+		HASH_ADD(hh, t->groups, id, sizeof(g->id), g);
+	}
+	if (f->goal != FETCH_PASS)
+		DL_PREPEND(g->fetches, f);
+	else
+		DL_APPEND(g->fetches, f);
+	f->group = g;
+	fetch_ref(f);
+	return 0;
+}
+
+static void unkeep_locked(struct fetch_table *t, struct fetch *f)
+{
+	if (!f->kept)
+		return;
+	f->kept = false;
+	if (f->older)
+		f->older->newer = f->newer;
+	else
+		t->oldest = f->newer;
+	if (f->newer)
+		f->newer->older = f->older;
+	else
+		t->newest = f->older;
+	f->older = f->newer = NULL;
+}
+
+static void keep_locked(struct fetch_table *t, struct fetch *f)
+{
+	f->kept = true;
+	f->older = t->newest;
+	f->newer = NULL;
+	if (t->newest)
+		t->newest->newer = f;
+	else
+		t->oldest = f;
+	t->newest = f;
+}
+
+/* Takes it out of the table; true when the caller has to drop the table's reference. */
+static bool remove_locked(struct fetch_table *t, struct fetch *f)
+{
+	struct fetch_group *g = f->group;
+
+	assert(mutex_held(&t->mu));
+	if (!g)
+		return false;
+	unkeep_locked(t, f);
+	t->ahead_bytes -= f->ahead_bytes;
+	f->ahead_bytes = 0;
+	DL_DELETE(g->fetches, f);
+	f->group = NULL;
+	if (!g->fetches) {
+		HASH_DEL(t->groups, g);
+		free(g);
+	}
+	return true;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+/* Lets go of the oldest unread bytes that are at least age_ms old; false when there are none. */
+static bool drop_oldest(struct fetch_table *t, int64_t age_ms)
+{
+	struct fetch *f;
+
+	mutex_lock(&t->mu);
+	f = t->oldest;
+	if (f && clock_mono_ms() - f->arrived_ms < age_ms)
+		f = NULL;
+	if (f)
+		remove_locked(t, f);
+	mutex_unlock(&t->mu);
+	fetch_unref(f);
+	return f != NULL;
+}
+
+static bool reclaim(void *arg)
+{
+	return drop_oldest(arg, 0);
+}
+
+int fetch_table_new(
+	const struct fetch_table_options *opts, struct fetch_table **ret, struct error *err)
+{
+	struct fetch_table *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return error_set(err, -ENOMEM, "out of memory");
+	mutex_init(&t->mu);
+	t->store = opts->store;
+	t->timeout_ms = opts->timeout_ms ? opts->timeout_ms : FETCH_TIMEOUT_MS;
+	t->queue = work_queue_new(opts->threads ? opts->threads : FETCH_THREADS_DEFAULT);
+	t->buffers = buffer_pool_new(
+		opts->memory_bytes ? opts->memory_bytes : FETCH_MEMORY_DEFAULT_BYTES, reclaim, t);
+	if (!t->queue || !t->buffers) {
+		fetch_table_free(t);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	*ret = t;
+	return 0;
+}
+
+static void cancel_all(struct fetch_table *t)
+{
+	struct fetch_group *g, *next;
+	struct fetch *f;
+
+	mutex_guard(&t->mu);
+	HASH_ITER (hh, t->groups, g, next)
+		DL_FOREACH (g->fetches, f)
+			atomic_store(&f->cancel, true);
+}
+
+void fetch_table_free(struct fetch_table *t)
+{
+	if (!t)
+		return;
+	cancel_all(t);
+	work_queue_free(t->queue);
+	while (drop_oldest(t, 0))
+		;
+	assert(!t->groups);
+	buffer_pool_free(t->buffers);
+	mutex_deinit(&t->mu);
+	free(t);
+}
+
+/* ---- readers --------------------------------------------------------------------------------- */
+
+static struct fetch *join_locked(struct fetch_table *t, const struct fetch_want *want)
+{
+	struct fetch *f = find_locked(t, &want->block->id, want->offset);
+
+	if (!f || (want->goal != FETCH_PASS && f->goal == FETCH_PASS))
+		return NULL;
+	f->readers++;
+	t->joined++;
+	return fetch_ref(f);
+}
+
+static struct fetch *make(
+	struct fetch_table *t, const struct fetch_want *want, uint32_t start, uint32_t end)
+{
+	struct fetch *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->work.run = fetch_run;
+	atomic_init(&f->refs, 1); /* the running thread's */
+	f->table = t;
+	f->dataset = dataset_ref(want->dataset);
+	f->manifest = manifest_ref(want->manifest);
+	f->entry = want->entry;
+	f->block = *want->block;
+	f->goal = want->goal;
+	f->start = start;
+	f->end = end;
+	f->deadline_ms = clock_deadline_ms(t->timeout_ms);
+	strncpy(f->job, want->job, sizeof(f->job) - 1);
+	atomic_init(&f->wake_at, UINT32_MAX);
+	cond_init(&f->changed);
+	return f;
+}
+
+/* Puts a new fetch into the table and on the queue. */
+static struct fetch *start_locked(struct fetch_table *t, const struct fetch_want *want,
+	uint32_t start, uint32_t end, uint32_t ahead_bytes, bool urgent)
+{
+	struct fetch *f = make(t, want, start, end);
+
+	if (!f)
+		return NULL;
+	if (insert_locked(t, f) < 0) {
+		fetch_unref(f);
+		return NULL;
+	}
+	f->ahead_bytes = ahead_bytes;
+	t->ahead_bytes += ahead_bytes;
+	t->fetches++;
+	if (!work_queue_add(t->queue, &f->work, urgent)) {
+		remove_locked(t, f);
+		fetch_unref(f);
+		fetch_unref(f);
+		return NULL;
+	}
+	return f;
+}
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/* How far a stretch that is wanted until `end` may go on, with its read-ahead. */
+static uint32_t ahead_end(const struct fetch_want *want, uint32_t from)
+{
+	uint64_t end = (uint64_t)from + want->read_ahead;
+
+	return end < want->block->len ? (uint32_t)end : want->block->len;
+}
+
+static struct fetch *start_wanted_locked(struct fetch_table *t, const struct fetch_want *want)
+{
+	uint32_t end = want->end, ahead;
+
+	if (want->goal != FETCH_PASS)
+		return start_locked(t, want, 0, want->block->len, 0, true);
+	ahead = ahead_end(want, end);
+	if (t->ahead_bytes + (ahead - end) > FETCH_AHEAD_MAX_BYTES)
+		ahead = end;
+	ahead = room_until_locked(t, &want->block->id, want->offset, ahead);
+	end = min_u32(end, ahead);
+	return start_locked(t, want, want->offset, ahead, ahead - end, true);
+}
+
+struct fetch *fetch_table_acquire(struct fetch_table *t, const struct fetch_want *want)
+{
+	struct fetch *f;
+
+	assert(want->offset < want->end && want->end <= want->block->len);
+	mutex_guard(&t->mu);
+	f = join_locked(t, want);
+	if (f)
+		return f;
+	f = start_wanted_locked(t, want);
+	if (!f)
+		return NULL;
+	f->readers++;
+	return fetch_ref(f);
+}
+
+static bool all_read_locked(const struct fetch *f)
+{
+	uint32_t len = f->end - f->start;
+
+	return f->served_bytes >= len && f->served_to == len;
+}
+
+void fetch_table_served(struct fetch *f, uint32_t offset, uint32_t len)
+{
+	struct fetch_table *t = f->table;
+	bool removed = false;
+
+	mutex_lock(&t->mu);
+	f->served_bytes += len;
+	if (offset + len - f->start > f->served_to)
+		f->served_to = offset + len - f->start;
+	if (f->kept && all_read_locked(f))
+		removed = remove_locked(t, f);
+	mutex_unlock(&t->mu);
+	if (removed)
+		fetch_unref(f);
+}
+
+void fetch_table_release(struct fetch *f, enum fetch_leave why)
+{
+	struct fetch_table *t = f->table;
+	bool removed = false;
+
+	mutex_lock(&t->mu);
+	assert(f->readers > 0);
+	f->readers--;
+	if (f->readers == 0 && f->state == FETCH_RUNNING &&
+		(why == FETCH_LEAVE_TIMED_OUT ||
+			(why == FETCH_LEAVE_CANCELLED && f->goal == FETCH_PASS))) {
+		atomic_store(&f->cancel, true);
+		removed = remove_locked(t, f);
+	}
+	mutex_unlock(&t->mu);
+	if (removed)
+		fetch_unref(f);
+	fetch_unref(f);
+}
+
+void fetch_table_finish(struct fetch *f, int result, bool stored, const struct error *err)
+{
+	struct fetch_table *t = f->table;
+	uint32_t unread = f->end - f->start;
+	bool removed = false;
+
+	mutex_lock(&t->mu);
+	f->state = result == 0 ? FETCH_ARRIVED : FETCH_FAILED;
+	f->result = result;
+	f->err = *err;
+	f->arrived_ms = clock_mono_ms();
+	if (result != 0 || stored || all_read_locked(f)) {
+		removed = remove_locked(t, f);
+	} else if (f->group) {
+		/* A block that the store did not take is as good as read-ahead for its readers. */
+		if (f->goal != FETCH_PASS) {
+			f->ahead_bytes = unread;
+			t->ahead_bytes += unread;
+		}
+		keep_locked(t, f);
+	}
+	cond_broadcast(&f->changed);
+	mutex_unlock(&t->mu);
+	if (removed)
+		fetch_unref(f);
+}
+
+/* ---- read-ahead ------------------------------------------------------------------------------ */
+
+void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want)
+{
+	uint32_t covered = want->end, until = ahead_end(want, want->end);
+	struct fetch *f;
+
+	if (want->read_ahead == 0)
+		return;
+	mutex_guard(&t->mu);
+	while (covered < until && (f = find_locked(t, &want->block->id, covered)))
+		covered = f->end;
+	/* In halves, so that a sequential reader makes few gets and still never waits for one. */
+	if (covered >= until ||
+		(until - covered < want->read_ahead / 2 && until < want->block->len))
+		return;
+	until = room_until_locked(t, &want->block->id, covered, until);
+	if (t->ahead_bytes + (until - covered) > FETCH_AHEAD_MAX_BYTES)
+		return;
+	start_locked(t, want, covered, until, until - covered, false);
+}
+
+void fetch_table_sweep(struct fetch_table *t)
+{
+	int64_t age_ms = FETCH_KEEP_MAX_MS;
+
+	mutex_lock(&t->mu);
+	if (t->ahead_bytes > FETCH_AHEAD_MAX_BYTES / 2)
+		age_ms = FETCH_KEEP_MS;
+	mutex_unlock(&t->mu);
+	while (drop_oldest(t, age_ms))
+		;
+	buffer_pool_trim(t->buffers);
+}
+
+void fetch_table_stat(struct fetch_table *t, struct fetch_table_stat *ret)
+{
+	unsigned running = work_queue_running(t->queue);
+	uint64_t memory_bytes = buffer_pool_used_bytes(t->buffers);
+
+	mutex_guard(&t->mu);
+	*ret = (struct fetch_table_stat){
+		.running = running,
+		.memory_bytes = memory_bytes,
+		.ahead_bytes = t->ahead_bytes,
+		.fetches = t->fetches,
+		.joined = t->joined,
+	};
+}

@@ -1,0 +1,209 @@
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "store/store.h"
+#include "worker/block_service.h"
+#include "worker/heartbeat.h"
+#include "worker/plan.h"
+
+#define SEND_MEMORY_BYTES ((uint64_t)64 << 20) /* bytes of the store on their way to readers */
+#define SETTLE_CHECK_MS 5
+
+/* Members from the first made to the last; freed in the opposite order. */
+struct worker {
+	struct store *store;
+	struct rpc_channel *master;
+	struct manifest_cache *manifests;
+	struct dataset_table *datasets;
+	struct fetch_table *fetches;
+	struct reuse *reuse;
+	struct buffer_pool *buffers;
+	struct plan *plan;
+	struct heartbeat *heartbeat;
+	struct block_service service;
+	struct store_lease_server *leases;
+	char *lease_socket, *socket_group;
+};
+
+/* Memory that nobody needs any more goes back once a beat. */
+static void tick(void *arg)
+{
+	struct worker *w = arg;
+
+	fetch_table_sweep(w->fetches);
+	buffer_pool_trim(w->buffers);
+}
+
+static int open_store(struct worker *w, const struct worker_options *opts, struct error *err)
+{
+	const struct store_options store = {
+		.dir = opts->cache_dir,
+		.capacity_bytes = opts->capacity_bytes,
+		.free_floor_bytes = opts->free_floor_bytes,
+	};
+
+	return store_open(&store, &w->store, err);
+}
+
+static int make_fetches(struct worker *w, const struct worker_options *opts, struct error *err)
+{
+	const struct fetch_table_options fetch = {
+		.store = w->store,
+		.threads = opts->fetch_threads,
+		.memory_bytes = opts->fetch_memory_bytes,
+		.timeout_ms = opts->fetch_timeout_ms,
+	};
+
+	w->datasets = dataset_table_new();
+	w->reuse = reuse_new(REUSE_RECORDS_DEFAULT);
+	w->buffers = buffer_pool_new(SEND_MEMORY_BYTES, NULL, NULL);
+	if (!w->datasets || !w->reuse || !w->buffers)
+		return error_set(err, -ENOMEM, "out of memory");
+	return fetch_table_new(&fetch, &w->fetches, err);
+}
+
+static int make_control(struct worker *w, const struct worker_options *opts, struct error *err)
+{
+	struct heartbeat_options beat = {
+		.store = w->store,
+		.datasets = w->datasets,
+		.master_address = opts->master_address,
+		.address = opts->address,
+		.lease_socket = opts->lease_socket,
+		.tick = tick,
+		.arg = w,
+	};
+	int r;
+
+	r = rpc_channel_new(opts->master_address, opts->master_token, &w->master, err);
+	if (r == 0)
+		r = manifest_cache_new(opts->manifest_dir, &w->manifests, err);
+	if (r == 0)
+		r = plan_new(w->store, w->manifests, w->master, &w->plan, err);
+	if (r < 0)
+		return r;
+	beat.master = w->master;
+	beat.plan = w->plan;
+	return heartbeat_new(&beat, &w->heartbeat, err);
+}
+
+static int copy_texts(struct worker *w, const struct worker_options *opts, struct error *err)
+{
+	if (opts->lease_socket && !(w->lease_socket = strdup(opts->lease_socket)))
+		return error_set(err, -ENOMEM, "out of memory");
+	if (opts->socket_group && !(w->socket_group = strdup(opts->socket_group)))
+		return error_set(err, -ENOMEM, "out of memory");
+	return 0;
+}
+
+static void add_service(
+	struct worker *w, const struct worker_options *opts, struct rpc_server *server)
+{
+	w->service = (struct block_service){
+		.datasets = w->datasets,
+		.manifests = w->manifests,
+		.master = w->master,
+		.heartbeat = w->heartbeat,
+		.reader = {.store = w->store,
+			.fetches = w->fetches,
+			.reuse = w->reuse,
+			.buffers = w->buffers},
+		.timeout_ms =
+			opts->read_timeout_ms ? opts->read_timeout_ms : BLOCK_SERVICE_TIMEOUT_MS,
+	};
+	block_service_add(&w->service, server);
+}
+
+int worker_new(const struct worker_options *opts, struct rpc_server *server, struct worker **ret,
+	struct error *err)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return error_set(err, -ENOMEM, "out of memory");
+	rpc_init();
+	r = open_store(w, opts, err);
+	if (r == 0)
+		r = make_fetches(w, opts, err);
+	if (r == 0)
+		r = make_control(w, opts, err);
+	if (r == 0)
+		r = copy_texts(w, opts, err);
+	if (r < 0) {
+		worker_free(w);
+		return r;
+	}
+	add_service(w, opts, server);
+	*ret = w;
+	return 0;
+}
+
+int worker_start(struct worker *w, struct error *err)
+{
+	int r = 0;
+
+	if (w->lease_socket)
+		r = store_lease_server_start(
+			w->store, w->lease_socket, w->socket_group, &w->leases, err);
+	if (r == 0)
+		r = plan_start(w->plan, err);
+	if (r == 0)
+		r = heartbeat_start(w->heartbeat, err);
+	return r;
+}
+
+int worker_refresh(struct worker *w, int64_t deadline_ms)
+{
+	const struct timespec pause = {.tv_nsec = SETTLE_CHECK_MS * 1000000};
+	int r;
+
+	r = heartbeat_refresh(w->heartbeat, deadline_ms);
+	while (r == 0 && !plan_settled(w->plan)) {
+		if (clock_passed(deadline_ms))
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return r;
+}
+
+void worker_stat(struct worker *w, struct worker_stat *ret)
+{
+	struct fetch_table_stat st;
+
+	fetch_table_stat(w->fetches, &st);
+	*ret = (struct worker_stat){
+		.fetches_running = st.running,
+		.fetches = st.fetches,
+		.joined = st.joined,
+		.memory_bytes = st.memory_bytes + buffer_pool_used_bytes(w->buffers),
+	};
+}
+
+void worker_free(struct worker *w)
+{
+	if (!w)
+		return;
+	if (w->heartbeat)
+		heartbeat_stop(w->heartbeat);
+	if (w->plan)
+		plan_stop(w->plan);
+	store_lease_server_stop(w->leases);
+	heartbeat_free(w->heartbeat);
+	plan_free(w->plan);
+	fetch_table_free(w->fetches);
+	buffer_pool_free(w->buffers);
+	reuse_free(w->reuse);
+	dataset_table_free(w->datasets);
+	manifest_cache_free(w->manifests);
+	rpc_channel_free(w->master);
+	store_close(w->store);
+	free(w->lease_socket);
+	free(w->socket_group);
+	free(w);
+	rpc_deinit();
+}
