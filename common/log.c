@@ -80,7 +80,7 @@ int log_to_file(const char *path, struct error *err)
 
 static void rotate_locked(void)
 {
-	char from[sizeof(state.path) + 8], to[sizeof(state.path) + 8];
+	char from[sizeof(state.path) + 12], to[sizeof(state.path) + 12];
 	uint64_t bytes;
 	int fd;
 
