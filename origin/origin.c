@@ -21,10 +21,8 @@ struct origin {
 
 static const struct origin_ops *const all_ops[] = {
 	&origin_file_ops,
-#ifdef GRANARY_HAVE_HTTP_ORIGIN
 	&origin_http_ops,
 	&origin_https_ops,
-#endif
 #ifdef GRANARY_HAVE_S3
 	&origin_s3_ops,
 #endif

@@ -164,6 +164,7 @@ static int attempt_once(struct loop *l, struct error *err)
 	l->at.deadline_ms =
 		l->w->deadline_ms - now > r->attempt_ms ? now + r->attempt_ms : l->w->deadline_ms;
 	l->at.retry_after_ms = 0;
+	l->at.unreachable = false;
 	l->at.cause[0] = '\0';
 	l->tries++;
 	out = l->w->attempt(l->w->arg, &l->at, &why);
@@ -196,7 +197,8 @@ static int wait_for_next(struct loop *l, struct error *err)
 
 	if (cancelled(l->w->cancel))
 		return give_up(l, -ECANCELED, err);
-	if (l->barren >= r->attempts_max)
+	if (l->barren >= r->attempts_max ||
+		(l->w->first_contact && l->at.unreachable && l->barren >= RETRY_FIRST_CONTACT))
 		return give_up(l, -EIO, err);
 	if (l->w->deadline_ms != CLOCK_NEVER)
 		left = l->w->deadline_ms - r->env.now_ms(r->env.arg);

@@ -26,6 +26,7 @@
 #define RETRY_WAIT_MIN_MS 50
 #define RETRY_WAIT_MAX_MS 5000
 #define RETRY_AFTER_MAX_MS 30000
+#define RETRY_FIRST_CONTACT 6
 /* How often a wait looks at the caller's cancel flag. */
 #define RETRY_SLICE_MS 20
 
@@ -60,6 +61,7 @@ struct origin_attempt {
 	uint64_t arrived_bytes;
 	/* set by the attempt */
 	int64_t retry_after_ms; /* 0: the server did not say */
+	bool unreachable;	/* nobody was there to say no: name, port or network */
 	char cause[ORIGIN_CAUSE_BYTES];
 };
 
@@ -90,6 +92,9 @@ struct retry_work {
 	int (*reread_credentials)(void *arg, struct origin_attempt *at, struct error *err);
 	void *arg;
 	struct retry_subject subject;
+	/* Somebody waits for a first sign of life: a server that is not there is not retried for
+	 * longer than RETRY_FIRST_CONTACT attempts. */
+	bool first_contact;
 	const atomic_bool *cancel;
 	int64_t deadline_ms;
 	void (*progress)(void *arg, uint64_t filled);
