@@ -1,0 +1,287 @@
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/size.h"
+#include "store/store_private.h"
+
+#define LOG_SUBSYSTEM "store"
+#include "common/log.h"
+
+#define COMMIT_INTERVAL_MS 100
+#define MEASURE_MS 1000
+#define CORRUPT_LOG_MS 1000
+#define MIB ((uint64_t)1 << 20)
+
+static uint64_t clamp(uint64_t v, uint64_t low, uint64_t high)
+{
+	return v < low ? low : v > high ? high : v;
+}
+
+/* ---- open and close ---- */
+
+static void choose_sizes(struct store *s, const struct store_options *opts)
+{
+	uint64_t capacity = opts->capacity_bytes;
+
+	s->capacity_bytes = capacity;
+	s->floor_bytes = opts->free_floor_bytes;
+	/* What is charged lags behind what the filesystem takes for itself by at most a commit. */
+	s->usable_bytes = capacity - clamp(capacity / 256, MIB / 2, 64 * MIB);
+	s->segment_bytes = clamp(capacity / 256 / MIB * MIB, 8 * MIB, 1024 * MIB);
+	s->step_bytes = clamp(capacity / 256 / MIB * MIB, MIB, 16 * MIB);
+	s->uncommitted_max_bytes = clamp(capacity / 16, 8 * MIB, 128 * MIB);
+	s->commit_interval_ms =
+		opts->commit_interval_ms ? opts->commit_interval_ms : COMMIT_INTERVAL_MS;
+}
+
+static int take_dir(struct store *s, struct error *err)
+{
+	const struct store_disk *d = s->disk;
+	char path[STORE_PATH_BYTES];
+	int r;
+
+	if (strlen(s->dir) > STORE_PATH_BYTES - 64)
+		return error_set(err, -ENAMETOOLONG, "the cache directory's name is too long");
+	r = d->mkdir(d->ctx, s->dir);
+	if (r < 0)
+		return error_set_errno(err, r, "cannot make the cache directory %s", s->dir);
+	snprintf(path, sizeof(path), "%s/lock", s->dir);
+	r = d->lock(d->ctx, path, &s->lock_fd);
+	if (r == -EBUSY)
+		return error_set(err, r, "another process uses the cache directory %s", s->dir);
+	if (r < 0)
+		return error_set_errno(err, r, "cannot use the cache directory %s", s->dir);
+	return 0;
+}
+
+static void store_free(struct store *s)
+{
+	if (s->directory)
+		directory_set_closed(s->directory);
+	fd_cache_deinit(&s->fds);
+	store_state_deinit(s);
+	if (s->index)
+		s->disk->index->close(s->index);
+	if (s->lock_fd >= 0)
+		s->disk->close(s->disk->ctx, s->lock_fd);
+	cond_deinit(&s->room);
+	cond_deinit(&s->work);
+	mutex_deinit(&s->mu);
+	mutex_deinit(&s->plan_mu);
+	free(s->dir);
+	free(s);
+}
+
+static struct store *store_new(const struct store_options *opts)
+{
+	struct store *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->disk = opts->disk ? opts->disk : &store_disk_real;
+	s->lock_fd = -1;
+	s->dir = strdup(opts->dir);
+	mutex_init(&s->mu);
+	mutex_init(&s->plan_mu);
+	cond_init(&s->room);
+	cond_init(&s->work);
+	fd_cache_init(&s->fds, STORE_FDS_MAX, &file_fd_ops, s);
+	s->reader =
+		(struct reader){.files = &s->fds, .preadv = s->disk->preadv, .ctx = s->disk->ctx};
+	choose_sizes(s, opts);
+	/* So that recovery's clean-up, which takes no room, does not wait for the first look. */
+	s->fs_free_bytes = UINT64_MAX;
+	s->fs_checked_ms = INT64_MIN / 2;
+	return s;
+}
+
+int store_open(const struct store_options *opts, struct store **ret, struct error *err)
+{
+	char least[SIZE_TEXT_BYTES];
+	struct store *s;
+	int r;
+
+	if (opts->capacity_bytes < STORE_CAPACITY_MIN_BYTES)
+		return error_set(err, -ENOSPC, "the cache needs at least %s",
+			size_format(STORE_CAPACITY_MIN_BYTES, least));
+	s = store_new(opts);
+	if (!s || !s->dir) {
+		if (s)
+			store_free(s);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	r = take_dir(s, err);
+	if (r == 0)
+		r = store_recover(s, err);
+	if (r == 0)
+		r = commit_start(s, err);
+	if (r < 0) {
+		store_free(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+void store_close(struct store *s)
+{
+	if (!s)
+		return;
+	commit_stop(s);
+	store_free(s);
+}
+
+uint64_t store_id(const struct store *s)
+{
+	return s->id;
+}
+
+/* ---- state ---- */
+
+void degrade_locked(struct store *s, int code, const char *what)
+{
+	if (!s->degraded_until_ms)
+		log_error("%s: %s (%s): nothing is stored until that works again", s->dir, what,
+			strerror(-code));
+	snprintf(s->degraded, sizeof(s->degraded), "%s: %s", what, strerror(-code));
+	s->degraded_until_ms = clock_deadline_ms(STORE_DEGRADED_MS);
+}
+
+void store_degraded(struct store *s, char text[static 128])
+{
+	char have[SIZE_TEXT_BYTES], floor[SIZE_TEXT_BYTES];
+
+	floor_refresh(s);
+	mutex_guard(&s->mu);
+	text[0] = '\0';
+	if (s->degraded_until_ms)
+		snprintf(text, 128, "%s", s->degraded);
+	else if (s->floor_low)
+		snprintf(text, 128, "only %s free on the filesystem, the floor is %s",
+			size_format(s->fs_free_bytes, have), size_format(s->floor_bytes, floor));
+}
+
+void store_stat(struct store *s, struct store_stat *ret)
+{
+	mutex_guard(&s->mu);
+	*ret = (struct store_stat){
+		.capacity_bytes = s->capacity_bytes,
+		.charged_bytes = charged_locked(s),
+		.held_bytes = s->held_bytes,
+		.blocks = directory_blocks(s->directory),
+		.free_floor_bytes = s->floor_bytes,
+	};
+}
+
+void store_measure(struct store *s, bool now)
+{
+	char path[STORE_PATH_BYTES];
+	uint64_t index, dirs = 0;
+	struct disk_stat st;
+	static const char *const folders[] = {"", "/segments", "/files", "/format", "/lock"};
+
+	mutex_lock(&s->mu);
+	if (!now && !clock_passed(s->usage_checked_ms + MEASURE_MS)) {
+		mutex_unlock(&s->mu);
+		return;
+	}
+	s->usage_checked_ms = clock_mono_ms();
+	mutex_unlock(&s->mu);
+	snprintf(path, sizeof(path), "%s/index", s->dir);
+	index = disk_usage(s->disk, path);
+	snprintf(path, sizeof(path), "%s/index.damaged", s->dir);
+	dirs += disk_usage(s->disk, path);
+	for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
+		snprintf(path, sizeof(path), "%s%s", s->dir, folders[i]);
+		if (s->disk->stat(s->disk->ctx, path, &st) == 0)
+			dirs += st.allocated_bytes;
+	}
+	mutex_guard(&s->mu);
+	s->index_bytes = index;
+	s->dirs_bytes = dirs;
+}
+
+/* ---- read ---- */
+
+bool store_has(struct store *s, const struct block_id *id)
+{
+	struct directory_entry e;
+
+	return directory_lookup(s->directory, id, &e);
+}
+
+static uint32_t now_s(void)
+{
+	return (uint32_t)(clock_mono_ms() / 1000);
+}
+
+void store_touch(struct store *s, const struct block_id *id)
+{
+	struct directory_entry e;
+
+	mutex_guard(&s->mu);
+	if (directory_lookup(s->directory, id, &e) && entry_class(&e) == CLASS_ELASTIC)
+		residency_touch(&s->residency, e.slot, now_s());
+}
+
+static void log_corrupt_locked(struct store *s, const struct directory_entry *e)
+{
+	if (!clock_passed(s->corrupt_logged_ms + CORRUPT_LOG_MS)) {
+		s->corrupt_unlogged++;
+		return;
+	}
+	log_error(
+		"%s: block %016lx%016lx in file %u at %lu is damaged: dropped (%lu more since the "
+		"last such line)",
+		s->dir, (unsigned long)e->id.hi, (unsigned long)e->id.lo, e->file,
+		(unsigned long)e->page * STORE_PAGE_BYTES, (unsigned long)s->corrupt_unlogged);
+	s->corrupt_logged_ms = clock_mono_ms();
+	s->corrupt_unlogged = 0;
+}
+
+void store_drop_damaged(struct store *s, const struct directory_entry *e)
+{
+	struct directory_entry now;
+	struct store_file *f;
+
+	mutex_guard(&s->mu);
+	if (!directory_lookup(s->directory, &e->id, &now) || now.file != e->file ||
+		now.page != e->page)
+		return;
+	f = file_find_locked(s, now.file);
+	assert(f);
+	f->dataset->corrupt_blocks++;
+	log_corrupt_locked(s, &now);
+	drop_slot_locked(s, &now);
+}
+
+void store_report_corrupt(struct store *s, const struct block_id *id)
+{
+	struct directory_entry e;
+
+	if (directory_lookup(s->directory, id, &e))
+		store_drop_damaged(s, &e);
+}
+
+int store_read(struct store *s, const struct store_block *b, uint32_t offset, uint32_t len,
+	void *dst, struct error *err)
+{
+	struct directory_entry e;
+	int r;
+
+	(void)err;
+	r = reader_read(&s->reader, b, offset, len, dst, &e);
+	if (r == READER_DAMAGED) {
+		store_drop_damaged(s, &e);
+		return STORE_MISS;
+	}
+	if (r == 0 && entry_class(&e) == CLASS_ELASTIC &&
+		!residency_recent(&s->residency, e.slot, now_s()))
+		store_touch(s, &b->id);
+	return r;
+}
