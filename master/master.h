@@ -15,9 +15,10 @@ struct master_options {
 	const char *state_dir; /* made when missing, 0700 */
 };
 
-/* Opens the state and adds DatasetService and ClusterService to a server that is not started yet. */
+/* Opens the state and adds DatasetService and ClusterService to a server that is not started yet.
+ */
 int master_new(const struct master_options *opts, struct rpc_server *server, struct master **ret,
-		struct error *err);
+	struct error *err);
 /* Starts its threads: lost peers, garbage collection. */
 int master_start(struct master *m, struct error *err);
 void master_free(struct master *m); /* after the server is stopped; NULL is fine */

@@ -1,0 +1,16 @@
+/*
+ * The first half of an import: every entry that the origin lists is judged, and either counted in
+ * the report or put into the scratch table under its key. See import.h for the rules.
+ *
+ * Threading: the origin calls from its own threads, one at a time.
+ */
+#pragma once
+
+#include "manifest/manifest_builder.h"
+#include "master/import.h"
+#include "master/namespace_scratch.h"
+
+/* Lists job->origin into `scratch`. ret_root receives the attributes of the root directory, as far
+ * as they were listed. */
+int import_listing_run(const struct import_job *job, struct namespace_scratch *scratch,
+	struct import_report *report, struct manifest_builder_entry *ret_root, struct error *err);

@@ -1,0 +1,91 @@
+/*
+ * What the files of the master share. Not for other folders.
+ *
+ * Locks, in the order in which they are taken:
+ *
+ *	state_mu	orders changes of the durable state: it is held from the decision to the
+ *			commit and its effect in memory, that is over a write of the database. Never
+ *			taken by heartbeats, nor by anything that only reads.
+ *	mu		all that is in memory. Never held over the disk, the origin or an RPC.
+ *
+ * The plan: whoever changes what grants depend on calls master_replan_locked; the planner thread
+ * computes and publishes. plan_version names what workers are to know; it starts at a random
+ *number, so that a restarted master never takes an old plan for its own.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/sync.h"
+#include "master/dataset_registry.h"
+#include "master/manifest_store.h"
+#include "master/master.h"
+#include "master/mounts.h"
+#include "master/namespace_db.h"
+#include "master/workers.h"
+
+#define MASTER_IMPORTS_MAX 4 /* at once; each holds a thread of the server */
+#define MASTER_HEARTBEAT_MS 1000
+#define MASTER_TICK_MS 1000
+#define MASTER_SAVE_MS 5000 /* counters are written at most so often */
+#define MASTER_SNAPSHOT_GRACE_MS 60000
+
+struct master {
+	struct namespace_db *db;
+	struct manifest_store *manifests;
+	int64_t started_s;
+
+	struct mutex state_mu;
+	struct mutex mu;
+
+	/* guarded by mu */
+	struct cond work;    /* the planner has work, or must stop */
+	struct cond planned; /* plan_done moved */
+	struct cond tick;    /* the housekeeper must stop */
+	struct dataset_registry datasets;
+	struct workers workers;
+	struct mounts mounts;
+	uint64_t plan_version;
+	uint64_t plan_wanted, plan_done;
+	uint64_t planned_capacity; /* that the latest round went by */
+	unsigned imports;
+	bool stopping;
+
+	/* owned by the housekeeper */
+	int64_t saved_ms;
+
+	/* owned by master_start and master_free */
+	pthread_t planner, housekeeper;
+	bool planner_runs, housekeeper_runs;
+};
+
+/* Grants may have to change. */
+void master_replan_locked(struct master *m);
+/* Workers have to be told. */
+void master_tell_locked(struct master *m);
+/* True when every change asked for until now is in the plan. */
+bool master_is_planned_locked(const struct master *m);
+/* Waits for that; false when the deadline passed or the master stops. */
+bool master_wait_planned_locked(struct master *m, int64_t deadline_ms);
+
+uint64_t master_random_id(void); /* never 0 */
+
+/* planner.c */
+void *planner_main(void *arg);
+/* One round: computes grants and thresholds and publishes them. Not under mu. -ENOMEM. */
+int planner_run(struct master *m);
+
+/* housekeeping.c */
+void *housekeeping_main(void *arg);
+/* One round as of now_ms: the lost, the dead, snapshots nobody needs, counters. Not under mu. */
+void housekeeping_run(struct master *m, int64_t now_ms);
+/* Writes what counters are behind. */
+void housekeeping_save(struct master *m);
+
+/* dataset_service.c, cluster_service.c */
+/* All datasets, for List and Status. -ENOMEM; what is in *ret is the caller's also then. */
+int dataset_list_message(struct master *m, Granary__V1__Dataset ***ret, size_t *ret_count);
+void dataset_service_add(struct master *m, struct rpc_server *server);
+void cluster_service_add(struct master *m, struct rpc_server *server);

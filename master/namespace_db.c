@@ -1,0 +1,413 @@
+/*
+ * Layout. Column family "default" holds the records. A key is 17 bytes: the kind (namespace_db.h),
+ * then a and b as big-endian 64-bit numbers, so that a scan runs in their order. Values are packed
+ * messages of state.proto; of NAMESPACE_REPORT it is granary.v1.ImportReport.
+ *
+ *	"format"	the format's version as decimal text
+ *	'd' id 0	DatasetState
+ *	's' id number	SnapshotState
+ *	'r' id 0	ImportReport of the last import
+ *	't' id 0	TotalsState
+ *	'm' id 0	MountState
+ *	'w' id 0	WorkerState
+ *
+ * Column families "scratch-*" hold what imports sort. They are dropped when the import ends, and at
+ * the next opening when it crashed. They are written without the log.
+ */
+#include "master/namespace_db.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/cleanup.h"
+#include "master/namespace_db_private.h"
+
+#define LOG_SUBSYSTEM "master"
+#include "common/log.h"
+
+#define NAMESPACE_FORMAT 1
+#define FORMAT_KEY "format"
+#define KEY_BYTES 17
+#define MESSAGE_MAX_BYTES ((size_t)8 << 20)
+#define COLUMN_FAMILIES_MAX 256
+
+struct namespace_batch {
+	rocksdb_writebatch_t *batch;
+};
+
+int namespace_failed(struct namespace_db *db, char *text, const char *what, struct error *err)
+{
+	if (!text)
+		return 0;
+	error_set(err, -EIO, "cannot %s in the master's state %s: %s", what, db->dir, text);
+	rocksdb_free(text);
+	return -EIO;
+}
+
+static void key_make(
+	unsigned char key[static KEY_BYTES], enum namespace_kind kind, uint64_t a, uint64_t b)
+{
+	uint64_t big[2] = {htobe64(a), htobe64(b)};
+
+	key[0] = (unsigned char)kind;
+	memcpy(key + 1, big, sizeof(big));
+}
+
+static void key_read(const char *key, uint64_t *ret_a, uint64_t *ret_b)
+{
+	uint64_t big[2];
+
+	memcpy(big, key + 1, sizeof(big));
+	*ret_a = be64toh(big[0]);
+	*ret_b = be64toh(big[1]);
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static rocksdb_options_t *options_new(void)
+{
+	rocksdb_options_t *o = rocksdb_options_create();
+
+	rocksdb_options_set_create_if_missing(o, 1);
+	rocksdb_options_set_paranoid_checks(o, 1);
+	/* The records are few; what bounds memory is set low, scratch has settings of its own. */
+	rocksdb_options_set_write_buffer_size(o, 4u << 20);
+	rocksdb_options_set_max_total_wal_size(o, 16u << 20);
+	rocksdb_options_set_max_open_files(o, 128);
+	rocksdb_options_set_max_background_jobs(o, 2);
+	rocksdb_options_set_info_log_level(o, 2 /* warnings */);
+	rocksdb_options_set_keep_log_file_num(o, 2);
+	rocksdb_options_set_max_log_file_size(o, 1u << 20);
+	return o;
+}
+
+/* Opens with every column family that is there, and drops the scratch ones. */
+static int open_families(struct namespace_db *db, char **ret_text)
+{
+	static const char *const first[] = {"default"};
+	rocksdb_column_family_handle_t *handles[COLUMN_FAMILIES_MAX];
+	const rocksdb_options_t *options[COLUMN_FAMILIES_MAX];
+	const char *const *names = first;
+	size_t count = 0;
+	char *text = NULL;
+	char **found;
+
+	found = rocksdb_list_column_families(db->options, db->dir, &count, &text);
+	if (text) { /* a directory without a database: it is made now */
+		rocksdb_free(text);
+		text = NULL;
+		found = NULL;
+	}
+	if (found)
+		names = (const char *const *)found;
+	else
+		count = 1;
+	if (count > COLUMN_FAMILIES_MAX)
+		count = COLUMN_FAMILIES_MAX; /* RocksDB refuses, and says that some are missing */
+	for (size_t i = 0; i < count; i++)
+		options[i] = db->options;
+	db->db = rocksdb_open_column_families(
+		db->options, db->dir, (int)count, names, options, handles, &text);
+	for (size_t i = 0; db->db && i < count; i++) {
+		char *ignored = NULL;
+
+		if (strcmp(names[i], "default") == 0) {
+			db->records = handles[i];
+			continue;
+		}
+		if (strncmp(names[i], NAMESPACE_SCRATCH_PREFIX, strlen(NAMESPACE_SCRATCH_PREFIX)) ==
+			0)
+			rocksdb_drop_column_family(db->db, handles[i], &ignored);
+		rocksdb_free(ignored);
+		rocksdb_column_family_handle_destroy(handles[i]);
+	}
+	if (found)
+		rocksdb_list_column_families_destroy(found, count);
+	*ret_text = text;
+	return text ? -EIO : 0;
+}
+
+static int open_refused(struct namespace_db *db, char *text, struct error *err)
+{
+	if (strstr(text, "lock"))
+		error_set(err, -EBUSY,
+			"the state directory %s is in use by another granary: stop that one, "
+			"talk to it with --master, or choose another --state-dir",
+			db->dir);
+	else
+		error_set(err, -EIO,
+			"cannot open the master's state %s: %s; mend the disk or restore the "
+			"directory from a backup; to start anew without its datasets and "
+			"quotas, move it away",
+			db->dir, text);
+	int code = strstr(text, "lock") ? -EBUSY : -EIO;
+
+	rocksdb_free(text);
+	return code;
+}
+
+static int open_or_repair(struct namespace_db *db, struct error *err)
+{
+	char *text = NULL, *repair_text = NULL;
+
+	if (open_families(db, &text) == 0)
+		return 0;
+	if (!strstr(text, "Corruption") && !strstr(text, "corrupt"))
+		return open_refused(db, text, err);
+	log_warn("the state in %s is damaged (%s); repairing it", db->dir, text);
+	rocksdb_repair_db(db->options, db->dir, &repair_text);
+	if (repair_text) {
+		rocksdb_free(repair_text);
+		return open_refused(db, text, err);
+	}
+	rocksdb_free(text);
+	if (open_families(db, &text) == 0) {
+		log_warn("the state in %s was repaired; check `granary dataset ls`", db->dir);
+		return 0;
+	}
+	return open_refused(db, text, err);
+}
+
+static bool has_records(struct namespace_db *db)
+{
+	rocksdb_iterator_t *it = rocksdb_create_iterator_cf(db->db, db->read, db->records);
+	bool any;
+
+	rocksdb_iter_seek_to_first(it);
+	any = rocksdb_iter_valid(it);
+	rocksdb_iter_destroy(it);
+	return any;
+}
+
+static int format_write(struct namespace_db *db, struct error *err)
+{
+	char number[16], *text = NULL;
+	int n = snprintf(number, sizeof(number), "%d", NAMESPACE_FORMAT);
+
+	rocksdb_put_cf(db->db, db->write_synced, db->records, FORMAT_KEY, strlen(FORMAT_KEY),
+		number, (size_t)n, &text);
+	return namespace_failed(db, text, "write the format version", err);
+}
+
+/* A new database gets the version; an old one is refused when it is newer than this program, and
+ * would be migrated here, one step a version, when it is older (1 is the first). */
+static int format_check(struct namespace_db *db, struct error *err)
+{
+	char *text = NULL, number[16] = "";
+	size_t len;
+	char *value = rocksdb_get_cf(
+		db->db, db->read, db->records, FORMAT_KEY, strlen(FORMAT_KEY), &len, &text);
+	long version;
+
+	if (text)
+		return namespace_failed(db, text, "read the format version", err);
+	if (!value) {
+		if (!has_records(db))
+			return format_write(db, err);
+		return error_set(err, -EIO,
+			"the master's state %s has lost its format version: restore it from "
+			"a backup, or move it away to start anew",
+			db->dir);
+	}
+	if (len < sizeof(number))
+		memcpy(number, value, len);
+	rocksdb_free(value);
+	version = strtol(number, NULL, 10);
+	if (version > NAMESPACE_FORMAT)
+		return error_set(err, -EPROTO,
+			"the master's state %s has format %ld, this granary knows up to %d: "
+			"run the newer granary that wrote it, or choose another --state-dir",
+			db->dir, version, NAMESPACE_FORMAT);
+	if (version < 1)
+		return error_set(err, -EPROTO,
+			"the master's state %s has the unknown format '%s': restore it from "
+			"a backup, or move it away to start anew",
+			db->dir, number);
+	return 0;
+}
+
+static int dir_make(const char *dir, struct error *err)
+{
+	struct stat st;
+
+	if (mkdir(dir, 0700) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return error_set_errno(err, -errno, "cannot make the state directory %s", dir);
+	if (stat(dir, &st) < 0)
+		return error_set_errno(err, -errno, "cannot use the state directory %s", dir);
+	if (!S_ISDIR(st.st_mode))
+		return error_set(err, -ENOTDIR, "%s is in the way: it must be a directory", dir);
+	return 0;
+}
+
+int namespace_db_open(const char *dir, struct namespace_db **ret, struct error *err)
+{
+	struct namespace_db *db;
+	int r = dir_make(dir, err);
+
+	if (r < 0)
+		return r;
+	db = calloc(1, sizeof(*db));
+	if (!db || !(db->dir = strdup(dir))) {
+		free(db);
+		return error_set(err, -ENOMEM, "no memory for the master's state");
+	}
+	db->options = options_new();
+	db->read = rocksdb_readoptions_create();
+	db->write_synced = rocksdb_writeoptions_create();
+	rocksdb_writeoptions_set_sync(db->write_synced, 1);
+	db->write_lazy = rocksdb_writeoptions_create();
+	r = open_or_repair(db, err);
+	if (r == 0)
+		r = format_check(db, err);
+	if (r < 0) {
+		namespace_db_close(db);
+		return r;
+	}
+	*ret = db;
+	return 0;
+}
+
+void namespace_db_close(struct namespace_db *db)
+{
+	if (!db)
+		return;
+	if (db->records)
+		rocksdb_column_family_handle_destroy(db->records);
+	if (db->db)
+		rocksdb_close(db->db);
+	rocksdb_writeoptions_destroy(db->write_lazy);
+	rocksdb_writeoptions_destroy(db->write_synced);
+	rocksdb_readoptions_destroy(db->read);
+	rocksdb_options_destroy(db->options);
+	free(db->dir);
+	free(db);
+}
+
+/* ---- records --------------------------------------------------------------------------------- */
+
+static int unpack(struct namespace_db *db, const ProtobufCMessageDescriptor *type, const char *data,
+	size_t len, ProtobufCMessage **ret, struct error *err)
+{
+	*ret = protobuf_c_message_unpack(type, NULL, len, (const uint8_t *)data);
+	if (*ret)
+		return 0;
+	return error_set(err, -EIO,
+		"a record (%s) of the master's state %s is damaged: restore the directory "
+		"from a backup, or move it away to start anew",
+		type->short_name, db->dir);
+}
+
+int namespace_db_get(struct namespace_db *db, enum namespace_kind kind, uint64_t a, uint64_t b,
+	const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret, struct error *err)
+{
+	unsigned char key[KEY_BYTES];
+	char *text = NULL, *value;
+	size_t len;
+	int r;
+
+	key_make(key, kind, a, b);
+	value = rocksdb_get_cf(
+		db->db, db->read, db->records, (const char *)key, sizeof(key), &len, &text);
+	if (text)
+		return namespace_failed(db, text, "read a record", err);
+	if (!value)
+		return error_set(err, -ENOENT, "no such record in %s", db->dir);
+	r = unpack(db, type, value, len, ret, err);
+	rocksdb_free(value);
+	return r;
+}
+
+int namespace_db_scan(struct namespace_db *db, enum namespace_kind kind,
+	const ProtobufCMessageDescriptor *type, namespace_visit *visit, void *arg,
+	struct error *err)
+{
+	rocksdb_iterator_t *it = rocksdb_create_iterator_cf(db->db, db->read, db->records);
+	char prefix = (char)kind, *text = NULL;
+	int r = 0;
+
+	for (rocksdb_iter_seek(it, &prefix, 1); r == 0 && rocksdb_iter_valid(it);
+		rocksdb_iter_next(it)) {
+		size_t key_len, len;
+		const char *key = rocksdb_iter_key(it, &key_len);
+		const char *value = rocksdb_iter_value(it, &len);
+		ProtobufCMessage *message = NULL;
+		uint64_t a, b;
+
+		if (key[0] != prefix)
+			break;
+		if (key_len != KEY_BYTES)
+			continue; /* "format" */
+		key_read(key, &a, &b);
+		r = unpack(db, type, value, len, &message, err);
+		if (r == 0)
+			r = visit(arg, a, b, &message, err);
+		if (message)
+			protobuf_c_message_free_unpacked(message, NULL);
+	}
+	if (r == 0) {
+		rocksdb_iter_get_error(it, &text);
+		r = namespace_failed(db, text, "read records", err);
+	}
+	rocksdb_iter_destroy(it);
+	return r;
+}
+
+struct namespace_batch *namespace_batch_new(void)
+{
+	struct namespace_batch *b = calloc(1, sizeof(*b));
+
+	if (b)
+		b->batch = rocksdb_writebatch_create();
+	return b;
+}
+
+void namespace_batch_free(struct namespace_batch *b)
+{
+	if (!b)
+		return;
+	rocksdb_writebatch_destroy(b->batch);
+	free(b);
+}
+
+int namespace_batch_put(struct namespace_batch *b, enum namespace_kind kind, uint64_t id_a,
+	uint64_t id_b, const ProtobufCMessage *message)
+{
+	size_t len = protobuf_c_message_get_packed_size(message);
+	unsigned char key[KEY_BYTES];
+	cleanup_free uint8_t *value = NULL;
+
+	if (len > MESSAGE_MAX_BYTES || !(value = malloc(len + 1)))
+		return -ENOMEM;
+	protobuf_c_message_pack(message, value);
+	key_make(key, kind, id_a, id_b);
+	rocksdb_writebatch_put(b->batch, (const char *)key, sizeof(key), (const char *)value, len);
+	return 0;
+}
+
+void namespace_batch_delete(
+	struct namespace_batch *b, enum namespace_kind kind, uint64_t id_a, uint64_t id_b)
+{
+	unsigned char key[KEY_BYTES];
+
+	key_make(key, kind, id_a, id_b);
+	rocksdb_writebatch_delete(b->batch, (const char *)key, sizeof(key));
+}
+
+bool namespace_batch_empty(const struct namespace_batch *b)
+{
+	return rocksdb_writebatch_count(b->batch) == 0;
+}
+
+int namespace_db_commit(
+	struct namespace_db *db, struct namespace_batch *b, bool synced, struct error *err)
+{
+	char *text = NULL;
+
+	rocksdb_write(db->db, synced ? db->write_synced : db->write_lazy, b->batch, &text);
+	return namespace_failed(db, text, "write", err);
+}

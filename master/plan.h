@@ -1,0 +1,37 @@
+/*
+ * What each dataset is granted of the cache: quotas and max-min shares (scheduler/cache_share.h)
+ * with the store's overhead allowed for. Pure.
+ *
+ * A store charges whole 4 KiB units, so a dataset of `bytes` in `blocks` takes up to
+ * bytes + 4 KiB * blocks of a disk. The division is made in charged bytes, over
+ * PLAN_CAPACITY_PERCENT of the capacity, and scaled back to the bytes of objects, in which grants
+ * and quotas are counted.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "manifest/manifest.h"
+
+#define PLAN_CAPACITY_PERCENT 97
+#define PLAN_CHARGE_BYTES 4096 /* at most, lost by a block to alignment */
+
+struct plan_item {
+	uint64_t dataset_id;
+	char digest[MANIFEST_DIGEST_TEXT_BYTES];
+	uint64_t bytes, blocks; /* of the current snapshot */
+	bool quota_limited;
+	uint64_t quota_bytes;
+	bool mounted;
+	uint64_t granted_bytes; /* out: of objects, <= bytes */
+
+	/* The planner's: threshold and the bytes under it, and whether they are known already. */
+	uint64_t threshold, pin_target_bytes;
+	bool known;
+};
+
+/* -ENOMEM. The order of the items decides who is cut first when quotas exceed the capacity (the
+ * last), so it must not vary. */
+int plan_grant(struct plan_item *items, size_t count, uint64_t capacity_bytes);
