@@ -130,7 +130,8 @@ static void list_tree(char *root, struct listing *l, struct manifest_builder_ent
 			add_entry(l, &e);
 	}
 	fts_close(fts);
-	qsort(l->entries, l->count, sizeof(l->entries[0]), compare);
+	if (l->count > 0)
+		qsort(l->entries, l->count, sizeof(l->entries[0]), compare);
 }
 
 static struct manifest *build(char *root, uint64_t snapshot)

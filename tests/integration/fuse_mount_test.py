@@ -112,6 +112,9 @@ class Base(unittest.TestCase):
     def tearDown(self):
         for m in self.mounts:
             m.stop()
+            self.assertNotIn(b"Sanitizer", m.log)
+            self.assertNotIn(b"runtime error", m.log)
+            self.assertNotIn(b"Assertion", m.log)
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def mount(self, **options):

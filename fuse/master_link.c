@@ -1,0 +1,255 @@
+#define LOG_SUBSYSTEM "mount"
+#include "fuse/master_link.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/sync.h"
+#include "fuse/thread.h"
+
+#define OPEN_PATH "/granary.v1.ClusterService/OpenMount"
+#define HEARTBEAT_PATH "/granary.v1.ClusterService/MountHeartbeat"
+#define CLOSE_PATH "/granary.v1.ClusterService/CloseMount"
+#define OPEN_TIMEOUT_MS 15000
+#define HEARTBEAT_TIMEOUT_MS 3000
+#define CLOSE_TIMEOUT_MS 2000
+#define INTERVAL_DEFAULT_MS 1000
+#define INTERVAL_MIN_MS 100
+#define INTERVAL_MAX_MS 10000
+#define HOST_BYTES 256
+
+struct master_link {
+	struct master_link_options opts; /* its strings are the copies below */
+	char *dataset, *mountpoint, *host_id, *mode;
+	char host[HOST_BYTES];
+	struct rpc_channel *channel;
+	pthread_t thread;
+	bool started;
+	/* owned by the thread, once started */
+	uint64_t mount_id, interval_ms;
+	bool lost; /* the last exchange failed, and that was logged */
+
+	struct mutex mu;
+	struct cond wake;
+	bool closing; /* guarded by mu */
+};
+
+struct rpc_channel *master_link_channel(struct master_link *l)
+{
+	return l->channel;
+}
+
+static void set_interval(struct master_link *l, uint64_t interval_ms)
+{
+	if (interval_ms == 0)
+		interval_ms = INTERVAL_DEFAULT_MS;
+	if (interval_ms < INTERVAL_MIN_MS)
+		interval_ms = INTERVAL_MIN_MS;
+	l->interval_ms = interval_ms < INTERVAL_MAX_MS ? interval_ms : INTERVAL_MAX_MS;
+}
+
+/* ---- the three calls ---------------------------------------------------------------------------
+ */
+
+static int call_open(struct master_link *l, int64_t timeout_ms, struct error *err)
+{
+	Granary__V1__OpenMountRequest request = GRANARY__V1__OPEN_MOUNT_REQUEST__INIT;
+	Granary__V1__OpenMountReply *reply;
+	int r;
+
+	request.dataset = l->dataset;
+	request.mountpoint = l->mountpoint;
+	request.host = l->host;
+	request.host_id = l->host_id;
+	request.pid = (uint64_t)getpid();
+	request.mode = l->mode;
+	r = rpc_unary(l->channel, OPEN_PATH, &request.base,
+		&granary__v1__open_mount_reply__descriptor, (ProtobufCMessage **)&reply,
+		clock_deadline_ms(timeout_ms), err);
+	if (r < 0)
+		return r;
+	if (reply->plan && reply->plan->n_snapshots > 0) {
+		l->mount_id = reply->mount_id;
+		set_interval(l, reply->interval_ms);
+		l->opts.heard(l->opts.arg, reply->plan, reply->workers, reply->n_workers);
+	} else {
+		r = error_set(
+			err, -EINVAL, "the master told no snapshot of dataset %s", l->dataset);
+	}
+	protobuf_c_message_free_unpacked(&reply->base, NULL);
+	return r;
+}
+
+static void fill_report(struct master_link *l, Granary__V1__MountHeartbeatRequest *ret)
+{
+	granary__v1__mount_heartbeat_request__init(ret);
+	ret->mount_id = l->mount_id;
+	ret->dataset = l->dataset;
+	ret->mountpoint = l->mountpoint;
+	ret->host = l->host;
+	ret->host_id = l->host_id;
+	ret->pid = (uint64_t)getpid();
+	l->opts.report(l->opts.arg, ret);
+}
+
+static int call_heartbeat(struct master_link *l, struct error *err)
+{
+	Granary__V1__MountHeartbeatRequest request;
+	Granary__V1__MountHeartbeatReply *reply;
+	int r;
+
+	fill_report(l, &request);
+	r = rpc_unary(l->channel, HEARTBEAT_PATH, &request.base,
+		&granary__v1__mount_heartbeat_reply__descriptor, (ProtobufCMessage **)&reply,
+		clock_deadline_ms(HEARTBEAT_TIMEOUT_MS), err);
+	if (r < 0)
+		return r;
+	set_interval(l, reply->interval_ms);
+	if (reply->plan && reply->plan->n_snapshots > 0)
+		l->opts.heard(l->opts.arg, reply->plan, reply->workers, reply->n_workers);
+	protobuf_c_message_free_unpacked(&reply->base, NULL);
+	return 0;
+}
+
+static void call_close(struct master_link *l)
+{
+	Granary__V1__CloseMountRequest request = GRANARY__V1__CLOSE_MOUNT_REQUEST__INIT;
+	Granary__V1__MountHeartbeatRequest last;
+	ProtobufCMessage *reply;
+	struct error err = ERROR_INIT;
+
+	fill_report(l, &last);
+	request.mount_id = l->mount_id;
+	request.last = &last;
+	if (rpc_unary(l->channel, CLOSE_PATH, &request.base,
+		    &granary__v1__close_mount_reply__descriptor, &reply,
+		    clock_deadline_ms(CLOSE_TIMEOUT_MS), &err) < 0)
+		log_warn("%s: the master was not told of the unmount: %s", l->mountpoint, err.text);
+	else
+		protobuf_c_message_free_unpacked(reply, NULL);
+}
+
+/* ---- the thread --------------------------------------------------------------------------------
+ */
+
+static void exchange(struct master_link *l)
+{
+	struct error err = ERROR_INIT;
+	int r = call_heartbeat(l, &err);
+
+	/* It forgot us, or another one took its place without its memory. */
+	if (r == -ENOENT)
+		r = call_open(l, HEARTBEAT_TIMEOUT_MS, &err);
+	if (r < 0 && !l->lost)
+		log_warn("%s: no word from the master, the mount goes on without it: %s",
+			l->mountpoint, err.text);
+	else if (r == 0 && l->lost)
+		log_info("%s: the master is back", l->mountpoint);
+	l->lost = r < 0;
+}
+
+static bool wait_interval(struct master_link *l)
+{
+	int64_t deadline_ms = clock_deadline_ms((int64_t)l->interval_ms);
+	mutex_guard(&l->mu);
+
+	while (!l->closing) {
+		if (cond_wait(&l->wake, &l->mu, deadline_ms) == -ETIMEDOUT)
+			break;
+	}
+	return !l->closing;
+}
+
+static void *link_main(void *arg)
+{
+	struct master_link *l = arg;
+
+	while (wait_interval(l))
+		exchange(l);
+	return NULL;
+}
+
+/* ---- begin and end -----------------------------------------------------------------------------
+ */
+
+static void link_free(struct master_link *l)
+{
+	rpc_channel_free(l->channel);
+	cond_deinit(&l->wake);
+	mutex_deinit(&l->mu);
+	free(l->dataset);
+	free(l->mountpoint);
+	free(l->host_id);
+	free(l->mode);
+	free(l);
+}
+
+static int copy_options(struct master_link *l)
+{
+	l->dataset = strdup(l->opts.dataset);
+	l->mountpoint = strdup(l->opts.mountpoint);
+	l->host_id = strdup(l->opts.host_id);
+	l->mode = strdup(l->opts.mode);
+	if (!l->dataset || !l->mountpoint || !l->host_id || !l->mode)
+		return -ENOMEM;
+	if (gethostname(l->host, sizeof(l->host) - 1) < 0)
+		strcpy(l->host, "?");
+	return 0;
+}
+
+int master_link_open(
+	const struct master_link_options *opts, struct master_link **ret, struct error *err)
+{
+	struct master_link *l = calloc(1, sizeof(*l));
+	int r;
+
+	if (!l)
+		return error_set(err, -ENOMEM, "out of memory");
+	l->opts = *opts;
+	mutex_init(&l->mu);
+	cond_init(&l->wake);
+	r = copy_options(l);
+	if (r < 0)
+		error_set(err, r, "out of memory");
+	if (r == 0)
+		r = rpc_channel_new(opts->address, opts->token, &l->channel, err);
+	if (r == 0) {
+		r = call_open(l, OPEN_TIMEOUT_MS, err);
+		if (r < 0)
+			error_prefix(err, r, "master at %s", opts->address);
+	}
+	if (r < 0) {
+		link_free(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+int master_link_start(struct master_link *l, struct error *err)
+{
+	int r = thread_start(&l->thread, link_main, l);
+
+	if (r < 0)
+		return error_set_errno(err, r, "cannot start a thread");
+	l->started = true;
+	return 0;
+}
+
+void master_link_close(struct master_link *l)
+{
+	if (!l)
+		return;
+	mutex_lock(&l->mu);
+	l->closing = true;
+	cond_signal(&l->wake);
+	mutex_unlock(&l->mu);
+	if (l->started)
+		pthread_join(l->thread, NULL);
+	call_close(l);
+	link_free(l);
+}

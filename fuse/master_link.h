@@ -1,0 +1,42 @@
+/*
+ * A mount's life with its master: registers, says once a second what it counted, hears what to show
+ * and which workers live, and says good-bye. The data path never waits for any of it: with the
+ * master away the mount goes on with what it knows, and registers again when the master is back.
+ *
+ * Calling sequence: open (registers; fails when the master cannot be reached, for without a plan
+ * there is nothing to mount), start, close (sends the final counters). Threading: `heard` and
+ * `report` are called on the link's thread between start and the end of close; `report` once more
+ * by close.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/rpc/rpc.h"
+#include "granary/v1/cluster.pb-c.h"
+
+struct master_link;
+
+struct master_link_options {
+	const char *address, *token; /* token may be NULL */
+	const char *dataset, *mountpoint, *host_id;
+	const char *mode; /* as asked for; the heartbeats tell what it became */
+	/* A plan that came. Everything is borrowed for the call. */
+	void (*heard)(void *arg, const Granary__V1__DatasetPlan *plan,
+		Granary__V1__WorkerRef *const *workers, size_t workers_count);
+	/* Fills snapshot, mode and counters. Strings are borrowed until the next call. */
+	void (*report)(void *arg, Granary__V1__MountHeartbeatRequest *ret);
+	void *arg;
+};
+
+/* `heard` is called with the first plan before it returns. -EINVAL: the master gave no usable plan.
+ */
+int master_link_open(
+	const struct master_link_options *opts, struct master_link **ret, struct error *err);
+int master_link_start(struct master_link *l, struct error *err);
+/* Also after a failed or missing start; NULL is fine. */
+void master_link_close(struct master_link *l);
+
+/* For fetching manifests; lives as long as the link. */
+struct rpc_channel *master_link_channel(struct master_link *l);

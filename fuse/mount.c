@@ -1,0 +1,349 @@
+/*
+ * Assembly: the parts of a mount, in the order in which they come up, and the thread that takes
+ *them down when the kernel's side is gone.
+ *
+ *	mountpoint -> master link (plan) -> manifest -> fs -> session (the mount answers)
+ *		-> switcher, heartbeats -> caretaker thread
+ */
+#define LOG_SUBSYSTEM "mount"
+#include "fuse/mount.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "fuse/fs.h"
+#include "fuse/master_link.h"
+#include "fuse/mountpoint.h"
+#include "fuse/node_id.h"
+#include "fuse/origin_link.h"
+#include "fuse/peers.h"
+#include "fuse/session.h"
+#include "fuse/source_chain.h"
+#include "fuse/switcher.h"
+#include "fuse/thread.h"
+
+#define MANIFEST_TIMEOUT_MS 600000
+#define MOUNTPOINT_ROOM 4096
+#define ORIGIN_ROOM 4096
+
+struct mount {
+	char mountpoint[MOUNTPOINT_ROOM];
+	char origin_url[ORIGIN_ROOM];		 /* of the first plan */
+	char digest[MANIFEST_DIGEST_TEXT_BYTES]; /* of the first plan */
+
+	/* What is up, in the order of coming up. */
+	bool rpc_up, peers_up, fs_up, switcher_up;
+	struct peers peers;
+	struct origin_link origin;
+	struct source_chain chain;
+	struct master_link *link;
+	struct manifest_cache *manifests;
+	struct fs fs;
+	struct switcher switcher;
+	pthread_t caretaker;
+	char last_error[ERROR_TEXT_BYTES]; /* of the report being sent */
+
+	struct mutex session_mu;
+	struct session *session; /* guarded by session_mu against its end */
+
+	struct mutex mu;
+	struct cond changed;
+	bool ended;	/* guarded by mu */
+	bool switching; /* guarded by mu: the switcher takes what is wanted */
+};
+
+/* ---- what the master link asks for and tells ---------------------------------------------------
+ */
+
+static void learn_peers(struct mount *m, Granary__V1__WorkerRef *const *workers, size_t count)
+{
+	struct peer_ref *refs = calloc(count ? count : 1, sizeof(*refs));
+
+	if (!refs)
+		return;
+	for (size_t i = 0; i < count; i++)
+		refs[i] = (struct peer_ref){
+			.id = workers[i]->worker_id,
+			.address = workers[i]->address,
+			.lease_socket = workers[i]->lease_socket,
+			.host_id = workers[i]->host_id,
+			.capacity_bytes = workers[i]->capacity_bytes,
+		};
+	if (peers_update(&m->peers, refs, count) < 0)
+		log_warn("out of memory: the workers of the last heartbeat are not used");
+	free(refs);
+}
+
+static void on_heard(void *arg, const Granary__V1__DatasetPlan *plan,
+	Granary__V1__WorkerRef *const *workers, size_t workers_count)
+{
+	struct mount *m = arg;
+	const char *digest = plan->snapshots[0]->manifest_digest;
+	struct error err = ERROR_INIT;
+
+	learn_peers(m, workers, workers_count);
+	if (origin_link_configure(&m->origin, plan->origin, plan->options, plan->n_options,
+		    plan->secrets, plan->n_secrets, &err) < 0)
+		log_warn("reads past the workers will fail: %s", err.text);
+	mutex_guard(&m->mu);
+	if (m->switching)
+		switcher_want(&m->switcher, digest);
+	if (!m->digest[0]) {
+		strncpy(m->digest, digest, sizeof(m->digest) - 1);
+		strncpy(m->origin_url, plan->origin, sizeof(m->origin_url) - 1);
+	}
+}
+
+static uint64_t shown_snapshot(struct fs *fs)
+{
+	struct manifest *now = snapshot_slots_get(&fs->slots, NODE_SLOT_CURRENT, NULL);
+	uint64_t snapshot = manifest_info(now)->snapshot;
+
+	manifest_unref(now);
+	return snapshot;
+}
+
+static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
+{
+	struct mount *m = arg;
+
+	if (!m->fs_up)
+		return;
+	counters_last_error(&m->fs.counters, m->last_error);
+	ret->snapshot = shown_snapshot(&m->fs);
+	ret->hit_bytes = counters_hit_bytes(&m->fs.counters);
+	ret->miss_bytes = counters_miss_bytes(&m->fs.counters);
+	ret->failed_reads = atomic_load(&m->fs.counters.failed_reads);
+	ret->direct_origin_bytes = atomic_load(&m->fs.counters.bytes[BLOCK_FROM_ORIGIN]);
+	ret->last_error = m->last_error;
+	ret->mode = (char *)fs_mode_text(&m->fs);
+}
+
+/* ---- coming up ---------------------------------------------------------------------------------
+ */
+
+static const char *mode_asked(enum mount_mode mode)
+{
+	switch (mode) {
+	case MOUNT_MODE_NO_OPEN:
+		return "no-open";
+	case MOUNT_MODE_OPEN:
+		return "open";
+	case MOUNT_MODE_AUTO:
+		break;
+	}
+	return "";
+}
+
+static int meet_master(struct mount *m, const struct mount_options *opts, struct error *err)
+{
+	struct master_link_options link = {
+		.address = opts->master_address,
+		.token = opts->master_token,
+		.dataset = opts->dataset,
+		.mountpoint = m->mountpoint,
+		.mode = mode_asked(opts->mode),
+		.heard = on_heard,
+		.report = on_report,
+		.arg = m,
+	};
+	char host_id[HOST_ID_TEXT_BYTES] = "";
+	int r;
+
+	rpc_init();
+	m->rpc_up = true;
+	if (host_id_get(host_id, err) < 0) {
+		log_warn("no local short circuit: %s", err->text);
+		host_id[0] = '\0';
+	}
+	r = peers_init(&m->peers, host_id, opts->master_token, err);
+	if (r < 0)
+		return r;
+	origin_link_init(&m->origin);
+	source_chain_init(&m->chain, &m->peers, &m->origin);
+	m->peers_up = true;
+	link.host_id = host_id;
+	return master_link_open(&link, &m->link, err);
+}
+
+static int show_first(struct mount *m, const struct mount_options *opts, struct error *err)
+{
+	struct fs_options fs = {
+		.dataset = opts->dataset,
+		.origin = m->origin_url,
+		.uid = opts->uid,
+		.gid = opts->gid,
+		.mode = opts->mode,
+		.read_timeout_ms = opts->read_timeout_ms,
+	};
+	struct manifest *manifest;
+	int r;
+
+	r = manifest_cache_new(opts->manifest_dir, &m->manifests, err);
+	if (r == 0)
+		r = manifest_cache_get(m->manifests, master_link_channel(m->link), m->digest,
+			clock_deadline_ms(MANIFEST_TIMEOUT_MS), &manifest, err);
+	if (r < 0)
+		return error_prefix(err, r, "manifest of dataset %s", opts->dataset);
+	r = fs_init(&m->fs, &fs, manifest, &m->chain.source, err);
+	manifest_unref(manifest);
+	m->fs_up = r == 0;
+	return r;
+}
+
+static int go_live(struct mount *m, const struct mount_options *opts, struct error *err)
+{
+	struct session_options session = {
+		.mountpoint = m->mountpoint, .allow_other = opts->allow_other};
+	int r;
+
+	r = session_start(&m->fs, &session, &m->session, err);
+	if (r < 0)
+		return r;
+	r = switcher_start(
+		&m->switcher, &m->fs, m->session, m->manifests, master_link_channel(m->link), err);
+	if (r < 0)
+		return r;
+	mutex_lock(&m->mu);
+	m->switcher_up = m->switching = true;
+	mutex_unlock(&m->mu);
+	return master_link_start(m->link, err);
+}
+
+/* ---- going down --------------------------------------------------------------------------------
+ */
+
+/* What only a mount that serves needs, and the good-bye; each step may not have come up. The order
+ * matters: heartbeats feed the switcher, the switcher talks to the session, and jobs of the pool
+ * reply through it. */
+static void go_down(struct mount *m)
+{
+	struct session *session;
+
+	if (m->session)
+		session_stop(m->session);
+	mutex_lock(&m->mu);
+	m->switching = false;
+	mutex_unlock(&m->mu);
+	if (m->switcher_up)
+		switcher_stop(&m->switcher);
+	if (m->fs_up)
+		fs_stop(&m->fs);
+	mutex_lock(&m->session_mu);
+	session = m->session;
+	m->session = NULL;
+	mutex_unlock(&m->session_mu);
+	session_free(session);
+	master_link_close(m->link);
+	m->link = NULL;
+}
+
+static void *caretaker_main(void *arg)
+{
+	struct mount *m = arg;
+
+	session_wait(m->session);
+	go_down(m);
+	log_info("%s is unmounted", m->mountpoint);
+	mutex_guard(&m->mu);
+	m->ended = true;
+	cond_broadcast(&m->changed);
+	return NULL;
+}
+
+static void release(struct mount *m)
+{
+	if (m->fs_up)
+		fs_deinit(&m->fs);
+	manifest_cache_free(m->manifests);
+	if (m->peers_up) {
+		peers_deinit(&m->peers);
+		origin_link_deinit(&m->origin);
+	}
+	if (m->rpc_up)
+		rpc_deinit();
+	cond_deinit(&m->changed);
+	mutex_deinit(&m->mu);
+	mutex_deinit(&m->session_mu);
+	free(m);
+}
+
+/* ---- the interface -----------------------------------------------------------------------------
+ */
+
+int mount_start(const struct mount_options *opts, struct mount **ret, struct error *err)
+{
+	struct mount *m = calloc(1, sizeof(*m));
+	int r;
+
+	if (!m)
+		return error_set(err, -ENOMEM, "out of memory");
+	mutex_init(&m->session_mu);
+	mutex_init(&m->mu);
+	cond_init(&m->changed);
+	r = mountpoint_prepare(opts->mountpoint, opts->allow_other, m->mountpoint, err);
+	if (r == 0)
+		r = meet_master(m, opts, err);
+	if (r == 0)
+		r = show_first(m, opts, err);
+	if (r == 0)
+		r = go_live(m, opts, err);
+	if (r == 0) {
+		r = thread_start(&m->caretaker, caretaker_main, m);
+		if (r < 0)
+			error_set_errno(err, r, "cannot start a thread");
+	}
+	if (r < 0) {
+		go_down(m);
+		release(m);
+		return r;
+	}
+	log_info("dataset %s is mounted on %s, mode %s", opts->dataset, m->mountpoint,
+		fs_mode_text(&m->fs));
+	*ret = m;
+	return 0;
+}
+
+void mount_wait(struct mount *m)
+{
+	mutex_guard(&m->mu);
+
+	while (!m->ended)
+		cond_wait(&m->changed, &m->mu, CLOCK_NEVER);
+}
+
+void mount_stop(struct mount *m)
+{
+	mutex_guard(&m->session_mu);
+
+	if (m->session)
+		session_stop(m->session);
+}
+
+void mount_free(struct mount *m)
+{
+	if (!m)
+		return;
+	pthread_join(m->caretaker, NULL);
+	release(m);
+}
+
+const char *mount_mountpoint(const struct mount *m)
+{
+	return m->mountpoint;
+}
+
+void mount_stat(struct mount *m, struct mount_stat *ret)
+{
+	*ret = (struct mount_stat){
+		.hit_bytes = counters_hit_bytes(&m->fs.counters),
+		.miss_bytes = counters_miss_bytes(&m->fs.counters),
+		.failed_reads = atomic_load(&m->fs.counters.failed_reads),
+		.requests = counters_requests(&m->fs.counters),
+		.snapshot = shown_snapshot(&m->fs),
+		.mode = fs_mode_text(&m->fs),
+	};
+}
