@@ -1,0 +1,108 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "fuse/read_ahead.h"
+
+#define KIB ((uint32_t)1 << 10)
+#define MIB ((uint32_t)1 << 20)
+#define LARGE ((uint64_t)10 << 30)
+
+static int setup(void **state)
+{
+	struct read_ahead *r = malloc(sizeof(*r));
+
+	read_ahead_init(r);
+	*state = r;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	read_ahead_deinit(*state);
+	free(*state);
+	return 0;
+}
+
+static void a_stream_gets_as_much_again_as_it_has_read(void **state)
+{
+	uint64_t offset = 0;
+
+	assert_int_equal(read_ahead_note(*state, 5, 0, 128 * KIB, LARGE), 0);
+	for (uint32_t i = 1; i < 20; i++) {
+		offset += 128 * KIB;
+		assert_int_equal(
+			read_ahead_note(*state, 5, offset, 128 * KIB, LARGE), i * 128 * KIB);
+	}
+}
+
+static void it_is_bounded_by_the_limit_and_by_the_file(void **state)
+{
+	uint64_t size = 40 * (uint64_t)MIB + 123;
+	uint32_t ahead = 0;
+
+	for (uint64_t offset = 0; offset + MIB <= size; offset += MIB) {
+		ahead = read_ahead_note(*state, 5, offset, MIB, size);
+		assert_true(ahead <= READ_AHEAD_MAX_BYTES);
+		assert_true(offset + MIB + ahead <= size);
+	}
+	assert_int_equal(ahead, 123);
+}
+
+static void a_random_reader_gets_none(void **state)
+{
+	srand(7);
+	for (int i = 0; i < 1000; i++) {
+		uint64_t offset = ((uint64_t)rand() << 10) % LARGE / 4096 * 4096;
+
+		assert_int_equal(read_ahead_note(*state, 5, offset, 114 * KIB, LARGE), 0);
+	}
+}
+
+static void a_jump_ends_the_stream(void **state)
+{
+	read_ahead_note(*state, 5, 0, 64 * KIB, LARGE);
+	assert_int_not_equal(read_ahead_note(*state, 5, 64 * KIB, 64 * KIB, LARGE), 0);
+	assert_int_equal(read_ahead_note(*state, 5, 500 * (uint64_t)MIB, 64 * KIB, LARGE), 0);
+}
+
+static void four_readers_of_one_file_are_told_apart(void **state)
+{
+	for (uint32_t step = 0; step < 10; step++) {
+		for (uint64_t reader = 0; reader < 4; reader++) {
+			uint64_t offset = reader * (1 << 30) + step * (uint64_t)(64 * KIB);
+			uint32_t ahead = read_ahead_note(*state, 5, offset, 64 * KIB, LARGE);
+
+			assert_int_equal(ahead, step * 64 * KIB);
+		}
+	}
+}
+
+static void large_requests_may_arrive_swapped(void **state)
+{
+	read_ahead_note(*state, 5, 0, MIB, LARGE);
+	assert_int_not_equal(read_ahead_note(*state, 5, 2 * MIB, MIB, LARGE), 0);
+	assert_int_not_equal(read_ahead_note(*state, 5, MIB, MIB, LARGE), 0);
+	assert_int_equal(read_ahead_note(*state, 5, 3 * MIB, MIB, LARGE), 3 * MIB);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(
+			a_stream_gets_as_much_again_as_it_has_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			it_is_bounded_by_the_limit_and_by_the_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_random_reader_gets_none, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_jump_ends_the_stream, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			four_readers_of_one_file_are_told_apart, setup, teardown),
+		cmocka_unit_test_setup_teardown(large_requests_may_arrive_swapped, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
