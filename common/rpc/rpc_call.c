@@ -102,7 +102,8 @@ void rpc_call_begin(struct rpc_call *call, bool *handler_detached)
 	call->deadline_ms = rpc_core_deadline_ms(
 		call->control ? call->control_deadline : call->details.deadline);
 	call->handler_detached = handler_detached;
-	call->closed = call->initial_sent = call->ended = call->detached = false;
+	call->closed = call->initial_sent = call->broken = false;
+	call->ended = call->detached = false;
 	op.data.recv_close_on_server.cancelled = &call->close_cancelled;
 	e = grpc_call_start_batch(call->core, &op, 1, &call->close_tag, NULL);
 	assert(e == GRPC_CALL_OK);
@@ -294,7 +295,13 @@ void rpc_call_fail(struct rpc_call *call, int code, const char *text)
 
 void rpc_call_end(struct rpc_call *call)
 {
-	finish(call, NULL, 0, NULL);
+	/* A stream that was cut short must not look complete to a client that still listens. */
+	if (clock_passed(call->deadline_ms))
+		finish(call, NULL, -ETIMEDOUT, "the deadline passed before the last message");
+	else if (call->broken || rpc_call_cancelled(call))
+		finish(call, NULL, -ECANCELED, "the stream was cut short");
+	else
+		finish(call, NULL, 0, NULL);
 }
 
 static int send_bytes(struct rpc_call *call, grpc_byte_buffer *bytes)
@@ -312,6 +319,7 @@ static int send_bytes(struct rpc_call *call, grpc_byte_buffer *bytes)
 	grpc_byte_buffer_destroy(bytes);
 	if (ok)
 		return 0;
+	call->broken = true;
 	return clock_passed(call->deadline_ms) ? -ETIMEDOUT : -ECANCELED;
 }
 
@@ -319,7 +327,10 @@ int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *message)
 {
 	grpc_byte_buffer *bytes = rpc_message_pack(message);
 
-	return bytes ? send_bytes(call, bytes) : -EMSGSIZE;
+	if (bytes)
+		return send_bytes(call, bytes);
+	call->broken = true;
+	return -EMSGSIZE;
 }
 
 /* Bytes lent to the transport. */
@@ -358,5 +369,8 @@ int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, uns
 	slice = grpc_slice_new_with_user_data((void *)data, len, loan_return, loan);
 	bytes = rpc_message_pack_bytes(head, field, slice);
 	grpc_slice_unref(slice);
-	return bytes ? send_bytes(call, bytes) : -EMSGSIZE;
+	if (bytes)
+		return send_bytes(call, bytes);
+	call->broken = true;
+	return -EMSGSIZE;
 }

@@ -26,6 +26,7 @@ struct rpc_call {
 	int close_cancelled;
 	bool closed;	   /* the close has been received */
 	bool initial_sent; /* the initial metadata */
+	bool broken;	   /* a send has failed: what the client has is not the whole stream */
 	bool ended;
 	bool detached;
 	bool *handler_detached; /* tells the thread that runs the handler; gone when that returned

@@ -177,6 +177,9 @@ int rpc_outgoing_init(struct rpc_outgoing *o, struct rpc_channel *ch, const char
 {
 	grpc_slice method;
 
+	if (clock_passed(deadline_ms))
+		return error_set(
+			err, -ETIMEDOUT, "no time was left for %s of %s", path, ch->address);
 	memset(o, 0, sizeof(*o));
 	o->request = rpc_message_pack(request);
 	if (!o->request)
