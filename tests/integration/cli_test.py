@@ -1,0 +1,286 @@
+"""The command line: one process a state directory, json everywhere, settings from everywhere."""
+
+import json
+import os
+import pathlib
+import subprocess
+import time
+
+from harness import compare, process, suite, trees
+from harness.granary import Granary, is_mounted, xattr
+
+JSON_COMMANDS = [["status"], ["dataset", "ls"], ["dataset", "stat", "d"], ["quota", "ls"],
+                 ["quota", "set", "d", "100MB"], ["dataset", "refresh", "d"]]
+STAT_KEYS = {"name", "origin", "snapshot", "files", "bytes", "quota_bytes", "pinned_bytes",
+             "cached_bytes", "hit_bytes", "miss_bytes"}
+METRICS = ["granary_client_read_bytes_total", "granary_client_read_seconds_bucket",
+           "granary_client_read_seconds_count", "granary_worker_origin_bytes_total",
+           "granary_worker_cached_bytes", "granary_worker_capacity_bytes"]
+
+
+class CommandLine(suite.Case):
+    def setUp(self):
+        super().setUp()
+        self.origin = self.work.directory("origin")
+        trees.write_objects(self.origin, trees.samples(30, 5_000))
+        self.mount = self.work.directory("mnt")
+        self.granary = Granary(self.work)
+
+    def up(self, *flags, **more):
+        return self.granary.up(self.origin, self.mount, "--name", "d", *flags, **more)
+
+    # ---- life of the process ---------------------------------------------------------------
+
+    def test_daemon_returns_once_the_mount_answers(self):
+        pid = self.granary.up_daemon(self.origin, self.mount, "--name", "d")
+        self.assertTrue(is_mounted(self.mount))
+        compare.assert_diff_finds_nothing(self, self.origin, self.mount)
+        self.assertTrue(process.alive(pid))
+        self.assertTrue((self.granary.state / "granary.log").exists())
+        self.granary.umount(self.mount)
+        self.granary.wait_ended()
+
+    def test_daemon_that_cannot_start_says_so_and_is_gone(self):
+        done = self.granary.run("up", self.origin, self.work.path / "nothing",
+                                *self.granary.directories(), "--daemon", check=False)
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertIn("does not exist", done.stderr)
+        self.assertEqual(self.granary.processes(), [])
+
+    def test_a_second_up_joins_the_running_one(self):
+        server = self.up()
+        other, again = self.work.directory("other"), self.work.directory("again")
+        second = self.work.directory("second")
+        trees.write(second / "x", b"second")
+        joined = self.granary.run("up", second, other, *self.granary.directories())
+        self.assertIn("by the running process", joined.stderr)
+        self.granary.run("up", self.origin, again, *self.granary.directories(), "--name", "d")
+        self.assertEqual((other / "x").read_bytes(), b"second")
+        compare.assert_diff_finds_nothing(self, self.origin, again)
+        self.assertEqual(self.granary.processes(), [server.pid])
+        mounts = {mount["mountpoint"]: mount["pid"] for mount in self.granary.status()["mounts"]}
+        self.assertEqual(mounts, {str(path): server.pid for path in (self.mount, other, again)})
+
+    def test_another_state_directory_is_another_process(self):
+        self.up()
+        other = Granary(self.work, "other")
+        mount = self.work.directory("mnt2")
+        other.up(self.origin, mount, "--name", "e")
+        self.assertEqual([d["name"] for d in self.granary.status()["datasets"]], ["d"])
+        self.assertEqual([d["name"] for d in other.status()["datasets"]], ["e"])
+
+    def test_umount_of_the_last_mount_ends_the_process(self):
+        server = self.up()
+        other = self.work.directory("other")
+        self.granary.run("up", self.origin, other, *self.granary.directories(), "--name", "d")
+        self.granary.umount(self.mount)
+        time.sleep(1)
+        self.assertTrue(server.running())
+        self.assertEqual(len(list(other.iterdir())), 10)
+        self.granary.umount(other)
+        self.assertEqual(server.wait(20), 0, server.output())
+        self.assertFalse((self.granary.state / "granary.sock").exists())
+
+    def test_umount_refuses_a_busy_mount_and_detaches_it_lazily(self):
+        server = self.up()
+        path = compare.files(self.mount)[0]
+        with open(path, "rb") as held:
+            busy = self.granary.umount_refused(self.mount)
+            self.assertIn("--lazy", busy)
+            self.assertTrue(is_mounted(self.mount))
+            self.granary.umount(self.mount, "--lazy")
+            self.assertFalse(is_mounted(self.mount))
+            self.assertEqual(len(held.read()), 5_000)
+        self.assertEqual(server.wait(30), 0)
+
+    def test_ctrl_c_unmounts_and_ends(self):
+        server = self.up()
+        server.signal(2)
+        self.assertEqual(server.wait(20), 0, server.output())
+        self.assertFalse(is_mounted(self.mount))
+
+    def test_a_known_dataset_is_mounted_without_its_origin(self):
+        self.up()
+        for path in compare.files(self.mount):
+            pathlib.Path(os.fsdecode(path)).read_bytes()
+        time.sleep(1)
+        self.granary.umount(self.mount)
+        self.granary.wait_ended()
+        away = self.work.path / "away"
+        self.origin.rename(away)
+        self.addCleanup(away.rename, self.origin)
+        server = self.granary.up(f"file://{self.origin}", self.mount, "--name", "d")
+        self.assertIn("snapshot 1", server.output())
+        compare.assert_diff_finds_nothing(self, away, self.mount)
+
+    # ---- output ----------------------------------------------------------------------------
+
+    def test_json_is_valid_everywhere(self):
+        self.up("--quota", "50MB")
+        for command in JSON_COMMANDS:
+            with self.subTest(" ".join(command)):
+                self.granary.json(*command)
+        json.loads(self.granary.run("version", "-o", "json").stdout)
+        json.loads(self.granary.run("doctor", "-o", "json", *self.granary.directories()).stdout)
+        epochs = json.loads(self.granary.run("epoch", self.mount, "-o", "json").stdout)
+        self.assertEqual([e["files"] for e in epochs], [30, 30])
+        added = self.granary.json("dataset", "add", "e", f"file://{self.origin}")
+        self.assertEqual(added["files"], 30)
+
+    def test_stat_has_the_promised_keys(self):
+        self.up("--quota", "50MB")
+        stat = self.granary.stat("d")
+        self.assertLessEqual(STAT_KEYS, set(stat))
+        self.assertEqual((stat["name"], stat["origin"], stat["snapshot"], stat["files"],
+                          stat["bytes"], stat["quota_bytes"]),
+                         ("d", f"file://{self.origin}", 1, 30, 150_000, 50_000_000))
+
+    def test_tables_are_for_eyes(self):
+        self.up()
+        for command in (["status"], ["dataset", "ls"], ["dataset", "stat", "d"], ["quota", "ls"]):
+            self.assertIn("d", self.granary.ask(*command).stdout.split())
+        table = self.granary.run("epoch", self.mount, "--epochs", "2").stdout
+        self.assertEqual(len(table.splitlines()), 3)
+        self.assertIn("HIT", table)
+
+    def test_help_man_pages_and_completion_are_made_from_the_table(self):
+        self.assertIn("dataset add", self.granary.run("--help").stdout)
+        self.assertIn("--cache-size", self.granary.run("up", "--help").stdout)
+        pages = self.work.directory("man")
+        self.granary.run("man", "--dir", pages)
+        self.assertIn(pages / "granary.1", list(pages.iterdir()))
+        script = self.granary.run("completion").stdout
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+    # ---- settings --------------------------------------------------------------------------
+
+    def test_config_file_and_environment_mirror_flags(self):
+        config = self.work.path / "granary.ini"
+        config.write_text(f"state-dir = {self.granary.state}\ncache-dir = {self.granary.cache}\n"
+                          "name = from-file\nquota = 10MB\ncache-size = 200MB\n")
+        server = self.granary.start("up", self.origin, self.mount, "--config", config,
+                                    environment={"GRANARY_NAME": "from-environment"})
+        self.granary.wait_mounted(server, self.mount)
+        status = json.loads(self.granary.run(
+            "status", "-o", "json",
+            environment={"GRANARY_STATE_DIR": str(self.granary.state)}).stdout)
+        # The environment goes before the file, the command line before both.
+        self.assertEqual([d["name"] for d in status["datasets"]], ["from-environment"])
+        self.assertEqual(status["datasets"][0]["quota_bytes"], 10_000_000)
+        self.assertEqual(status["workers"][0]["capacity_bytes"], 200_000_000)
+
+    def test_the_master_is_found_by_address_environment_or_directory(self):
+        self.up()
+        address = f"unix:{self.granary.state}/granary.sock"
+        by_flag = self.granary.run("status", "--master", address, "-o", "json")
+        by_environment = self.granary.run("status", "-o", "json",
+                                          environment={"GRANARY_MASTER": address})
+        for done in (by_flag, by_environment):
+            self.assertEqual(len(json.loads(done.stdout)["mounts"]), 1)
+
+    def test_sizes_are_read_as_people_write_them(self):
+        self.up()
+        for text, bytes_ in (("500G", 500 * 10**9), ("500GB", 500 * 10**9),
+                             ("1.5TiB", 3 << 39), ("100MiB", 100 << 20), ("12345", 12345)):
+            self.assertEqual(self.granary.json("quota", "set", "d", text)["quota_bytes"], bytes_)
+        self.assertIsNone(self.granary.json("quota", "set", "d", "unlimited")["quota_bytes"])
+
+    # ---- datasets --------------------------------------------------------------------------
+
+    def test_datasets_are_added_listed_and_removed(self):
+        self.up()
+        self.granary.ask("dataset", "add", "e", f"file://{self.origin}", "--include", "*1.jpg")
+        names = {d["name"]: d["files"] for d in self.granary.json("dataset", "ls")}
+        self.assertEqual(names, {"d": 30, "e": 3})
+        self.granary.ask("dataset", "rm", "e")
+        self.assertEqual([d["name"] for d in self.granary.json("dataset", "ls")], ["d"])
+        refused = self.granary.ask("dataset", "rm", "d", check=False)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("mounted", refused.stderr)
+
+    def test_a_removed_dataset_gives_its_bytes_back(self):
+        self.up()
+        other = self.work.directory("other")
+        self.granary.run("up", self.origin, other, *self.granary.directories(), "--name", "e")
+        for path in compare.files(other):
+            pathlib.Path(os.fsdecode(path)).read_bytes()
+        suite.wait_until(lambda: self.granary.stat("e")["cached_bytes"] == 150_000, 10, "cached")
+        self.granary.umount(other)
+        suite.wait_until(lambda: self.granary.stat("e")["mounts"] == 0, 10, "unmounted")
+        self.granary.ask("dataset", "rm", "e")
+        self.granary.run("up", self.origin, other, *self.granary.directories(), "--name", "e")
+        self.assertEqual(self.granary.stat("e")["cached_bytes"], 0)
+        self.assertEqual(xattr(other, "dataset"), "e")
+
+    # ---- the rest --------------------------------------------------------------------------
+
+    def test_metrics_are_served_over_the_unix_socket(self):
+        suite.tool("curl")
+        self.up()
+        for path in compare.files(self.mount):
+            pathlib.Path(os.fsdecode(path)).read_bytes()
+        socket = self.granary.state / "granary.metrics.sock"
+        text = suite.wait_until(lambda: self._metrics_with_reads(socket), 15, "reads in metrics")
+        for name in METRICS:
+            self.assertRegex(text, rf"(?m)^{name}\b")
+        self.assertRegex(text, r'granary_client_read_bytes_total\{.*dataset="d".*\}')
+        for label in ('source="local"', 'source="origin"', 'class="pinned"', 'class="elastic"'):
+            self.assertIn(label, text)
+
+    def _metrics_with_reads(self, socket):
+        text = subprocess.run(["curl", "-sf", "--unix-socket", socket, "http://localhost/metrics"],
+                              capture_output=True, text=True, check=True).stdout
+        wanted = [line for line in text.splitlines() if line.startswith(METRICS[0] + "{")
+                  and 'source="origin"' in line and float(line.rpartition(" ")[2]) == 150_000]
+        return text if wanted else None
+
+    def test_metrics_over_tcp_when_asked(self):
+        port = process.free_port()
+        self.up("--metrics", f"127.0.0.1:{port}")
+        text = subprocess.run(["curl", "-sf", f"http://127.0.0.1:{port}/metrics"],
+                              capture_output=True, text=True, check=True).stdout
+        self.assertIn("granary_worker_capacity_bytes", text)
+
+    def test_directories_and_sockets_are_private(self):
+        self.up()
+        for path in (self.granary.state, self.granary.cache):
+            self.assertEqual(oct(path.stat().st_mode & 0o777), "0o700")
+        for path in (self.granary.state / "granary.sock", self.granary.cache / "lease.sock"):
+            self.assertEqual(oct(path.stat().st_mode & 0o777), "0o600")
+
+    def test_purge_wants_a_yes_and_leaves_nothing(self):
+        self.up()
+        running = self.granary.run("purge", *self.granary.directories(), "--yes", check=False)
+        self.assertNotEqual(running.returncode, 0)
+        self.assertIn("still uses", running.stderr)
+        self.granary.umount(self.mount)
+        self.granary.wait_ended()
+        asked = self.granary.run("purge", *self.granary.directories(), check=False)
+        self.assertNotEqual(asked.returncode, 0)
+        self.assertTrue(self.granary.state.exists())
+        self.granary.run("purge", *self.granary.directories(), "--yes")
+        self.assertFalse(self.granary.state.exists() or self.granary.cache.exists())
+
+    def test_doctor_tells_what_is_there(self):
+        text = self.granary.run("doctor", *self.granary.directories()).stdout
+        self.assertIn("/dev/fuse", text)
+
+    def test_fstab_helper_mounts(self):
+        self.up()
+        other = self.work.directory("other")
+        bin_ = self.work.directory("bin")
+        (bin_ / "granary").symlink_to(suite.BINARY)
+        environment = {**self.granary.environment, "PATH": f"{bin_}:{os.environ['PATH']}"}
+        helper = suite.ROOT / "cli/mount.granary"
+        subprocess.run([helper, "d", other, "-o",
+                        f"_netdev,nofail,allow_other,state-dir={self.granary.state}"],
+                       env=environment, check=True, capture_output=True)
+        compare.assert_diff_finds_nothing(self, self.origin, other)
+        refused = subprocess.run([helper, "d", other, "-o", "rw"], env=environment, check=False,
+                                 capture_output=True, text=True)
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("read-only", refused.stderr)
+
+
+if __name__ == "__main__":
+    suite.main()

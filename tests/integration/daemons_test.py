@@ -1,0 +1,126 @@
+"""Master, worker and mount as processes of their own: the death of any delays, and fails no read."""
+
+import os
+import time
+
+from harness import compare, page_cache, readers, suite, trees, workspace
+from harness.granary import Granary, is_mounted
+from harness.s3_origin import S3Origin
+
+
+class Daemons(suite.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.s3 = S3Origin(cls.shared)
+        cls.objects = {**trees.samples(400, 110_000), **trees.shards(3, 10_000_000)}
+        cls.size = sum(map(len, cls.objects.values()))
+        cls.url = cls.s3.fill("daemons", cls.objects)
+
+    def setUp(self):
+        super().setUp()
+        self.mount = self.work.directory("mnt")
+        self.granary = Granary(self.work, environment=self.s3.environment())
+        self.expected = compare.expected_of(self.mount, self.objects)
+        self.master = self.start_master()
+        self.worker = self.start_worker()
+        self.granary.ask("dataset", "add", "d", self.url, *self.s3.flags)
+        self.mounter = self.start_mount()
+        self.s3.object_bytes()
+
+    def start_master(self):
+        server = self.granary.start("master", "--state-dir", self.granary.state)
+        self.granary.wait_serving(server)
+        return server
+
+    def start_worker(self):
+        server = self.granary.start("worker", *self.granary.directories())
+        self.granary.wait_serving(server)
+        suite.wait_until(lambda: any(w["alive"] for w in self.granary.status()["workers"]), 20,
+                         "a worker known to the master")
+        return server
+
+    def start_mount(self):
+        server = self.granary.start("mount", "d", self.mount, "--state-dir", self.granary.state)
+        self.granary.wait_mounted(server, self.mount)
+        return server
+
+    def read_all(self, seed):
+        page_cache.drop(self.mount)
+        readers.assert_clean(self, readers.epoch(self.expected, seed))
+        return self.s3.object_bytes()
+
+    def test_they_work_together(self):
+        self.assertLessEqual(self.read_all(1), 1.02 * self.size)
+        self.assertEqual(self.read_all(2), 0)
+        stat = self.granary.settled_stat("d")
+        self.assertEqual(stat["miss_bytes"], self.size)
+        self.assertEqual(stat["hit_bytes"], self.size)
+
+    def test_without_the_master_reads_go_on(self):
+        half = dict(sorted(self.expected.items())[::2])
+        readers.assert_clean(self, readers.epoch(half, 1))
+        self.master.kill()
+        # From the cache, and from the origin what is not in it.
+        page_cache.drop(self.mount)
+        readers.assert_clean(self, readers.epoch(self.expected, 2))
+        time.sleep(3)
+        self.s3.object_bytes()
+        self.assertEqual(self.read_all(3), 0)
+        self.master = self.start_master()
+        suite.wait_until(lambda: len(self.granary.status()["mounts"]) == 1, 20,
+                         "the mount known to the new master")
+        self.assertEqual(self.read_all(4), 0)
+
+    def test_without_the_worker_reads_go_on_from_the_origin(self):
+        self.read_all(1)
+        epoch = readers.Epoch(self.expected, 2)
+        time.sleep(0.1)
+        self.worker.kill()
+        readers.assert_clean(self, epoch.outcome())
+        self.s3.object_bytes()
+        self.assertGreaterEqual(self.read_all(3), self.size)
+        self.worker = self.start_worker()
+        # The mount learns of it with a heartbeat.
+        suite.wait_until(lambda: self.read_all(4) == 0, 30, "read from the cache again")
+
+    def test_with_master_and_worker_dead_mounted_data_stays_readable(self):
+        self.worker.kill()
+        self.master.kill()
+        self.read_all(1)
+
+    def test_a_killed_mount_leaves_the_others_clean_and_is_replaced(self):
+        self.read_all(1)
+        self.mounter.kill()
+        with self.assertRaises(OSError):
+            os.listdir(self.mount)
+        self.mounter = self.start_mount()
+        self.assertEqual(self.read_all(2), 0)
+        suite.wait_until(lambda: len(self.granary.status()["mounts"]) == 1, 60,
+                         "the dead mount forgotten")
+        held = [worker["held_bytes"] for worker in self.granary.status()["workers"]]
+        self.assertEqual(held, [0])
+
+    def test_umount_ends_the_mount_alone(self):
+        self.granary.umount(self.mount)
+        self.assertEqual(self.mounter.wait(20), 0)
+        self.assertFalse(is_mounted(self.mount))
+        self.assertTrue(self.master.running() and self.worker.running())
+        suite.wait_until(lambda: self.granary.status()["mounts"] == [], 10, "unmounted in status")
+
+    def test_all_of_them_run_in_the_background_too(self):
+        for server in (self.mounter, self.worker, self.master):
+            server.signal(15)
+            self.assertEqual(server.wait(20), 0, server.output())
+        self.assertEqual(workspace.mounts_below(self.mount), [])
+        self.granary.ask("master", "--daemon")
+        self.granary.run("worker", *self.granary.directories(), "--daemon")
+        self.granary.ask("mount", "d", self.mount, "--daemon")
+        self.assertTrue(is_mounted(self.mount))
+        self.read_all(1)
+        logs = sorted(path.name for path in self.granary.state.glob("*.log"))
+        self.assertEqual(logs, ["master.log", "mount-d.log", "worker.log"])
+
+
+if __name__ == "__main__":
+    suite.main()

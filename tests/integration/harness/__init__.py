@@ -1,0 +1,1 @@
+"""What the integration tests stand on: one noun per module, real servers, guaranteed clean-up."""

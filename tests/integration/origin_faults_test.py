@@ -1,0 +1,277 @@
+"""Origins that misbehave: what can be read is read, the rest fails in time and says why."""
+
+import errno
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+
+from harness import compare, page_cache, readers, suite, trees
+from harness.fault_server import FaultServer
+from harness.granary import Granary
+from harness.minio import Minio
+from harness.toxiproxy import Toxiproxy
+
+TIMEOUT = 4
+# A read that fails at its deadline is answered that much later at most, on a busy machine.
+LATE = 4
+
+
+class Faults(suite.Case):
+    def setUp(self):
+        super().setUp()
+        self.objects = {f"f{number:02d}": trees.noise(number, 200_000) for number in range(40)}
+        self.objects["large"] = trees.noise("large", 3 * trees.BLOCK)
+        self.site = FaultServer(self.work, self.objects)
+        self.mount = self.work.directory("mnt")
+        self.granary = Granary(self.work)
+
+    def up(self, *flags, timeout=TIMEOUT):
+        return self.granary.up(self.site.url, self.mount, "--name", "d", "--read-timeout",
+                               str(timeout), "--stall-timeout", "1s", *flags)
+
+    def read(self, name):
+        self.assertEqual((self.mount / name).read_bytes(), self.objects[name])
+
+    def assert_fails(self, name, within=TIMEOUT + LATE):
+        began = time.monotonic()
+        with self.assertRaises(OSError) as caught:
+            (self.mount / name).read_bytes()
+        self.assertEqual(caught.exception.errno, errno.EIO)
+        self.assertLess(time.monotonic() - began, within)
+
+    def assert_reason(self, server, pattern):
+        """In the log, and in `status` of dataset or mount."""
+        def shown():
+            status = self.granary.status()
+            return " ".join(row["last_error"] for row in status["datasets"] + status["mounts"])
+
+        suite.wait_until(shown, 10, "an error in status")
+        self.assertRegex(shown(), pattern)
+        self.assertRegex(server.output(), pattern)
+        self.assertGreaterEqual(self.granary.settled_stat("d")["failed_reads"], 1)
+
+    # ---- what passes -----------------------------------------------------------------------
+
+    def test_passing_faults_are_retried_and_no_read_fails(self):
+        self.up(timeout=60)
+        for number, (kind, more) in enumerate({
+                "500": {"kind": "status", "status": 500}, "503": {"kind": "status", "status": 503},
+                "429": {"kind": "status", "status": 429}, "truncate": {"kind": "truncate"},
+                "reset": {"kind": "reset"}, "stall": {"kind": "stall"},
+                "stall-body": {"kind": "stall-body"}}.items()):
+            with self.subTest(kind):
+                name = f"f{number:02d}"
+                fault = self.site.fault(name, times=2, **more)
+                self.read(name)
+                self.assertEqual(fault.shown, 2)
+        fault = self.site.fault("large", "truncate", times=3)
+        self.read("large")
+        self.assertEqual(fault.shown, 3)
+
+    def test_a_passing_fault_of_the_listing_is_retried(self):
+        self.site.fault("", "status", times=2, status=503)
+        self.up(timeout=60)
+        self.assertEqual(len(os.listdir(self.mount)), len(self.objects))
+
+    # ---- what does not pass ----------------------------------------------------------------
+
+    def test_errors_that_stay_end_the_read_in_time_with_the_reason(self):
+        server = self.up()
+        for number, status in enumerate((500, 429)):
+            with self.subTest(status):
+                self.site.fault(f"f{number:02d}", "status", status=status)
+                self.assert_fails(f"f{number:02d}")
+        self.assert_reason(server, "(?s)f0[01].*(500|429)|(500|429).*f0[01]")
+        self.read("f30")
+
+    def test_silence_ends_the_read_in_time_with_the_reason(self):
+        server = self.up()
+        for name, kind in (("f00", "stall"), ("f01", "stall-body")):
+            with self.subTest(kind):
+                self.site.fault(name, kind)
+                self.assert_fails(name)
+        self.assert_reason(server, "f0[01]")
+
+    def test_bodies_that_stay_cut_fail_in_time(self):
+        self.up()
+        for name, kind in (("f00", "reset"), ("f01", "garbage-length"), ("f02", "shifted")):
+            with self.subTest(kind):
+                self.site.fault(name, kind)
+                self.assert_fails(name)
+
+    def test_a_vanished_object_fails_at_once(self):
+        server = self.up(timeout=60)
+        self.site.fault("f05", "gone")
+        self.assert_fails("f05", within=LATE)
+        self.assert_reason(server, "f05")
+
+    def test_an_object_of_another_size_is_never_served(self):
+        server = self.up(timeout=60)
+        self.site.fault("f06", "size")
+        self.assert_fails("f06", within=LATE)
+        self.assert_reason(server, "f06")
+
+    def test_an_object_that_was_replaced_is_never_served(self):
+        self.site.objects["listing"] = self.site.listing()
+        self.site.etags["listing"] = '"listing"'
+        server = self.up("--index", self.site.url + "listing", timeout=60)
+        self.read("f06")
+        self.site.objects["f07"] = trees.noise("replaced", len(self.objects["f07"]))
+        self.site.etags["f07"] = '"replaced"'
+        self.assert_fails("f07", within=LATE)
+        self.assert_reason(server, "f07")
+
+    def test_a_server_without_ranges_never_gives_wrong_bytes(self):
+        self.up()
+        self.site.fault("large", "ignore-range")
+        try:
+            self.read("large")
+        except OSError as failure:
+            self.assertEqual(failure.errno, errno.EIO)
+
+    # ---- nobody hangs ----------------------------------------------------------------------
+
+    def test_while_one_object_stalls_others_are_read(self):
+        self.up(timeout=30)
+        self.site.fault("f00", "stall")
+        stuck = subprocess.Popen(["cat", self.mount / "f00"], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+        self.addCleanup(stuck.wait)
+        self.addCleanup(stuck.kill)
+        time.sleep(0.3)
+        began = time.monotonic()
+        for number in range(1, 40):
+            self.read(f"f{number:02d}")
+        self.assertLess(time.monotonic() - began, 15)
+        self.assertIsNone(stuck.poll())
+
+    def test_a_reader_can_be_interrupted(self):
+        self.up(timeout=60)
+        self.site.fault("f00", "stall")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            with self.subTest(number):
+                stuck = subprocess.Popen(["cat", self.mount / "f00"], stdout=subprocess.DEVNULL)
+                time.sleep(0.5)
+                self.assertIsNone(stuck.poll())
+                stuck.send_signal(number)
+                self.assertEqual(stuck.wait(5), -number)
+        self.site.heal()
+        self.read("f00")
+
+    def test_umount_and_the_end_of_the_process_do_not_wait_for_a_stall(self):
+        server = self.up(timeout=60)
+        self.site.fault("f00", "stall")
+        stuck = subprocess.Popen(["cat", self.mount / "f00"], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+        self.addCleanup(stuck.kill)
+        time.sleep(0.5)
+        server.signal(signal.SIGTERM)
+        self.assertEqual(server.wait(20), 0, server.output())
+        self.assertNotEqual(stuck.wait(10), 0)
+
+    def test_many_readers_of_one_stalled_file_all_get_an_answer(self):
+        self.up()
+        self.site.fault("large", "stall")
+        failures = []
+
+        def one():
+            try:
+                (self.mount / "large").read_bytes()
+            except OSError as failure:
+                failures.append(failure.errno)
+
+        threads = [threading.Thread(target=one) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(3 * (TIMEOUT + LATE))
+        self.assertEqual(failures, [errno.EIO] * 24)
+        self.site.heal()
+        self.read("large")
+
+    def test_a_listing_that_fails_ends_up_with_the_reason(self):
+        self.site.fault("", "status", status=403)
+        done = self.granary.run("up", self.site.url, self.mount, *self.granary.directories(),
+                                check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        self.assertRegex(done.stderr, "403")
+        self.assertEqual(self.granary.processes(), [])
+
+
+class Network(suite.Case):
+    """MinIO behind toxiproxy."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.minio = Minio(cls.shared)
+        cls.proxy = Toxiproxy(cls.shared, cls.minio.port)
+        cls.objects = {**trees.samples(150, 110_000), **trees.shards(1, 9_000_000)}
+        cls.minio.fill("toxic", cls.objects)
+
+    def setUp(self):
+        super().setUp()
+        self.mount = self.work.directory("mnt")
+        self.granary = Granary(self.work, environment=self.minio.environment())
+        self.granary.up("s3://toxic", self.mount, "--name", "d", "--endpoint", self.proxy.endpoint,
+                        "--stall-timeout", "2s")
+        self.expected = compare.expected_of(self.mount, self.objects)
+
+    def test_connections_that_break_fail_no_read(self):
+        self.proxy.add("reset_peer", toxicity=0.3, timeout=20)
+        self.addCleanup(self._remove, "reset_peer")
+        epoch = readers.Epoch(self.expected, 1)
+        time.sleep(3)
+        self._remove("reset_peer")
+        readers.assert_clean(self, epoch.outcome())
+
+    def test_a_server_that_is_away_for_a_while_fails_no_read(self):
+        epoch = readers.Epoch(self.expected, 1)
+        time.sleep(0.2)
+        self.proxy.set_up(False)
+        self.addCleanup(self.proxy.set_up, True)
+        time.sleep(3)
+        self.proxy.set_up(True)
+        readers.assert_clean(self, epoch.outcome())
+
+    def test_bodies_that_are_cut_fail_no_read(self):
+        self.proxy.add("limit_data", toxicity=0.5, bytes=60_000)
+        self.addCleanup(self._remove, "limit_data")
+        epoch = readers.Epoch(self.expected, 1)
+        time.sleep(3)
+        self._remove("limit_data")
+        readers.assert_clean(self, epoch.outcome())
+
+    def _remove(self, kind):
+        try:
+            self.proxy.remove(kind)
+        except OSError:
+            pass  # gone already
+
+
+class Replaced(suite.Case):
+    def test_an_s3_object_that_is_overwritten_or_deleted_fails_loudly(self):
+        minio = Minio(self.work)
+        objects = trees.samples(20, 50_000)
+        minio.fill("replaced", objects)
+        mount = self.work.directory("mnt")
+        granary = Granary(self.work, environment=minio.environment())
+        server = granary.up("s3://replaced", mount, "--name", "d", "--endpoint", minio.endpoint)
+        changed, gone, *_ = sorted(objects)
+        minio.put("replaced", {changed: trees.noise("new", 50_000)})
+        minio.delete("replaced", [gone])
+        page_cache.drop(mount)
+        outcome = readers.epoch(compare.expected_of(mount, objects), 1)
+        self.assertEqual(outcome.wrong, {})
+        self.assertEqual(outcome.failed,
+                         {os.fsencode(mount / key): errno.EIO for key in (changed, gone)})
+        self.assertRegex(server.output(), f"{pathlib.Path(changed).name}|{gone}")
+        self.assertTrue(granary.settled_stat("d")["last_error"])
+
+
+if __name__ == "__main__":
+    suite.main()

@@ -1,0 +1,166 @@
+"""A store whose disk fails: full, or with bits flipped anywhere. No wrong byte, no failed read."""
+
+import os
+import random
+import subprocess
+import time
+
+from harness import compare, page_cache, readers, suite, trees
+from harness.granary import Granary
+
+
+class Store(suite.Case):
+    def setUp(self):
+        super().setUp()
+        self.origin = self.work.directory("origin")
+        self.objects = {**trees.samples(200, 110_000), **trees.shards(2, 3 * trees.BLOCK - 77)}
+        trees.write_objects(self.origin, self.objects)
+        self.size = sum(map(len, self.objects.values()))
+        self.mount = self.work.directory("mnt")
+        self.granary = Granary(self.work)
+        self.expected = compare.expected_of(self.mount, self.objects)
+        self.seed = 0
+
+    def up(self, *flags):
+        return self.granary.up(self.origin, self.mount, "--name", "d", *flags)
+
+    def down(self):
+        self.granary.umount(self.mount)
+        self.granary.wait_ended()
+
+    def read_all(self):
+        """Bytes that came from the origin."""
+        before = self.granary.settled_stat("d")["origin_bytes"]
+        self.seed += 1
+        page_cache.drop(self.mount)
+        readers.assert_clean(self, readers.epoch(self.expected, self.seed))
+        return self.granary.settled_stat("d")["origin_bytes"] - before
+
+    # ---- bits ------------------------------------------------------------------------------
+
+    def flip(self, path, count, chance):
+        """Flips bits at random places of the file's data (holes have none)."""
+        size = path.stat().st_size
+        with path.open("r+b", buffering=0) as file:
+            for _ in range(count):
+                offset = chance.randrange(size)
+                offset = os.lseek(file.fileno(), offset, os.SEEK_DATA)
+                byte = os.pread(file.fileno(), 1, offset)[0]
+                os.pwrite(file.fileno(), bytes([byte ^ 1 << chance.randrange(8)]), offset)
+
+    def kinds(self):
+        """The store's files by kind: the folder and what is behind the last dot."""
+        kinds = {}
+        for path in self.granary.store_files():
+            if path.stat().st_size and path.name != "CACHEDIR.TAG" and "LOCK" not in path.name:
+                key = (path.parent.relative_to(self.granary.cache).as_posix(),
+                       path.name.rstrip("0123456789") or path.suffix)
+                kinds.setdefault(key, []).append(path)
+        return kinds
+
+    def test_bits_flipped_while_it_is_down_are_found_and_fetched_again(self):
+        self.up()
+        self.read_all()
+        self.down()
+        chance = random.Random(11)
+        kinds = sorted(self.kinds())
+        self.assertGreaterEqual({folder for folder, _ in kinds}, {"segments", "files", "index"})
+        for kind in kinds:
+            with self.subTest(kind):
+                for path in self.kinds().get(kind, []):
+                    try:
+                        self.flip(path, 20, chance)
+                    except OSError:
+                        continue  # all hole
+                page_cache.drop()
+                started = self.granary.start("up", self.origin, self.mount,
+                                             *self.granary.directories(), "--name", "d")
+                self.granary.wait_mounted(started, self.mount)
+                self.read_all()
+                self.assertEqual(self.read_all(), 0, "not whole again")
+                self.down()
+
+    def test_bits_flipped_under_a_live_mount_are_found_and_fetched_again(self):
+        server = self.up()
+        self.read_all()
+        time.sleep(1)
+        chance = random.Random(12)
+        for folder in ("segments", "files"):
+            for path in (self.granary.cache / folder).iterdir():
+                self.flip(path, 10, chance)
+        self.assertGreater(self.read_all(), 0)
+        self.assertEqual(self.read_all(), 0)
+        self.assertRegex(server.output(), "(?i)corrupt|damaged|checksum")
+
+    def test_files_that_are_missing_or_cut_are_fetched_again(self):
+        self.up()
+        self.read_all()
+        self.down()
+        for folder in ("segments", "files"):
+            for number, path in enumerate(sorted((self.granary.cache / folder).iterdir())):
+                if number % 2:
+                    os.truncate(path, path.stat().st_size // 3)
+                else:
+                    path.unlink()
+        self.up()
+        self.assertGreater(self.read_all(), 0)
+        self.assertEqual(self.read_all(), 0)
+
+    # ---- space -----------------------------------------------------------------------------
+
+    def small_disk(self, size):
+        self.need_root()
+        disk = self.work.directory("disk")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", disk], check=True)
+        self.granary.cache = disk / "c"
+        return disk
+
+    def free(self, disk):
+        st = os.statvfs(disk)
+        return st.f_bavail * st.f_frsize
+
+    def test_a_full_disk_fails_no_read_and_is_told(self):
+        disk = self.small_disk("200m")
+        self.up("--free-floor", "1M")
+        with (disk / "others").open("wb") as others:
+            os.posix_fallocate(others.fileno(), 0, self.free(disk) - 300_000)
+        self.read_all()
+        degraded = [w["degraded"] for w in self.granary.status()["workers"]]
+        self.assertNotEqual(degraded, [""])
+        (disk / "others").unlink()
+        # With room again it stores again.
+        suite.wait_until(lambda: self.read_all() == 0, 60, "cached again")
+
+    def test_the_floor_stays_free_and_the_capacity_is_kept(self):
+        disk = self.small_disk("240m")
+        floor = 180_000_000
+        self.up("--free-floor", str(floor), "--cache-size", "220M")
+        self.read_all()
+        self.assertGreaterEqual(self.free(disk), floor)
+        self.down()
+        self.granary.cache = disk / "c2"
+        self.granary.state = self.work.path / "s2"
+        capacity = 70_000_000
+        self.up("--free-floor", "0", "--cache-size", str(capacity))
+        self.read_all()
+        self.read_all()
+        used = self.granary.status()["workers"][0]["used_bytes"]
+        self.assertLessEqual(used, capacity)
+        taken = sum(p.stat().st_blocks * 512 for p in self.granary.cache.rglob("*"))
+        self.assertLessEqual(taken, capacity)
+
+    def test_a_dataset_larger_than_the_cache_is_read_rightly_for_ever(self):
+        self.up("--cache-size", "64MiB")
+        self.objects.update(trees.samples(600, 110_000, "more", "more"))
+        trees.write_objects(self.origin, self.objects)
+        self.granary.ask("dataset", "refresh", "d", "--switch")
+        self.expected = compare.expected_of(self.mount, self.objects)
+        suite.wait_until(lambda: (self.mount / "more0").exists(), 20, "switched")
+        for _ in range(3):
+            self.read_all()
+            used = self.granary.status()["workers"][0]["used_bytes"]
+            self.assertLessEqual(used, 64 << 20)
+
+
+if __name__ == "__main__":
+    suite.main()
