@@ -127,7 +127,7 @@ int manifest_entry(struct manifest *m, uint32_t index, struct manifest_entry *re
 		ret->size = le64toh(raw.size);
 		ret->object.hi = le64toh(raw.object_hi);
 		ret->object.lo = le64toh(raw.object_lo);
-		if (ret->size > INT64_MAX)
+		if (ret->size > MANIFEST_FILE_MAX_BYTES)
 			return -EIO;
 	} else if (ret->type == MANIFEST_DIR && decode_dir(m, index, &raw, ret) < 0) {
 		return -EIO;
@@ -145,7 +145,7 @@ int manifest_file(
 		return r;
 	if (raw.type != MANIFEST_FILE)
 		return MANIFEST_NOT_A_FILE;
-	if (le64toh(raw.size) > INT64_MAX)
+	if (le64toh(raw.size) > MANIFEST_FILE_MAX_BYTES)
 		return -EIO;
 	ret_object->hi = le64toh(raw.object_hi);
 	ret_object->lo = le64toh(raw.object_lo);

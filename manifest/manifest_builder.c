@@ -224,8 +224,9 @@ static int check_entry(
 
 	if (e->type > MANIFEST_SYMLINK)
 		return refuse(e, "an entry of an unknown type", err);
-	if (e->type == MANIFEST_FILE &&
-		(e->size > INT64_MAX || b->head.bytes + e->size > INT64_MAX))
+	if (e->type == MANIFEST_FILE && e->size > MANIFEST_FILE_MAX_BYTES)
+		return refuse(e, "a file of more than 1 PiB", err);
+	if (e->type == MANIFEST_FILE && b->head.bytes + e->size > INT64_MAX)
 		return refuse(e, "the sizes add up to more than 2^63 bytes", err);
 	if (tail_len > MANIFEST_TAIL_MAX_BYTES || memchr(tail, '\0', tail_len))
 		return refuse(e, "a validator or link target over 4095 bytes or with a NUL", err);

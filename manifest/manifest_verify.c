@@ -6,10 +6,14 @@
 
 #include <errno.h>
 
+#include "manifest/manifest_format.h"
+
 struct walk {
 	struct manifest *m;
 	struct manifest_info seen;
-	uint32_t next; /* first entry that no directory had yet */
+	uint32_t next;	    /* first entry that no directory had yet */
+	uint32_t level_end; /* first entry below the level that is being walked */
+	unsigned depth;
 };
 
 static int wrong(struct walk *w, uint32_t index, const char *what, struct error *err)
@@ -50,6 +54,17 @@ static int check_children(
 	return 0;
 }
 
+/* A level ends where the children of its first directory begin. */
+static int check_depth(struct walk *w, uint32_t index, struct error *err)
+{
+	if (index < w->level_end)
+		return 0;
+	w->level_end = w->next;
+	if (index >= w->next)
+		return wrong(w, index, "is in no directory", err);
+	return ++w->depth > MANIFEST_DEPTH_MAX ? wrong(w, index, "is too deep", err) : 0;
+}
+
 static void count(struct walk *w, const struct manifest_entry *e)
 {
 	w->seen.files += e->type == MANIFEST_FILE;
@@ -62,12 +77,14 @@ static void count(struct walk *w, const struct manifest_entry *e)
 int manifest_verify_entries(struct manifest *m, struct error *err)
 {
 	const struct manifest_info *info = manifest_info(m);
-	struct walk w = {.m = m, .next = 1};
+	struct walk w = {.m = m, .next = 1, .level_end = 1};
 
 	for (uint32_t i = 0; i < info->entries; i++) {
 		struct manifest_entry e;
-		int r = 0;
+		int r = check_depth(&w, i, err);
 
+		if (r < 0)
+			return r;
 		if (manifest_entry(m, i, &e) < 0)
 			return wrong(&w, i, "cannot be read", err);
 		count(&w, &e);

@@ -352,7 +352,7 @@ static void hostile_entries_are_io_errors(void **state)
 		{10, FIELD(parent), UINT32_MAX, 4},
 		{10, FIELD(type), 3, 1},
 		{10, FIELD(mode), 010000, 2},
-		{10, FIELD(size), (uint64_t)INT64_MAX + 1, 8},
+		{10, FIELD(size), ((uint64_t)1 << 50) + 1, 8},
 		{1, FIELD(below.first_child), 1, 4},
 		{1, FIELD(below.children), FILES + 1, 4},
 		{1, FIELD(below.children), UINT32_MAX, 4},
@@ -377,7 +377,7 @@ static void what_contradicts_itself_fails_verify(void **state)
 {
 	static const struct patch patches[] = {
 		{10, FIELD(parent), 0, 4},		  /* not among that one's children */
-		{10, FIELD(strings_at), 3, 8}, /* the name of another */
+		{10, FIELD(strings_at), 3, 8},		  /* the name of another */
 		{10, FIELD(size), 11, 8},		  /* the header's sum */
 		{1, FIELD(below.children), FILES - 1, 4}, /* a child nobody has */
 		{1, FIELD(below.subdirs), 1, 4},
