@@ -234,9 +234,9 @@ static void retire(struct store *s, struct store_file *f)
 		return;
 	}
 	f->retiring = true;
-	mutex_unlock(&s->mu);
-	if (s->revoke && f->kind == FILE_SEGMENT)
+	if (s->revoke)
 		s->revoke(s->revoke_arg, f->number);
+	mutex_unlock(&s->mu);
 	fd_cache_drop(&s->fds, f->number);
 	file_unlink(s, f->number, f->kind);
 	mutex_lock(&s->mu);

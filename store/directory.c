@@ -88,8 +88,7 @@ int directory_create(uint64_t slots_max, uint64_t epoch, struct directory **ret,
 	assert(slots_max >= BUCKETS_MIN * BUCKET_SLOTS && slots_max <= SLOTS_MAX);
 	if (fd < 0)
 		return error_set_errno(err, -errno, "cannot make the store's directory");
-	if (ftruncate(fd, (off_t)map_bytes(slots_max)) < 0 ||
-		fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+	if (ftruncate(fd, (off_t)map_bytes(slots_max)) < 0)
 		return error_set_errno(err, -errno, "cannot size the store's directory");
 	d = calloc(1, sizeof(*d));
 	if (!d)
@@ -103,6 +102,13 @@ int directory_create(uint64_t slots_max, uint64_t epoch, struct directory **ret,
 		return r;
 	}
 	d->fd = steal_fd(&fd);
+	/* From here on only this map can write: whoever gets the descriptor cannot. */
+	if (fcntl(d->fd, F_ADD_SEALS,
+		    F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0) {
+		r = error_set_errno(err, -errno, "cannot seal the store's directory");
+		directory_free(d);
+		return r;
+	}
 	d->header->magic = DIRECTORY_MAGIC;
 	d->header->version = DIRECTORY_VERSION;
 	d->header->header_bytes = HEADER_BYTES;

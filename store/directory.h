@@ -56,7 +56,7 @@ uint64_t directory_slots_max(uint64_t capacity_bytes);
 /* The owner's side. */
 int directory_create(uint64_t slots_max, uint64_t epoch, struct directory **ret, struct error *err);
 void directory_set_store_id(struct directory *d, uint64_t store_id);
-int directory_fd(const struct directory *d); /* to hand to readers; opened read-write */
+int directory_fd(const struct directory *d); /* to hand to readers: sealed against writing */
 /* Tells readers that no more changes come. */
 void directory_set_closed(struct directory *d);
 

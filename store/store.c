@@ -1,6 +1,7 @@
 #include "store/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -204,6 +205,80 @@ void store_measure(struct store *s, bool now)
 	mutex_guard(&s->mu);
 	s->index_bytes = index;
 	s->dirs_bytes = dirs;
+}
+
+/* ---- holders in other processes ---- */
+
+static void release_locked(struct store *s, struct store_file *f)
+{
+	struct commit_op op = {.file = f};
+
+	assert(f->holders > 0);
+	if (--f->holders)
+		return;
+	f->revoked = false;
+	if (!f->held_blocks && f->blocks)
+		return;
+	/* The commit thread looks at the file: there is something to punch, or nothing left. */
+	f->pins++;
+	commit_add_locked(s, &op);
+}
+
+static int open_read_only(struct store *s, uint32_t number, enum file_kind kind, int ret_fds[2])
+{
+	const struct store_disk *d = s->disk;
+	char path[STORE_PATH_BYTES];
+
+	file_path(s, number, kind, false, path);
+	ret_fds[1] = -1;
+	ret_fds[0] = d->open(d->ctx, path, O_RDONLY);
+	if (ret_fds[0] < 0 || kind == FILE_SEGMENT)
+		return ret_fds[0] < 0 ? ret_fds[0] : 0;
+	file_path(s, number, kind, true, path);
+	ret_fds[1] = d->open(d->ctx, path, O_RDONLY);
+	if (ret_fds[1] >= 0)
+		return 0;
+	d->close(d->ctx, ret_fds[0]);
+	return ret_fds[1];
+}
+
+int store_hold(struct store *s, uint32_t number, bool sparse, int ret_fds[2])
+{
+	enum file_kind kind = sparse ? FILE_SPARSE : FILE_SEGMENT;
+	struct store_file *f;
+	int r;
+
+	mutex_lock(&s->mu);
+	f = file_find_locked(s, number);
+	if (!f || f->kind != kind || f->retiring) {
+		mutex_unlock(&s->mu);
+		return -ENOENT;
+	}
+	if (sparse)
+		f->holders++;
+	mutex_unlock(&s->mu);
+	r = open_read_only(s, number, kind, ret_fds);
+	if (r < 0 && sparse)
+		store_release(s, number);
+	return r;
+}
+
+void store_release(struct store *s, uint32_t number)
+{
+	struct store_file *f;
+
+	mutex_guard(&s->mu);
+	/* A held file is not retired, so it is there. */
+	f = file_find_locked(s, number);
+	assert(f);
+	release_locked(s, f);
+}
+
+void store_set_revoke(struct store *s, store_revoke_fn *fn, void *arg)
+{
+	mutex_guard(&s->mu);
+	s->revoke = fn;
+	s->revoke_arg = arg;
 }
 
 /* ---- read ---- */

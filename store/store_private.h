@@ -227,6 +227,9 @@ struct inflight {
 	UT_hash_handle hh;
 };
 
+/* Called, with the store's lock held, with a file whose holders should let go. */
+typedef void store_revoke_fn(void *arg, uint32_t number);
+
 struct store {
 	/* constant after open */
 	char *dir;
@@ -265,8 +268,7 @@ struct store {
 	uint64_t full_pinned;	   /* pinned blocks that found no room */
 	int64_t corrupt_logged_ms;
 	uint64_t corrupt_unlogged;
-	/* Called with a file whose holders should let go; lease_server.c. */
-	void (*revoke)(void *arg, uint32_t number);
+	store_revoke_fn *revoke;
 	void *revoke_arg;
 };
 
@@ -277,7 +279,8 @@ void degrade_locked(struct store *s, int code, const char *what);
 void store_drop_damaged(struct store *s, const struct directory_entry *e);
 /* Measures the index and the folders now and then. No lock. */
 void store_measure(struct store *s, bool now);
-/* The holders of a sparse file (lease_server.c). Opens its data and sidecar for reading; segments
- * are not counted. */
-int store_hold(struct store *s, uint32_t number, int ret_fds[2]);
+/* A descriptor (of a sparse file two, data and sidecar) for reading in another process. Until
+ * store_release the sparse file's bytes stay; segments are not held. */
+int store_hold(struct store *s, uint32_t number, bool sparse, int ret_fds[2]);
 void store_release(struct store *s, uint32_t number);
+void store_set_revoke(struct store *s, store_revoke_fn *fn, void *arg);

@@ -1,6 +1,6 @@
 /*
- * What the store's tests share: a folder that goes away, blocks whose bytes follow from their id, and
- * a check that whatever is read is what was put.
+ * What the store's tests share: a folder that goes away, blocks whose bytes follow from their id,
+ * and a check that whatever is read is what was put.
  */
 #pragma once
 
@@ -31,13 +31,12 @@ static int fixture_setup(void **state)
 	const char *base = getenv("TMPDIR");
 
 	(void)state;
-	snprintf(fixture_dir, sizeof(fixture_dir), "%s/granary-store-XXXXXX",
-			base ? base : "/tmp");
+	snprintf(fixture_dir, sizeof(fixture_dir), "%s/granary-store-XXXXXX", base ? base : "/tmp");
 	return mkdtemp(fixture_dir) ? 0 : -1;
 }
 
-static inline int fixture_remove_entry(const char *path, const struct stat *st, int type,
-		struct FTW *at)
+static inline int fixture_remove_entry(
+	const char *path, const struct stat *st, int type, struct FTW *at)
 {
 	(void)st;
 	(void)type;
@@ -61,13 +60,13 @@ static inline uint64_t fixture_mix(uint64_t x)
 }
 
 /* Object `n` of a dataset; of block `index` when it has several. */
-static inline struct store_block fixture_block(uint64_t dataset_id, uint64_t n, uint64_t object_bytes,
-		uint64_t index)
+static inline struct store_block fixture_block(
+	uint64_t dataset_id, uint64_t n, uint64_t object_bytes, uint64_t index)
 {
 	struct store_block b = {.dataset_id = dataset_id,
-			.object_bytes = object_bytes,
-			.index = index,
-			.len = (uint32_t)block_len(object_bytes, index)};
+		.object_bytes = object_bytes,
+		.index = index,
+		.len = (uint32_t)block_len(object_bytes, index)};
 
 	b.object = (struct object_id){fixture_mix(dataset_id * 1000003 + n), fixture_mix(~n)};
 	b.id = block_id_make(&b.object, index);
@@ -88,8 +87,8 @@ static inline void fixture_fill(const struct store_block *b, void *data)
 
 static inline struct store *fixture_open_at(const char *dir, uint64_t capacity_bytes)
 {
-	struct store_options opts = {.dir = dir, .capacity_bytes = capacity_bytes,
-			.commit_interval_ms = 20};
+	struct store_options opts = {
+		.dir = dir, .capacity_bytes = capacity_bytes, .commit_interval_ms = 20};
 	struct error err = ERROR_INIT;
 	struct store *s = NULL;
 	int r = store_open(&opts, &s, &err);
@@ -121,8 +120,8 @@ static inline int fixture_put(struct store *s, const struct store_block *b, enum
 }
 
 /* Are these the block's bytes from `offset`? */
-static inline int fixture_same(const struct store_block *b, const void *data, uint32_t offset,
-		uint32_t len)
+static inline int fixture_same(
+	const struct store_block *b, const void *data, uint32_t offset, uint32_t len)
 {
 	unsigned char *want = malloc(b->len);
 	int same;
@@ -134,8 +133,8 @@ static inline int fixture_same(const struct store_block *b, const void *data, ui
 }
 
 /* Reads a range; what comes is checked. */
-static inline int fixture_read_range(struct store *s, const struct store_block *b, uint32_t offset,
-		uint32_t len)
+static inline int fixture_read_range(
+	struct store *s, const struct store_block *b, uint32_t offset, uint32_t len)
 {
 	void *data = malloc(len);
 	int r = store_read(s, b, offset, len, data, NULL);
@@ -151,13 +150,13 @@ static inline int fixture_read(struct store *s, const struct store_block *b)
 	return fixture_read_range(s, b, 0, b->len);
 }
 
-static inline void fixture_plan(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
-		uint64_t threshold)
+static inline void fixture_plan(
+	struct store *s, uint64_t dataset_id, uint64_t grant_bytes, uint64_t threshold)
 {
 	struct error err = ERROR_INIT;
 
-	assert_int_equal(store_set_dataset(s, dataset_id, grant_bytes, threshold, NULL, NULL, &err),
-			0);
+	assert_int_equal(
+		store_set_dataset(s, dataset_id, grant_bytes, threshold, NULL, NULL, &err), 0);
 }
 
 static inline struct store_dataset_stat fixture_stat(struct store *s, uint64_t dataset_id)
@@ -174,7 +173,8 @@ static inline struct store_dataset_stat fixture_stat(struct store *s, uint64_t d
 
 static uint64_t fixture_du_bytes;
 
-static inline int fixture_du_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+static inline int fixture_du_entry(
+	const char *path, const struct stat *st, int type, struct FTW *at)
 {
 	(void)path;
 	(void)type;

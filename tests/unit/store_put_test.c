@@ -2,8 +2,8 @@
 
 #include <errno.h>
 
-static const uint32_t sizes[] = {1, 7, 8, 4055, 4056, 4057, 4096, 65535, 65536, 65537, 110000, 131072,
-		1000003, 4194303, 4194304};
+static const uint32_t sizes[] = {1, 7, 8, 4055, 4056, 4057, 4096, 65535, 65536, 65537, 110000,
+	131072, 1000003, 4194303, 4194304};
 #define SIZES (sizeof(sizes) / sizeof(sizes[0]))
 
 static void blocks_of_all_sizes_read_back_before_and_after_a_restart(void **state)
@@ -138,12 +138,12 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
-			TEST(blocks_of_all_sizes_read_back_before_and_after_a_restart),
-			TEST(any_range_of_a_block_reads_back),
-			TEST(ranges_beyond_the_block_are_a_miss),
-			TEST(blocks_that_do_not_fit_their_object_are_refused),
-			TEST(a_large_object_reads_back_block_by_block),
-			TEST(the_store_keeps_its_id_and_refuses_a_second_owner),
+		TEST(blocks_of_all_sizes_read_back_before_and_after_a_restart),
+		TEST(any_range_of_a_block_reads_back),
+		TEST(ranges_beyond_the_block_are_a_miss),
+		TEST(blocks_that_do_not_fit_their_object_are_refused),
+		TEST(a_large_object_reads_back_block_by_block),
+		TEST(the_store_keeps_its_id_and_refuses_a_second_owner),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,296 @@
+#include "store_fixture.h"
+
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "store/store_private.h"
+#include "store/store_view.h"
+
+static char socket_path[300];
+
+static struct store_lease_server *serve(struct store *s)
+{
+	struct store_lease_server *l = NULL;
+	struct error err = ERROR_INIT;
+	int r;
+
+	snprintf(socket_path, sizeof(socket_path), "%s.sock", fixture_dir);
+	r = store_lease_server_start(s, socket_path, NULL, &l, &err);
+	if (r < 0)
+		fprintf(stderr, "%s\n", err.text);
+	assert_int_equal(r, 0);
+	return l;
+}
+
+static struct store_view *view(void)
+{
+	struct store_view_options opts = {.socket_path = socket_path};
+	struct store_view *v = NULL;
+
+	assert_int_equal(store_view_new(&opts, &v, NULL), 0);
+	return v;
+}
+
+static int view_read(
+	struct store_view *v, const struct store_block *b, uint32_t offset, uint32_t len)
+{
+	void *data = malloc(len);
+	int r = store_view_read(v, b, offset, len, data);
+
+	if (r == 0)
+		assert_true(fixture_same(b, data, offset, len));
+	free(data);
+	return r;
+}
+
+/* Waits until the condition holds, 5 s at most. */
+#define EVENTUALLY(cond)                                     \
+	do {                                                 \
+		int64_t deadline_ = clock_deadline_ms(5000); \
+		while (!(cond) && !clock_passed(deadline_))  \
+			usleep(2000);                        \
+		assert_true(cond);                           \
+	} while (0)
+
+static uint64_t held_bytes(struct store *s)
+{
+	struct store_stat st;
+
+	store_stat(s, &st);
+	return st.held_bytes;
+}
+
+static void a_view_reads_what_the_owner_stored(void **state)
+{
+	struct store *s = fixture_open(256 * MIB);
+	struct store_lease_server *l = serve(s);
+	struct store_view *v = view();
+	struct store_block small = fixture_block(1, 1, 110000, 0);
+	struct store_block large = fixture_block(1, 2, 2 * BLOCK_BYTES + 99, 1);
+
+	(void)state;
+	assert_true(store_view_connected(v));
+	fixture_plan(s, 1, 100 * MIB, UINT64_MAX);
+	assert_int_equal(view_read(v, &small, 0, small.len), STORE_MISS);
+	assert_int_equal(fixture_put(s, &small, STORE_ADMIT_GRANT), 0);
+	assert_int_equal(fixture_put(s, &large, STORE_ADMIT_GRANT), 0);
+	assert_true(store_view_has(v, &small.id));
+	assert_int_equal(view_read(v, &small, 0, small.len), 0);
+	assert_int_equal(view_read(v, &small, 70000, 5), 0);
+	assert_int_equal(view_read(v, &large, 0, large.len), 0);
+	assert_int_equal(view_read(v, &large, 4000000, 194304), 0);
+	store_view_free(v);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void a_view_made_before_the_worker_connects_by_itself(void **state)
+{
+	struct store_lease_server *l;
+	struct store_block b = fixture_block(1, 1, 110000, 0);
+	struct store_view *v;
+	struct store *s;
+
+	(void)state;
+	snprintf(socket_path, sizeof(socket_path), "%s.sock", fixture_dir);
+	v = view();
+	assert_false(store_view_connected(v));
+	assert_int_equal(view_read(v, &b, 0, b.len), STORE_MISS);
+	s = fixture_open(64 * MIB);
+	l = serve(s);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_ELASTIC), 0);
+	EVENTUALLY(store_view_connected(v));
+	assert_int_equal(view_read(v, &b, 0, b.len), 0);
+	store_view_free(v);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void a_view_survives_its_workers_death_and_finds_the_next_one(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_lease_server *l = serve(s);
+	struct store_view *v = view();
+	struct store_block b = fixture_block(1, 1, 110000, 0), c = fixture_block(1, 2, 9000, 0);
+
+	(void)state;
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_ELASTIC), 0);
+	assert_int_equal(view_read(v, &b, 0, b.len), 0);
+	store_lease_server_stop(l);
+	store_close(s);
+	EVENTUALLY(!store_view_connected(v));
+	assert_int_equal(view_read(v, &b, 0, b.len), 0);
+	s = fixture_open(64 * MIB);
+	l = serve(s);
+	assert_int_equal(fixture_put(s, &c, STORE_ADMIT_ELASTIC), 0);
+	EVENTUALLY(store_view_connected(v));
+	assert_int_equal(view_read(v, &b, 0, b.len), 0);
+	assert_int_equal(view_read(v, &c, 0, c.len), 0);
+	store_view_free(v);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void dropped_blocks_of_a_file_that_a_view_holds_stay_charged_until_it_lets_go(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_lease_server *l = serve(s);
+	uint64_t bytes = 3 * BLOCK_BYTES;
+	struct store_block b = fixture_block(1, 1, bytes, 0), c = fixture_block(1, 1, bytes, 1);
+	int fds[2];
+
+	(void)state;
+	fixture_plan(s, 1, 40 * MIB, UINT64_MAX);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
+	assert_int_equal(fixture_put(s, &c, STORE_ADMIT_GRANT), 0);
+	/* As the server does for a view, but one that does not let go when asked. */
+	assert_int_equal(store_hold(s, 1, true, fds), 0);
+	assert_int_equal(store_remove_dataset(s, 1, NULL), 0);
+	assert_int_equal(store_sync(s, NULL), 0);
+	assert_false(store_has(s, &b.id));
+	assert_int_equal(held_bytes(s), 2 * BLOCK_BYTES);
+	/* It may not come back to where a reader may be looking. */
+	fixture_plan(s, 1, 40 * MIB, UINT64_MAX);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), STORE_FULL);
+	store_release(s, 1);
+	EVENTUALLY(held_bytes(s) == 0);
+	close(fds[0]);
+	close(fds[1]);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
+	assert_int_equal(fixture_read(s, &b), 0);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void a_view_lets_go_when_it_is_asked(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_lease_server *l = serve(s);
+	struct store_view *v = view();
+	struct store_block b = fixture_block(1, 1, 3 * BLOCK_BYTES, 0);
+
+	(void)state;
+	fixture_plan(s, 1, 40 * MIB, UINT64_MAX);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
+	assert_int_equal(view_read(v, &b, 0, b.len), 0);
+	assert_int_equal(store_remove_dataset(s, 1, NULL), 0);
+	assert_int_equal(view_read(v, &b, 0, b.len), STORE_MISS);
+	EVENTUALLY(held_bytes(s) == 0);
+	EVENTUALLY(fixture_du() < 4 * MIB);
+	store_view_free(v);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void a_view_that_dies_lets_go(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_lease_server *l = serve(s);
+	struct store_block b = fixture_block(1, 1, 3 * BLOCK_BYTES, 0);
+	int pipefd[2];
+	char ready;
+	pid_t pid;
+
+	(void)state;
+	fixture_plan(s, 1, 40 * MIB, UINT64_MAX);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
+	assert_int_equal(pipe(pipefd), 0);
+	pid = fork();
+	if (pid == 0) {
+		struct store_view *v = view();
+
+		if (view_read(v, &b, 0, b.len) != 0 || write(pipefd[1], "x", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	assert_int_equal(read(pipefd[0], &ready, 1), 1);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(pipefd[0]);
+	close(pipefd[1]);
+	assert_int_equal(store_remove_dataset(s, 1, NULL), 0);
+	EVENTUALLY(held_bytes(s) == 0);
+	EVENTUALLY(fixture_du() < 4 * MIB);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void damage_that_a_view_finds_is_reported_and_dropped(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_lease_server *l = serve(s);
+	struct store_view *v = view();
+	struct store_block b = fixture_block(1, 1, 110000, 0);
+	char path[400];
+	int fd;
+
+	(void)state;
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_ELASTIC), 0);
+	snprintf(path, sizeof(path), "%s/segments/1", fixture_dir);
+	fd = open(path, O_WRONLY);
+	assert_int_equal(pwrite(fd, "damage", 6, 100), 6);
+	close(fd);
+	assert_int_equal(view_read(v, &b, 65536, 10), 0);
+	assert_int_equal(view_read(v, &b, 0, b.len), STORE_MISS);
+	EVENTUALLY(!store_has(s, &b.id));
+	assert_int_equal(fixture_stat(s, 1).corrupt_blocks, 1);
+	store_view_free(v);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void garbage_on_the_socket_disconnects_and_harms_nobody(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_lease_server *l = serve(s);
+	struct store_block b = fixture_block(1, 1, 110000, 0);
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct store_view *v;
+	char garbage[5000];
+
+	(void)state;
+	strcpy(addr.sun_path, socket_path);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_ELASTIC), 0);
+	srand(3);
+	for (int i = 0; i < 200; i++) {
+		int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+		uint32_t head[6] = {0x4c617247u, (uint32_t)rand() % 10, (uint32_t)rand() % 4, 0,
+			(uint32_t)rand() % 2, (uint32_t)rand() % 200};
+		size_t len = (size_t)rand() % sizeof(garbage);
+
+		for (size_t k = 0; k < sizeof(garbage); k++)
+			garbage[k] = (char)rand();
+		if (i % 2)
+			memcpy(garbage, head, sizeof(head));
+		assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+		send(fd, garbage, len, MSG_NOSIGNAL);
+		send(fd, garbage, 24, MSG_NOSIGNAL);
+		close(fd);
+	}
+	v = view();
+	EVENTUALLY(store_view_connected(v));
+	assert_int_equal(view_read(v, &b, 0, b.len), 0);
+	store_view_free(v);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+int main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(a_view_reads_what_the_owner_stored),
+		TEST(a_view_made_before_the_worker_connects_by_itself),
+		TEST(a_view_survives_its_workers_death_and_finds_the_next_one),
+		TEST(dropped_blocks_of_a_file_that_a_view_holds_stay_charged_until_it_lets_go),
+		TEST(a_view_lets_go_when_it_is_asked),
+		TEST(a_view_that_dies_lets_go),
+		TEST(damage_that_a_view_finds_is_reported_and_dropped),
+		TEST(garbage_on_the_socket_disconnects_and_harms_nobody),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
