@@ -18,6 +18,7 @@ static struct {
 	struct mutex mu;
 	/* guarded by mu */
 	unsigned users;
+	bool library_up;
 	grpc_completion_queue *pump_queue;
 	pthread_t pump;
 } core = {.mu = MUTEX_INIT};
@@ -49,8 +50,11 @@ void rpc_init(void)
 	mutex_guard(&core.mu);
 	if (core.users++ > 0)
 		return;
-	gpr_set_log_function(log_from_grpc);
-	grpc_init();
+	if (!core.library_up) {
+		gpr_set_log_function(log_from_grpc);
+		grpc_init();
+		core.library_up = true;
+	}
 	core.pump_queue = grpc_completion_queue_create_for_next(NULL);
 	r = pthread_create(&core.pump, NULL, pump_main, core.pump_queue);
 	assert(r == 0);
@@ -66,7 +70,8 @@ void rpc_deinit(void)
 	pthread_join(core.pump, NULL);
 	grpc_completion_queue_destroy(core.pump_queue);
 	core.pump_queue = NULL;
-	grpc_shutdown();
+	/* The library itself stays up until the process ends: grpc_shutdown joins a thread of its
+	 * own that, after a write that had to wait, sleeps for ten seconds. */
 }
 
 gpr_timespec rpc_core_time(int64_t deadline_ms)
