@@ -99,7 +99,7 @@ static void renew_origin(struct dataset *d, const Granary__V1__DatasetPlan *plan
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-struct dataset *dataset_new(const Granary__V1__DatasetPlan *plan)
+struct dataset *dataset_from_plan(const Granary__V1__DatasetPlan *plan)
 {
 	struct dataset *d = calloc(1, sizeof(*d));
 

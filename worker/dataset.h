@@ -40,7 +40,7 @@ struct dataset {
 	char *name;
 	char *url;
 	struct origin *origin;	   /* NULL: origin_error says why */
-	struct error origin_error; /* set by dataset_new only */
+	struct error origin_error; /* set by dataset_from_plan only */
 
 	_Atomic uint64_t grant_bytes;
 	_Atomic uint64_t threshold;
@@ -59,7 +59,7 @@ struct dataset {
 };
 
 /* NULL when memory is out. */
-struct dataset *dataset_new(const Granary__V1__DatasetPlan *plan);
+struct dataset *dataset_from_plan(const Granary__V1__DatasetPlan *plan);
 struct dataset *dataset_ref(struct dataset *d);
 void dataset_unref(struct dataset *d); /* NULL is fine */
 

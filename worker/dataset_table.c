@@ -133,7 +133,7 @@ static void apply_one(struct dataset_table *t, const Granary__V1__DatasetPlan *p
 		dataset_unref(d);
 		return;
 	}
-	d = dataset_new(plan);
+	d = dataset_from_plan(plan);
 	if (!d || put(t, d) < 0) {
 		log_error("dataset %s: out of memory", plan->name);
 		dataset_unref(d);
