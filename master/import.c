@@ -1,6 +1,5 @@
 #include "master/import.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +9,13 @@
 
 #include "common/buf.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "master/import_entry.h"
 #include "master/import_listing.h"
 #include "master/manifest_store.h"
 #include "master/snapshot_diff.h"
+
+#define ROOT_STAT_MS 10000
 
 DEFINE_CLEANUP(struct namespace_scratch *, namespace_scratch_free)
 DEFINE_CLEANUP(struct manifest_builder *, manifest_builder_free)
@@ -88,7 +90,9 @@ static int group_emit(struct build *b, struct error *err)
 		dropped--;
 	}
 	for (uint64_t i = 0; i < dropped; i++)
-		import_report_skip(b->report, is_dir ? IMPORT_SKIP_CLASH : IMPORT_SKIP_DUPLICATE,
+		import_report_skip(b->report,
+			is_dir ? "a file with the name of a directory (the directory was kept)"
+			       : "listed more than once (the first was kept)",
 			g->path.data, g->path.len);
 	e.path = g->path.data;
 	e.path_len = g->path.len;
@@ -201,6 +205,19 @@ static int compare(const struct import_job *job, const char *path, struct manife
 	return r == SNAPSHOT_DIFF_SAME ? IMPORT_UNCHANGED : r;
 }
 
+/* A directory tree has a root with attributes; an object store would be asked in vain. Without an
+ * answer the root is like any directory that the origin does not list. */
+static void root_ask(const struct import_job *job, struct manifest_builder_entry *root)
+{
+	struct origin_entry e;
+	char validator[256];
+
+	if (strncmp(origin_url(job->origin), "file:", 5) == 0 &&
+		origin_stat(job->origin, "", 0, &e, validator, clock_deadline_ms(ROOT_STAT_MS),
+			NULL) == 0)
+		import_root_attributes(root, &e);
+}
+
 int import_run(const struct import_job *job, struct import_report *report,
 	struct manifest_info *ret_info, struct error *err)
 {
@@ -225,6 +242,7 @@ int import_run(const struct import_job *job, struct import_report *report,
 		r = import_listing_run(job, scratch, report, &root, err);
 	if (r < 0)
 		return r;
+	root_ask(job, &root); /* the listing has shown that it is there */
 	atomic_store(&job->progress->entries, 0);
 	atomic_store(&job->progress->phase, IMPORT_BUILDING);
 	r = build_manifest(job, scratch, &root, report, digest, err);

@@ -5,9 +5,9 @@
  * (namespace_scratch.h) and then streamed into the manifest builder: memory is bounded. What cannot
  * be mounted is left out and reported, never guessed at:
  *
- *	- names that manifest_path_check refuses, devices, sockets and pipes;
- *	- symlinks whose target is absolute, climbs out of the dataset, or has ".." after a name
- *(which may be a symlink itself, so nobody can tell where that leads);
+ *	- names that manifest_path_check refuses;
+ *	- devices, sockets, pipes and whatever else the origin cannot serve;
+ *	- symlinks whose target is absolute or climbs out of the dataset;
  *	- a file or symlink of the same name as a directory: the directory is kept;
  *	- what is listed again: the first is kept.
  *

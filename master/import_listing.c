@@ -75,125 +75,136 @@ static int put_parents(struct listing *l, const char *path, size_t path_len, str
 	}
 }
 
-static enum import_skip skip_of_flaw(enum manifest_path_flaw flaw)
+static int skip(struct listing *l, const struct origin_entry *e, const char *reason)
 {
-	switch (flaw) {
-	case MANIFEST_PATH_ABSOLUTE:
-		return IMPORT_SKIP_ABSOLUTE;
-	case MANIFEST_PATH_DOTS:
-		return IMPORT_SKIP_DOTS;
-	case MANIFEST_PATH_NUL:
-		return IMPORT_SKIP_NUL;
-	case MANIFEST_PATH_LONG:
-		return IMPORT_SKIP_LONG;
-	case MANIFEST_PATH_DEEP:
-		return IMPORT_SKIP_DEEP;
-	case MANIFEST_PATH_EMPTY:
-	case MANIFEST_PATH_OK:
-		break;
-	}
-	return IMPORT_SKIP_EMPTY;
+	import_report_skip(l->report, reason, e->path, e->path_len);
+	return 1;
 }
 
-/* True when the target leads, from the directory of the link, to a place inside of the dataset for
- * sure: at most as many ".." in front as there are directories above, and none after a name. */
+/* False when the target leads, from the directory of the link, out of the dataset, or through
+ * outside. Links in its way are the origin's to judge: only that can follow them. */
 static bool target_stays_inside(const char *path, size_t path_len, const char *target, size_t len)
 {
-	size_t above = 0, at = 0;
-	bool named = false;
+	size_t depth = 0, at = 0;
 
 	for (size_t i = 0; i < path_len; i++)
-		above += path[i] == '/';
-	if (target[0] == '/' || memchr(target, '\0', len))
+		depth += path[i] == '/';
+	if (target[0] == '/')
 		return false;
 	while (at < len) {
 		const char *slash = memchr(target + at, '/', len - at);
 		size_t part = slash ? (size_t)(slash - target) - at : len - at;
 
 		if (part == 2 && memcmp(target + at, "..", 2) == 0) {
-			if (named || above == 0)
+			if (depth-- == 0)
 				return false;
-			above--;
 		} else if (part > 0 && !(part == 1 && target[at] == '.')) {
-			named = true;
+			depth++;
 		}
 		at += part + 1;
 	}
 	return true;
 }
 
-static void root_attributes(struct listing *l, const struct origin_entry *e)
+static const char *symlink_flaw(const struct origin_entry *e)
 {
-	if (e->mode != ORIGIN_UNKNOWN_MODE)
-		l->root->mode = e->mode & 07777;
-	l->root->uid = e->uid;
-	l->root->gid = e->gid;
-	if (e->type == ORIGIN_DIR)
-		l->root->mtime_ns = e->mtime_ns;
+	if (!e->target || e->target_len == 0 || e->target_len > TARGET_MAX_BYTES ||
+		memchr(e->target, '\0', e->target_len))
+		return "a symlink whose target is empty, over 4,095 bytes or has a NUL";
+	if (!target_stays_inside(e->path, e->path_len, e->target, e->target_len))
+		return "a symlink that leaves the dataset";
+	return NULL;
 }
 
-/* 0: e is fit for the manifest and `m` says how; 1: it was counted as skipped, or is the root. */
+void import_root_attributes(struct manifest_builder_entry *root, const struct origin_entry *e)
+{
+	if (e->mode != ORIGIN_UNKNOWN_MODE)
+		root->mode = e->mode & 07777;
+	root->uid = e->uid;
+	root->gid = e->gid;
+	if (e->type == ORIGIN_DIR && e->mtime_ns != 0)
+		root->mtime_ns = e->mtime_ns;
+}
+
+/* What e is by its name and type: MANIFEST_*, or -1 with a reason for leaving it out. *ret_len is
+ * the length of the path without the '/' of a marker key. */
+static int type_of(const struct origin_entry *e, size_t *ret_len, const char **ret_reason)
+{
+	bool marker = e->path_len > 0 && e->path[e->path_len - 1] == '/' &&
+		      (e->type == ORIGIN_DIR || (e->type == ORIGIN_FILE && e->size == 0));
+	enum manifest_path_flaw flaw;
+
+	*ret_len = e->path_len - marker;
+	flaw = manifest_path_check(e->path, *ret_len);
+	*ret_reason = flaw == MANIFEST_PATH_OK ? NULL : manifest_path_flaw_text(flaw);
+	if (*ret_reason)
+		return -1;
+	if (e->type == ORIGIN_OTHER)
+		*ret_reason = e->reason ? e->reason : "neither file, directory nor symlink";
+	else if (e->type == ORIGIN_SYMLINK)
+		*ret_reason = symlink_flaw(e);
+	else if (e->validator && strlen(e->validator) > VALIDATOR_MAX_BYTES)
+		*ret_reason = "an etag over 255 bytes";
+	if (*ret_reason)
+		return -1;
+	if (e->type == ORIGIN_SYMLINK)
+		return MANIFEST_SYMLINK;
+	return e->type == ORIGIN_DIR || marker ? MANIFEST_DIR : MANIFEST_FILE;
+}
+
+/* The key of an object store's prefix itself, or a listing's own directory. */
+static bool is_root(const struct origin_entry *e)
+{
+	return (e->path_len == 0 || (e->path_len == 1 && e->path[0] == '/')) &&
+	       (e->type == ORIGIN_DIR || (e->type == ORIGIN_FILE && e->size == 0));
+}
+
+/* True: the user's patterns leave it out, so nothing needs to be said about it. */
+static bool is_filtered(const struct listing *l, const struct origin_entry *e)
+{
+	return !filter_empty(l->job->filter) && e->type != ORIGIN_DIR &&
+	       manifest_path_check(e->path, e->path_len) == MANIFEST_PATH_OK &&
+	       !filter_keeps(l->job->filter, e->path, e->path_len);
+}
+
+/* 0: e is fit for the manifest and `m` says how; 1: it is the root, filtered out, or was counted as
+ * skipped. */
 static int judge(struct listing *l, const struct origin_entry *e, struct manifest_builder_entry *m)
 {
 	static const uint32_t plain_modes[] = {
 		[MANIFEST_FILE] = 0444, [MANIFEST_DIR] = 0555, [MANIFEST_SYMLINK] = 0777};
-	enum manifest_path_flaw flaw;
-	size_t len = e->path_len;
-	bool marker;
+	const char *reason;
+	size_t len;
+	int type;
 
-	marker = len > 0 && e->path[len - 1] == '/' &&
-		 (e->type == ORIGIN_DIR || (e->type == ORIGIN_FILE && e->size == 0));
-	if (marker)
-		len--;
-	if (len == 0 &&
-		(marker || e->type == ORIGIN_DIR || (e->type == ORIGIN_FILE && e->size == 0))) {
-		root_attributes(l, e);
+	if (is_root(e)) {
+		import_root_attributes(l->root, e);
 		return 1;
 	}
-	flaw = manifest_path_check(e->path, len);
-	if (flaw != MANIFEST_PATH_OK) {
-		import_report_skip(l->report, skip_of_flaw(flaw), e->path, e->path_len);
+	if (is_filtered(l, e))
 		return 1;
-	}
+	type = type_of(e, &len, &reason);
+	if (type < 0)
+		return skip(l, e, reason);
 	*m = (struct manifest_builder_entry){
 		.path = e->path,
 		.path_len = len,
-		.type = MANIFEST_DIR,
+		.type = (enum manifest_entry_type)type,
 		.mtime_ns = e->mtime_ns,
 		.validator = "",
+		.mode = e->mode == ORIGIN_UNKNOWN_MODE ? plain_modes[type] : e->mode & 07777,
 		.uid = e->uid,
 		.gid = e->gid,
 	};
-	if (e->type == ORIGIN_OTHER) {
-		import_report_skip(l->report, IMPORT_SKIP_OTHER_TYPE, e->path, e->path_len);
-		return 1;
-	}
-	if (e->type == ORIGIN_FILE && !marker) {
-		m->type = MANIFEST_FILE;
+	if (type == MANIFEST_FILE) {
 		m->size = e->size;
 		m->validator = e->validator ? e->validator : "";
-		if (strlen(m->validator) > VALIDATOR_MAX_BYTES) {
-			import_report_skip(
-				l->report, IMPORT_SKIP_VALIDATOR_LONG, e->path, e->path_len);
-			return 1;
-		}
-	}
-	if (e->type == ORIGIN_SYMLINK) {
-		bool sized = e->target && e->target_len > 0 && e->target_len <= TARGET_MAX_BYTES;
-
-		if (!sized || !target_stays_inside(e->path, len, e->target, e->target_len)) {
-			import_report_skip(l->report,
-				sized ? IMPORT_SKIP_LINK_LEAVES : IMPORT_SKIP_LINK_BAD, e->path,
-				e->path_len);
-			return 1;
-		}
-		m->type = MANIFEST_SYMLINK;
+	} else if (type == MANIFEST_SYMLINK) {
 		m->target = e->target;
 		m->target_len = e->target_len;
-	}
-	m->mode = e->mode == ORIGIN_UNKNOWN_MODE ? plain_modes[m->type] : e->mode & 07777;
-	if (m->type == MANIFEST_DIR && e->mtime_ns == 0)
+	} else if (e->mtime_ns == 0) {
 		m->mtime_ns = l->job->dirs_mtime_ns;
+	}
 	return 0;
 }
 
@@ -207,10 +218,6 @@ static int on_entry(void *arg, const struct origin_entry *e, struct error *err)
 		return error_set(err, -ECANCELED, "the import was cancelled");
 	if (judge(l, e, &m) != 0)
 		return 0;
-	if (!filter_empty(l->job->filter)) {
-		if (m.type != MANIFEST_DIR && !filter_keeps(l->job->filter, m.path, m.path_len))
-			return 0;
-	}
 	r = put(l, &m, l->sequence++, err);
 	if (r < 0)
 		return r;

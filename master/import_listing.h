@@ -14,3 +14,6 @@
  * as they were listed. */
 int import_listing_run(const struct import_job *job, struct namespace_scratch *scratch,
 	struct import_report *report, struct manifest_builder_entry *ret_root, struct error *err);
+
+/* What the origin knows of its own directory. */
+void import_root_attributes(struct manifest_builder_entry *root, const struct origin_entry *e);
