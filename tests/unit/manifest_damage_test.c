@@ -294,6 +294,41 @@ static void threads_that_meet_at_unchecked_and_damaged_chunks_agree(void **state
 	manifest_unref(m);
 }
 
+/* The file loses its tail while threads read: an entry that was answered is right, then and later.
+ */
+static void *walk_until_bad(void *arg)
+{
+	struct manifest *m = arg;
+	unsigned bad = 0;
+
+	while (!bad) {
+		for (uint32_t i = 2; i < manifest_info(m)->entries; i++) {
+			struct manifest_entry e;
+			int r = manifest_entry(m, i, &e);
+
+			assert_true(r == -EIO || (r == 0 && e.size == i - 2 && e.parent == 1));
+			bad += r != 0;
+		}
+	}
+	return NULL;
+}
+
+static void readers_survive_a_file_that_is_cut_while_they_read(void **state)
+{
+	enum { THREADS = 4 };
+	struct fixture *f = *state;
+	struct manifest *m = fixture_open(f);
+	pthread_t threads[THREADS];
+
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, walk_until_bad, m), 0);
+	usleep(20000);
+	assert_int_equal(truncate(f->path, 3 * MANIFEST_CHUNK_BYTES + 5), 0);
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	manifest_unref(m);
+}
+
 static void dropping_the_resident_part_changes_nothing(void **state)
 {
 	struct manifest *m = fixture_open(*state);
@@ -411,6 +446,7 @@ int main(void)
 		T(a_file_cut_under_the_map_is_an_io_error),
 		T(a_file_cut_after_it_was_read_is_an_io_error),
 		T(threads_that_meet_at_unchecked_and_damaged_chunks_agree),
+		T(readers_survive_a_file_that_is_cut_while_they_read),
 		T(dropping_the_resident_part_changes_nothing),
 		T(hostile_entries_are_io_errors),
 		T(what_contradicts_itself_fails_verify),

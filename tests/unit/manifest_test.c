@@ -2,7 +2,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <signal.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -364,6 +366,38 @@ static void leftovers_of_dead_builders_are_removed_and_living_ones_are_not(void 
 	assert_int_equal(fixture_deinit(&f), 1);
 }
 
+/* A limit on the size of files stands for every way in which a write can fail. */
+static void a_full_disk_fails_the_build_and_leaves_nothing(void **state)
+{
+	struct rlimit before, small = {.rlim_cur = 1 << 20};
+	struct error err = ERROR_INIT;
+	char digest[MANIFEST_DIGEST_TEXT_BYTES], name[16];
+	struct manifest_builder *b;
+	struct fixture f;
+	int r = 0;
+
+	(void)state;
+	fixture_init(&f);
+	b = new_builder(&f);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	small.rlim_max = before.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	for (unsigned i = 0; r == 0 && i < 100000; i++) {
+		struct manifest_builder_entry e = fixture_file(name, 1);
+
+		e.path_len = (size_t)snprintf(name, sizeof(name), "f%06u", i);
+		r = manifest_builder_add(b, &e, &err);
+	}
+	assert_int_equal(r, -EFBIG);
+	assert_true(err.text[0] != '\0');
+	assert_int_equal(add_file(b, "g"), -EFBIG);
+	assert_int_equal(manifest_builder_finish(b, digest, &err), -EFBIG);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	manifest_builder_free(b);
+	assert_int_equal(fixture_deinit(&f), 0);
+}
+
 static void a_directory_that_is_not_there_is_a_clear_error(void **state)
 {
 	struct error err = ERROR_INIT;
@@ -412,6 +446,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(impossible_entries_are_refused, set_up, tear_down),
 		cmocka_unit_test(an_unfinished_manifest_leaves_nothing),
 		cmocka_unit_test(leftovers_of_dead_builders_are_removed_and_living_ones_are_not),
+		cmocka_unit_test(a_full_disk_fails_the_build_and_leaves_nothing),
 		cmocka_unit_test(a_directory_that_is_not_there_is_a_clear_error),
 		cmocka_unit_test_setup_teardown(
 			equal_entries_make_equal_files_readable_by_the_owner_only, set_up,

@@ -1,0 +1,468 @@
+/* Misses: who fetches what, once, for whom, and what a failure does. The store is a fake one. */
+#include "tests/unit/worker_fixture.h"
+
+#include <pthread.h>
+
+#include "tests/unit/worker_fake_store.h"
+
+#define MIB ((uint32_t)1 << 20)
+#define BIG ((uint64_t)12 << 20) /* three blocks */
+
+static int setup(void **state)
+{
+	memset(&fake, 0, sizeof(fake));
+	*state = fx_new();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	fx_free(*state);
+	return 0;
+}
+
+/* A worker whose plan pins everything below `threshold`. */
+static void start(struct fx *f, uint64_t threshold, const struct fx_tuning *tune)
+{
+	manifest_unref(fx_snapshot(f));
+	fx_worker_start(f, tune);
+	fx_grant(f, UINT64_MAX, threshold);
+}
+
+struct reader {
+	struct fx *f;
+	struct fx_read q;
+	pthread_t thread;
+	int result;
+	int64_t done_ms;
+};
+
+static void *reader_main(void *arg)
+{
+	struct reader *r = arg;
+
+	r->result = fx_read(r->f, &r->q);
+	r->done_ms = clock_mono_ms();
+	return NULL;
+}
+
+static void reader_start(struct reader *r, struct fx *f)
+{
+	r->f = f;
+	assert_int_equal(pthread_create(&r->thread, NULL, reader_main, r), 0);
+}
+
+/* Readers have their bytes before the store has them. */
+static void wait_for_puts(unsigned puts)
+{
+	for (int ms = 0; ms < 10000 && fake.store->puts < puts; ms++)
+		usleep(1000);
+	assert_int_equal(fake.store->puts, puts);
+}
+
+/* ---- pinned blocks --------------------------------------------------------------------------- */
+
+static void many_readers_of_a_pinned_block_make_one_get(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	struct reader readers[24];
+
+	start(f, PIN_ALL, NULL);
+	mem_store_add_fault(f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = 100});
+	for (int i = 0; i < 24; i++) {
+		readers[i].q = (struct fx_read){
+			.file = file, .block = 1, .offset = (uint32_t)i * 100000, .len = 123456};
+		reader_start(&readers[i], f);
+	}
+	for (int i = 0; i < 24; i++) {
+		pthread_join(readers[i].thread, NULL);
+		assert_int_equal(readers[i].result, 0);
+		assert_true(readers[i].q.from_origin);
+	}
+	wait_for_puts(1);
+	assert_int_equal(fx_gets(f), 1);
+	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
+}
+
+static void a_block_is_read_from_the_store_the_second_time(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+	struct fx_read q = {.file = file, .len = 110000};
+
+	start(f, PIN_ALL, NULL);
+	assert_int_equal(fx_read(f, &q), 0);
+	assert_true(q.from_origin);
+	wait_for_puts(1);
+	assert_int_equal(fx_read(f, &q), 0);
+	assert_false(q.from_origin);
+	assert_int_equal(fx_gets(f), 1);
+}
+
+static void a_reader_has_its_bytes_before_the_block_is_complete(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	struct fx_read q = {.file = file, .len = MIB / 2};
+	struct reader tail = {.q = {.file = file, .offset = 3 * MIB, .len = MIB}};
+
+	start(f, PIN_ALL, NULL);
+	/* The origin breaks off after 1 MiB, and takes its time when it is asked again. */
+	mem_store_add_fault(f->mem,
+		&(struct mem_fault){
+			.kind = MEM_TRUNCATE, .ops = MEM_GET, .count = 1, .bytes = MIB});
+	mem_store_add_fault(f->mem,
+		&(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .count = 1, .ms = 500});
+	reader_start(&tail, f);
+	assert_int_equal(fx_read(f, &q), 0);
+	q.first_ms = clock_mono_ms();
+	pthread_join(tail.thread, NULL);
+	assert_int_equal(tail.result, 0);
+	assert_true(tail.done_ms - q.first_ms >= 300);
+	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
+}
+
+static void a_fetch_goes_on_when_its_first_reader_leaves(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	struct rpc_stream *volatile stream = NULL;
+	struct reader first = {.q = {.file = file, .len = MIB}};
+	struct reader second = {.q = {.file = file, .offset = MIB, .len = MIB}};
+
+	first.q.stream = (struct rpc_stream **)&stream;
+	start(f, PIN_ALL, NULL);
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = 600});
+	reader_start(&first, f);
+	while (fx_gets(f) == 0)
+		usleep(1000);
+	reader_start(&second, f);
+	usleep(100000);
+	rpc_stream_cancel(stream);
+	pthread_join(first.thread, NULL);
+	rpc_stream_close(stream);
+	assert_int_equal(first.result, -ECANCELED);
+	pthread_join(second.thread, NULL);
+	assert_int_equal(second.result, 0);
+	wait_for_puts(1);
+	assert_int_equal(fx_gets(f), 1);
+}
+
+static void a_pass_through_is_cancelled_with_its_only_reader(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	struct rpc_stream *volatile stream = NULL;
+	struct reader first = {.q = {.file = file, .len = MIB}};
+	struct worker_stat st;
+	int64_t deadline_ms;
+
+	first.q.stream = (struct rpc_stream **)&stream;
+	start(f, PIN_NONE, NULL);
+	mem_store_add_fault(f->mem, &(struct mem_fault){.kind = MEM_STALL, .ops = MEM_GET});
+	reader_start(&first, f);
+	while (fx_gets(f) == 0)
+		usleep(1000);
+	rpc_stream_cancel(stream);
+	pthread_join(first.thread, NULL);
+	rpc_stream_close(stream);
+	deadline_ms = clock_deadline_ms(3000);
+	do {
+		usleep(10000);
+		worker_stat(f->worker, &st);
+	} while (st.fetches_running > 0 && !clock_passed(deadline_ms));
+	assert_int_equal(st.fetches_running, 0);
+}
+
+/* ---- pass-through ---------------------------------------------------------------------------- */
+
+static void random_records_of_an_unpinned_file_cost_what_was_read(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	uint64_t asked = 0;
+
+	start(f, PIN_NONE, NULL);
+	for (uint32_t i = 0; i < 60; i++) {
+		struct fx_read q = {.file = file,
+			.block = i * 7 % 3,
+			.offset = i * 977 * 4096 % (3 * MIB),
+			.len = 114660};
+
+		assert_int_equal(fx_read(f, &q), 0);
+		assert_true(q.from_origin);
+		asked += q.len;
+	}
+	assert_true(fx_origin_bytes(f) <= asked);
+	assert_int_equal(fake.store->puts, 0);
+}
+
+static void a_sequential_reader_costs_each_byte_once(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG + 12345);
+	const uint32_t step = 128 << 10;
+	uint64_t gets;
+
+	start(f, PIN_NONE, NULL);
+	for (uint64_t b = 0; b < block_count(file->size); b++) {
+		uint32_t blen = (uint32_t)block_len(file->size, b);
+
+		for (uint32_t at = 0; at < blen; at += step) {
+			struct fx_read q = {.file = file,
+				.block = b,
+				.offset = at,
+				.len = blen - at < step ? blen - at : step,
+				.read_ahead = MIB};
+
+			assert_int_equal(fx_read(f, &q), 0);
+		}
+	}
+	gets = fx_gets(f);
+	assert_int_equal(fx_origin_bytes(f), file->size);
+	assert_true(gets < 40); /* of 97 requests */
+	assert_int_equal(fake.store->puts, 0);
+}
+
+static void sequential_readers_at_once_share_the_read_ahead(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BLOCK_BYTES);
+	const uint32_t step = 256 << 10;
+	struct reader readers[16];
+
+	start(f, PIN_NONE, NULL);
+	for (uint32_t i = 0; i < 16; i++) {
+		readers[i].q = (struct fx_read){
+			.file = file, .offset = i * step, .len = step, .read_ahead = MIB};
+		reader_start(&readers[i], f);
+	}
+	for (int i = 0; i < 16; i++) {
+		pthread_join(readers[i].thread, NULL);
+		assert_int_equal(readers[i].result, 0);
+	}
+	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
+}
+
+/* ---- blocks that are read again -------------------------------------------------------------- */
+
+static void one_pass_in_small_requests_is_no_second_read(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+
+	start(f, PIN_NONE, NULL);
+	assert_int_equal(fx_read_file(f, file, 128 << 10, NULL), 0);
+	assert_int_equal(fake.store->puts, 0);
+	assert_int_equal(fx_origin_bytes(f), BIG);
+}
+
+static void the_second_pass_stores_and_the_third_hits(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	uint64_t from_origin = 0;
+
+	start(f, PIN_NONE, NULL);
+	assert_int_equal(fx_read_file(f, file, 128 << 10, NULL), 0);
+	assert_int_equal(fx_read_file(f, file, 300000, NULL), 0);
+	wait_for_puts(3);
+	assert_int_equal(fx_read_file(f, file, 128 << 10, &from_origin), 0);
+	assert_int_equal(from_origin, 0);
+	assert_int_equal(fx_origin_bytes(f), 2 * BIG);
+}
+
+static void a_full_quota_keeps_passing_through(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+
+	start(f, PIN_NONE, NULL);
+	atomic_store(&fake.would_not_take, true);
+	for (int pass = 0; pass < 4; pass++)
+		assert_int_equal(fx_read_file(f, file, MIB, NULL), 0);
+	assert_int_equal(fx_origin_bytes(f), 4 * BIG);
+	assert_int_equal(fake.store->puts, 0);
+}
+
+/* ---- a store that does not take -------------------------------------------------------------- */
+
+static void a_full_disk_fails_no_read_and_fetches_no_block_twice(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+
+	start(f, PIN_ALL, NULL);
+	atomic_store(&fake.put_says_full, true);
+	assert_int_equal(fx_read_file(f, file, 128 << 10, NULL), 0);
+	assert_int_equal(fx_origin_bytes(f), BIG);
+	/* One that says beforehand that it is full is not even tried. */
+	atomic_store(&fake.would_not_take, true);
+	assert_int_equal(fx_read_file(f, file, MIB, NULL), 0);
+	assert_int_equal(fx_origin_bytes(f), 2 * BIG);
+	assert_int_equal(fake.store->puts, 0);
+}
+
+static void a_store_that_loses_what_it_has_fails_no_read(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+
+	start(f, PIN_ALL, NULL);
+	assert_int_equal(fx_read_file(f, file, 110000, NULL), 0);
+	wait_for_puts(1);
+	atomic_store(&fake.reads_miss, true);
+	assert_int_equal(fx_read_file(f, file, 110000, NULL), 0);
+}
+
+/* ---- an origin that fails -------------------------------------------------------------------- */
+
+static void server_errors_are_retried(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+
+	start(f, PIN_ALL, NULL);
+	mem_store_add_fault(f->mem,
+		&(struct mem_fault){.kind = MEM_FAIL_RETRY, .ops = MEM_GET, .count = 3});
+	assert_int_equal(fx_read_file(f, file, 110000, NULL), 0);
+}
+
+static void fail_with(struct fx *f, enum mem_fault_kind kind, uint64_t threshold, int status,
+	const char *words)
+{
+	const struct fx_file *file = fx_add(f, "some file", 110000);
+	struct fx_read q = {.file = file, .len = 110000};
+
+	start(f, threshold, NULL);
+	mem_store_add_fault(f->mem, &(struct mem_fault){.kind = kind, .ops = MEM_GET});
+	assert_int_equal(fx_read(f, &q), status);
+	assert_int_equal(q.got, 0);
+	if (!strstr(q.err.text, words) || !strstr(q.err.text, "some file"))
+		fail_msg("says: %s", q.err.text);
+	assert_int_equal(worker_refresh(f->worker, clock_deadline_ms(5000)), 0);
+	assert_int_equal(f->seen_failures, 1);
+	assert_non_null(strstr(f->seen_error, "some file"));
+	/* It is the object that fails, not the worker. */
+	mem_store_clear_faults(f->mem);
+	assert_int_equal(fx_read(f, &q), 0);
+}
+
+static void a_changed_object_is_stale_and_named(void **state)
+{
+	fail_with(*state, MEM_CHANGED, PIN_ALL, -ESTALE, "changed");
+}
+
+static void a_changed_object_is_stale_on_pass_through_too(void **state)
+{
+	fail_with(*state, MEM_CHANGED, PIN_NONE, -ESTALE, "changed");
+}
+
+static void a_vanished_object_is_stale_and_named(void **state)
+{
+	fail_with(*state, MEM_GONE, PIN_ALL, -ESTALE, "gone");
+}
+
+static void a_fatal_answer_is_an_io_error(void **state)
+{
+	fail_with(*state, MEM_FAIL_FATAL, PIN_ALL, -EIO, "mem://");
+}
+
+static void a_stalled_origin_fails_at_the_readers_deadline(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+	struct fx_read q = {.file = file, .len = 110000, .timeout_ms = 700};
+	int64_t begun_ms;
+
+	start(f, PIN_ALL, NULL);
+	mem_store_add_fault(f->mem, &(struct mem_fault){.kind = MEM_STALL, .ops = MEM_GET});
+	begun_ms = clock_mono_ms();
+	assert_int_equal(fx_read(f, &q), -ETIMEDOUT);
+	assert_in_range(clock_mono_ms() - begun_ms, 600, 2000);
+	mem_store_clear_faults(f->mem);
+	q.timeout_ms = 5000;
+	assert_int_equal(fx_read(f, &q), 0);
+}
+
+static void a_stalled_origin_fails_at_the_workers_own_bound(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+	struct fx_read q = {.file = file, .len = 110000, .timeout_ms = 30000};
+	int64_t begun_ms;
+
+	start(f, PIN_ALL, &(struct fx_tuning){.read_timeout_ms = 500});
+	mem_store_add_fault(f->mem, &(struct mem_fault){.kind = MEM_STALL, .ops = MEM_GET});
+	begun_ms = clock_mono_ms();
+	assert_int_equal(fx_read(f, &q), -ETIMEDOUT);
+	assert_in_range(clock_mono_ms() - begun_ms, 400, 2000);
+}
+
+/* ---- requests that make no sense -------------------------------------------------------------- */
+
+static void ranges_outside_of_the_block_are_refused(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 5 * (uint64_t)MIB);
+	const struct fx_read bad[] = {
+		{.file = file, .block = 2, .len = 1},
+		{.file = file, .block = UINT64_MAX, .len = 1},
+		{.file = file, .block = 1, .offset = MIB, .len = 1},
+		{.file = file, .block = 1, .offset = MIB - 1, .len = 2},
+		{.file = file, .block = 0, .offset = UINT32_MAX, .len = 2},
+		{.file = file, .len = 0},
+		{.file = file, .len = 8 * MIB},
+		{.file = file, .len = 1, .digest = "../../../../etc/passwd"},
+		{.file = file, .len = 1, .digest = ""},
+	};
+	struct fx_file nothing = {.entry = 99}, root = {.entry = 0};
+	struct fx_read q = {.file = &nothing, .len = 1};
+
+	start(f, PIN_ALL, NULL);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		q = bad[i];
+		assert_int_equal(fx_read(f, &q), -EINVAL);
+	}
+	q = (struct fx_read){.file = &nothing, .len = 1};
+	assert_int_equal(fx_read(f, &q), -EINVAL);
+	q.file = &root;
+	assert_int_equal(fx_read(f, &q), -EINVAL);
+	q = (struct fx_read){
+		.file = file, .len = 1, .digest = "0123456789abcdef0123456789abcdef"};
+	assert_int_equal(fx_read(f, &q), -EAGAIN);
+	assert_int_equal(fx_gets(f), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(many_readers_of_a_pinned_block_make_one_get),
+		TEST(a_block_is_read_from_the_store_the_second_time),
+		TEST(a_reader_has_its_bytes_before_the_block_is_complete),
+		TEST(a_fetch_goes_on_when_its_first_reader_leaves),
+		TEST(a_pass_through_is_cancelled_with_its_only_reader),
+		TEST(random_records_of_an_unpinned_file_cost_what_was_read),
+		TEST(a_sequential_reader_costs_each_byte_once),
+		TEST(sequential_readers_at_once_share_the_read_ahead),
+		TEST(one_pass_in_small_requests_is_no_second_read),
+		TEST(the_second_pass_stores_and_the_third_hits),
+		TEST(a_full_quota_keeps_passing_through),
+		TEST(a_full_disk_fails_no_read_and_fetches_no_block_twice),
+		TEST(a_store_that_loses_what_it_has_fails_no_read),
+		TEST(server_errors_are_retried),
+		TEST(a_changed_object_is_stale_and_named),
+		TEST(a_changed_object_is_stale_on_pass_through_too),
+		TEST(a_vanished_object_is_stale_and_named),
+		TEST(a_fatal_answer_is_an_io_error),
+		TEST(a_stalled_origin_fails_at_the_readers_deadline),
+		TEST(a_stalled_origin_fails_at_the_workers_own_bound),
+		TEST(ranges_outside_of_the_block_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

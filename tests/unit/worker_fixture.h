@@ -1,0 +1,479 @@
+/*
+ * A worker with a master and an origin that the test drives: a fake master answers heartbeats with
+ * the plan that the test sets and hands out manifests, mem:// is the origin, and reads go through a
+ * real socket.
+ */
+#pragma once
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "cluster/manifest_cache.h"
+#include "common/rpc/rpc.h"
+#include "common/sync.h"
+#include "granary/v1/block.pb-c.h"
+#include "granary/v1/cluster.pb-c.h"
+#include "manifest/manifest_builder.h"
+#include "origin/origin.h"
+#include "origin/origin_mem.h"
+#include "placement/pin.h"
+#include "worker/worker.h"
+
+#define FX_DATASET 42
+#define FX_FILES_MAX 512
+#define FX_PATH_BYTES 64
+
+struct fx_file {
+	char path[FX_PATH_BYTES];
+	uint64_t size, seed;
+	uint32_t entry; /* in the snapshot made last */
+};
+
+struct fx {
+	char dir[64];
+	char url[64];
+	struct mem_store *mem;
+	struct fx_file files[FX_FILES_MAX];
+	size_t file_count;
+
+	struct rpc_server *master;
+	struct rpc_channel *to_master; /* of the test's own */
+	struct mutex mu;
+	/* guarded by mu: what the fake master says */
+	uint64_t plan_version, grant_bytes, threshold, snapshot;
+	char digests[4][MANIFEST_DIGEST_TEXT_BYTES]; /* current first */
+	size_t digest_count;
+	bool no_dataset;
+	unsigned beats, manifest_fetches;
+	uint64_t seen_origin_bytes, seen_failures, seen_pinned;
+	char seen_error[512];
+
+	struct rpc_server *server;
+	struct worker *worker;
+	struct rpc_channel *channel;
+};
+
+/* ---- the fake master ------------------------------------------------------------------------- */
+
+static inline void fx_note_heartbeat(struct fx *f, const Granary__V1__WorkerHeartbeatRequest *q)
+{
+	f->beats++;
+	for (size_t i = 0; i < q->n_datasets; i++) {
+		f->seen_origin_bytes = q->datasets[i]->origin_bytes;
+		f->seen_failures = q->datasets[i]->failed_fetches;
+		f->seen_pinned = q->datasets[i]->pinned_bytes;
+		snprintf(f->seen_error, sizeof(f->seen_error), "%s", q->datasets[i]->last_error);
+	}
+}
+
+static inline void fx_heartbeat(struct rpc_call *call, void *arg)
+{
+	const Granary__V1__WorkerHeartbeatRequest *q =
+		(const Granary__V1__WorkerHeartbeatRequest *)rpc_call_request(
+			call, &granary__v1__worker_heartbeat_request__descriptor);
+	Granary__V1__WorkerHeartbeatReply reply = GRANARY__V1__WORKER_HEARTBEAT_REPLY__INIT;
+	Granary__V1__DatasetPlan plan = GRANARY__V1__DATASET_PLAN__INIT, *plans[] = {&plan};
+	Granary__V1__SnapshotRef refs[4], *ref_list[4];
+	struct fx *f = arg;
+
+	if (!q)
+		return;
+	mutex_guard(&f->mu);
+	fx_note_heartbeat(f, q);
+	plan.dataset_id = FX_DATASET;
+	plan.name = (char *)"pictures";
+	plan.origin = f->url;
+	plan.granted_bytes = f->grant_bytes;
+	plan.threshold = f->threshold;
+	for (size_t i = 0; i < f->digest_count; i++) {
+		granary__v1__snapshot_ref__init(&refs[i]);
+		refs[i].manifest_digest = f->digests[i];
+		ref_list[i] = &refs[i];
+	}
+	plan.snapshots = ref_list;
+	plan.n_snapshots = f->digest_count;
+	reply.plan_version = f->plan_version;
+	reply.has_plan = q->plan_version != f->plan_version;
+	reply.datasets = plans;
+	reply.n_datasets = reply.has_plan && !f->no_dataset ? 1 : 0;
+	reply.interval_ms = 100;
+	rpc_call_reply(call, &reply.base);
+}
+
+static inline void fx_fetch_manifest(struct rpc_call *call, void *arg)
+{
+	const Granary__V1__FetchManifestRequest *q =
+		(const Granary__V1__FetchManifestRequest *)rpc_call_request(
+			call, &granary__v1__fetch_manifest_request__descriptor);
+	Granary__V1__ManifestChunk chunk = GRANARY__V1__MANIFEST_CHUNK__INIT;
+	struct fx *f = arg;
+	unsigned char bytes[1000]; /* small, so that there are several chunks */
+	char path[256];
+	FILE *file;
+
+	if (!q)
+		return;
+	mutex_lock(&f->mu);
+	f->manifest_fetches++;
+	mutex_unlock(&f->mu);
+	snprintf(path, sizeof(path), "%s/master/%s.manifest", f->dir, q->digest);
+	file = fopen(path, "rb");
+	if (!file) {
+		rpc_call_fail(call, -ENOENT, "no such manifest");
+		return;
+	}
+	chunk.data.data = bytes;
+	while ((chunk.data.len = fread(bytes, 1, sizeof(bytes), file)) > 0)
+		if (rpc_call_send(call, &chunk.base) < 0)
+			break;
+	fclose(file);
+	rpc_call_end(call);
+}
+
+static inline void fx_address(const struct fx *f, const char *name, char ret[128])
+{
+	snprintf(ret, 128, "unix:%s/%s.sock", f->dir, name);
+}
+
+static inline void fx_master_start(struct fx *f)
+{
+	const struct rpc_server_options opts = {.threads = 4};
+	struct error err = ERROR_INIT;
+	char address[128];
+
+	fx_address(f, "master", address);
+	assert_int_equal(rpc_server_new(&opts, &f->master, &err), 0);
+	rpc_server_add(f->master, "/granary.v1.ClusterService/WorkerHeartbeat", fx_heartbeat, f);
+	rpc_server_add(
+		f->master, "/granary.v1.ClusterService/FetchManifest", fx_fetch_manifest, f);
+	assert_int_equal(rpc_server_listen(f->master, address, NULL, &err), 0);
+	assert_int_equal(rpc_server_start(f->master, &err), 0);
+	assert_int_equal(rpc_channel_new(address, NULL, &f->to_master, &err), 0);
+}
+
+static inline void fx_master_stop(struct fx *f)
+{
+	if (!f->master)
+		return;
+	rpc_channel_free(f->to_master);
+	rpc_server_stop(f->master, 1000);
+	rpc_server_free(f->master);
+	f->master = NULL;
+}
+
+/* ---- the origin and its snapshot -------------------------------------------------------------- */
+
+static inline struct fx_file *fx_add(struct fx *f, const char *path, uint64_t size)
+{
+	struct fx_file *file = &f->files[f->file_count++];
+
+	assert_true(f->file_count <= FX_FILES_MAX);
+	snprintf(file->path, sizeof(file->path), "%s", path);
+	file->size = size;
+	file->seed = f->file_count;
+	mem_store_put_pattern(f->mem, path, size, file->seed);
+	return file;
+}
+
+struct fx_listing {
+	struct manifest_builder_entry entries[FX_FILES_MAX];
+	char paths[FX_FILES_MAX][FX_PATH_BYTES];
+	char validators[FX_FILES_MAX][64];
+	size_t count;
+};
+
+static inline int fx_listed(void *arg, const struct origin_entry *e, struct error *err)
+{
+	struct fx_listing *l = arg;
+	struct manifest_builder_entry *b = &l->entries[l->count];
+
+	(void)err;
+	if (e->type != ORIGIN_FILE)
+		return 0;
+	memcpy(l->paths[l->count], e->path, e->path_len);
+	snprintf(l->validators[l->count], 64, "%s", e->validator);
+	*b = (struct manifest_builder_entry){
+		.path = l->paths[l->count],
+		.path_len = e->path_len,
+		.type = MANIFEST_FILE,
+		.size = e->size,
+		.mode = 0444,
+		.validator = l->validators[l->count],
+	};
+	l->count++;
+	return 0;
+}
+
+static inline int fx_compare(const void *a, const void *b)
+{
+	const struct manifest_builder_entry *x = a, *y = b;
+
+	return manifest_path_compare(x->path, x->path_len, y->path, y->path_len);
+}
+
+/* Lists the origin into a manifest that the master has; the older digests move back by one. */
+static inline struct manifest *fx_snapshot(struct fx *f)
+{
+	const struct manifest_builder_entry root = {.type = MANIFEST_DIR, .mode = 0755};
+	struct fx_listing *l = calloc(1, sizeof(*l));
+	struct manifest_builder *b;
+	struct manifest *m;
+	struct origin *origin;
+	struct error err = ERROR_INIT;
+	char dir[128], path[256], digest[MANIFEST_DIGEST_TEXT_BYTES];
+	struct origin_options *opts = origin_options_new();
+
+	assert_int_equal(origin_open(f->url, opts, &origin, &err), 0);
+	origin_options_free(opts);
+	assert_int_equal(
+		origin_list(origin, fx_listed, l, NULL, clock_deadline_ms(10000), &err), 0);
+	origin_free(origin);
+	qsort(l->entries, l->count, sizeof(l->entries[0]), fx_compare);
+	snprintf(dir, sizeof(dir), "%s/master", f->dir);
+	assert_int_equal(
+		manifest_builder_new(dir, FX_DATASET, ++f->snapshot, 1, &root, &b, &err), 0);
+	for (size_t i = 0; i < l->count; i++)
+		assert_int_equal(manifest_builder_add(b, &l->entries[i], &err), 0);
+	assert_int_equal(manifest_builder_finish(b, digest, &err), 0);
+	manifest_builder_free(b);
+	free(l);
+	snprintf(path, sizeof(path), "%s/%s.manifest", dir, digest);
+	assert_int_equal(manifest_open(path, &m, &err), 0);
+	for (size_t i = 0; i < f->file_count; i++)
+		manifest_lookup_path(
+			m, f->files[i].path, strlen(f->files[i].path), &f->files[i].entry);
+	mutex_guard(&f->mu);
+	memmove(f->digests[1], f->digests[0], sizeof(f->digests[0]) * 3);
+	strcpy(f->digests[0], digest);
+	f->digest_count = f->digest_count < 4 ? f->digest_count + 1 : 4;
+	f->plan_version++;
+	return m;
+}
+
+/* ---- the worker ------------------------------------------------------------------------------ */
+
+struct fx_tuning {
+	unsigned fetch_threads;
+	int64_t fetch_timeout_ms, read_timeout_ms;
+	bool share_manifests; /* with the master, as on its host */
+};
+
+static inline void fx_worker_start(struct fx *f, const struct fx_tuning *tune)
+{
+	const struct rpc_server_options server = {.threads = 32};
+	char cache[128], manifests[128], master[128], address[128];
+	struct worker_options opts = {
+		.cache_dir = cache,
+		.capacity_bytes = (uint64_t)256 << 20,
+		.manifest_dir = manifests,
+		.master_address = master,
+		.address = address,
+	};
+	struct error err = ERROR_INIT;
+	int r;
+
+	if (tune) {
+		opts.fetch_threads = tune->fetch_threads;
+		opts.fetch_timeout_ms = tune->fetch_timeout_ms;
+		opts.read_timeout_ms = tune->read_timeout_ms;
+	}
+	snprintf(cache, sizeof(cache), "%s/cache", f->dir);
+	snprintf(manifests, sizeof(manifests), "%s/%s", f->dir,
+		tune && tune->share_manifests ? "master" : "manifests");
+	fx_address(f, "master", master);
+	fx_address(f, "worker", address);
+	assert_int_equal(rpc_server_new(&server, &f->server, &err), 0);
+	r = worker_new(&opts, f->server, &f->worker, &err);
+	if (r < 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(rpc_server_listen(f->server, address, NULL, &err), 0);
+	assert_int_equal(worker_start(f->worker, &err), 0);
+	assert_int_equal(rpc_server_start(f->server, &err), 0);
+	assert_int_equal(rpc_channel_new(address, NULL, &f->channel, &err), 0);
+}
+
+static inline void fx_worker_stop(struct fx *f)
+{
+	rpc_channel_free(f->channel);
+	rpc_server_stop(f->server, 500);
+	rpc_server_free(f->server);
+	worker_free(f->worker);
+	f->worker = NULL;
+}
+
+/* A share of the dataset that is pinned, of 1000. */
+static inline void fx_grant(struct fx *f, uint64_t grant_bytes, uint64_t threshold)
+{
+	mutex_lock(&f->mu);
+	f->grant_bytes = grant_bytes;
+	f->threshold = threshold;
+	f->plan_version++;
+	mutex_unlock(&f->mu);
+	if (f->worker)
+		assert_int_equal(worker_refresh(f->worker, clock_deadline_ms(20000)), 0);
+}
+
+/* A fresh origin and master; the worker is started by the test. */
+static inline struct fx *fx_new(void)
+{
+	static int number;
+	struct fx *f = calloc(1, sizeof(*f));
+	char path[128], name[32];
+
+	/* One more for the process: the end of gRPC takes up to ten seconds, and not once a test. */
+	if (number == 0)
+		rpc_init();
+	rpc_init();
+	strcpy(f->dir, "/tmp/granary-worker-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	snprintf(path, sizeof(path), "%s/master", f->dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	snprintf(name, sizeof(name), "w%d", ++number);
+	snprintf(f->url, sizeof(f->url), "mem://%s", name);
+	f->mem = mem_store_new(name);
+	mutex_init(&f->mu);
+	fx_master_start(f);
+	return f;
+}
+
+static inline void fx_free(struct fx *f)
+{
+	char command[128];
+
+	if (f->worker)
+		fx_worker_stop(f);
+	fx_master_stop(f);
+	mem_store_free(f->mem);
+	mutex_deinit(&f->mu);
+	snprintf(command, sizeof(command), "rm -rf %s", f->dir);
+	assert_int_equal(system(command), 0);
+	free(f);
+	rpc_deinit();
+}
+
+/* ---- reads ----------------------------------------------------------------------------------- */
+
+struct fx_read {
+	const struct fx_file *file;
+	const char *digest; /* NULL: the current one */
+	uint64_t block;
+	uint32_t offset, len, read_ahead;
+	int64_t timeout_ms;   /* 0: 20 s */
+	struct rpc_stream **stream; /* where another thread may cancel it; may be NULL */
+	unsigned char *dst;   /* NULL: only compared with the pattern */
+	/* filled */
+	bool from_origin;
+	uint32_t got;
+	int64_t first_ms; /* when the first bytes came */
+	struct error err;
+};
+
+static inline void fx_check_bytes(const struct fx_read *q, const unsigned char *data)
+{
+	uint64_t at = q->block * BLOCK_BYTES + q->offset;
+
+	for (uint32_t i = 0; i < q->got; i++)
+		if (data[i] != mem_store_pattern(q->file->seed, at + i))
+			fail_msg("%s: wrong byte at %llu", q->file->path,
+				(unsigned long long)(at + i));
+}
+
+static inline int fx_receive(struct rpc_stream *st, struct fx_read *q, unsigned char *data)
+{
+	struct rpc_message *m;
+	ProtobufCMessage *head;
+	size_t len;
+	int r;
+
+	while ((r = rpc_stream_next(st, &m, &q->err)) == 0) {
+		r = rpc_message_bytes(m, 2, data + q->got, q->len - q->got, &len,
+			&granary__v1__read_block_chunk__descriptor, &head);
+		rpc_message_free(m);
+		assert_int_equal(r, 0);
+		if (q->got == 0) {
+			q->from_origin = ((Granary__V1__ReadBlockChunk *)head)->source ==
+				GRANARY__V1__READ_BLOCK_CHUNK__SOURCE__SOURCE_ORIGIN;
+			q->first_ms = clock_mono_ms();
+		}
+		protobuf_c_message_free_unpacked(head, NULL);
+		q->got += (uint32_t)len;
+	}
+	return r == RPC_STREAM_END ? 0 : r;
+}
+
+/* The whole range and right, or a negative status. */
+static inline int fx_read(struct fx *f, struct fx_read *q)
+{
+	Granary__V1__ReadBlockRequest request = GRANARY__V1__READ_BLOCK_REQUEST__INIT;
+	unsigned char *data = malloc(q->len + 1);
+	struct rpc_stream *st;
+	int r;
+
+	request.dataset_id = FX_DATASET;
+	request.manifest_digest = (char *)(q->digest ? q->digest : f->digests[0]);
+	request.entry = q->file->entry;
+	request.block = q->block;
+	request.offset = q->offset;
+	request.len = q->len;
+	request.read_ahead = q->read_ahead;
+	request.job = (char *)"job-1";
+	q->got = 0;
+	r = rpc_stream_open(f->channel, "/granary.v1.BlockService/Read", &request.base,
+		clock_deadline_ms(q->timeout_ms ? q->timeout_ms : 20000), &st, &q->err);
+	if (r == 0) {
+		if (q->stream)
+			*q->stream = st;
+		r = fx_receive(st, q, data);
+		if (!q->stream)
+			rpc_stream_close(st);
+	}
+	fx_check_bytes(q, data);
+	if (r == 0)
+		assert_int_equal(q->got, q->len);
+	if (q->dst)
+		memcpy(q->dst, data, q->got);
+	free(data);
+	return r;
+}
+
+/* All of a file, block by block, in requests of `step`; adds up what came from the origin. */
+static inline int fx_read_file(
+	struct fx *f, const struct fx_file *file, uint32_t step, uint64_t *from_origin)
+{
+	for (uint64_t b = 0; b < block_count(file->size); b++) {
+		uint32_t blen = (uint32_t)block_len(file->size, b);
+
+		for (uint32_t at = 0; at < blen; at += step) {
+			struct fx_read q = {.file = file,
+				.block = b,
+				.offset = at,
+				.len = blen - at < step ? blen - at : step};
+			int r = fx_read(f, &q);
+
+			if (r < 0)
+				return r;
+			if (q.from_origin && from_origin)
+				*from_origin += q.len;
+		}
+	}
+	return 0;
+}
+
+static inline uint64_t fx_gets(struct fx *f)
+{
+	return mem_store_counts(f->mem).gets;
+}
+
+static inline uint64_t fx_origin_bytes(struct fx *f)
+{
+	return mem_store_counts(f->mem).bytes;
+}
