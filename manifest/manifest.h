@@ -41,7 +41,8 @@ struct manifest_info {
 };
 
 /* A view into the map: valid while the manifest is referenced. Strings are not NUL-terminated, but
- * for `validator`. */
+ * for `validator`. Use or copy them at once: a page that is lost later reads as zeros, and only the
+ * next manifest_entry says -EIO. */
 struct manifest_entry {
 	enum manifest_entry_type type;
 	uint32_t mode;	   /* permission bits */

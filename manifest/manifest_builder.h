@@ -31,7 +31,11 @@ int manifest_path_compare(const char *a, size_t a_len, const char *b, size_t b_l
 int manifest_builder_new(const char *dir, uint64_t dataset_id, uint64_t snapshot, int64_t created_s,
 	const struct manifest_builder_entry *root, struct manifest_builder **ret,
 	struct error *err);
-/* -EINVAL: out of order, duplicate, no such parent, or a name that manifest_name_check refuses. */
+/* -EINVAL: out of order, duplicate, no such parent, a path that manifest_path_check refuses, a file
+ * over 1 PiB, a validator or target over 4,095 bytes, a symlink without a target. The builder is as
+ * it was then, and takes the next entry (a refused one still counts for the order). Any other error
+ * is one of writing, and finish will fail too. The validators of directories and symlinks are not
+ * kept. */
 int manifest_builder_add(
 	struct manifest_builder *b, const struct manifest_builder_entry *e, struct error *err);
 int manifest_builder_finish(

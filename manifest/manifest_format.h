@@ -22,7 +22,7 @@
 #define MANIFEST_SUFFIX ".manifest"
 
 #define MANIFEST_ENTRIES_MAX ((uint64_t)UINT32_MAX - 1)
-#define MANIFEST_STRINGS_MAX_BYTES ((uint64_t)1 << 48)
+#define MANIFEST_STRINGS_MAX_BYTES ((uint64_t)1 << 40)
 /* Far above any object there is, and low enough that walking the blocks of one takes seconds. */
 #define MANIFEST_FILE_MAX_BYTES ((uint64_t)1 << 50)
 #define MANIFEST_NAME_MAX_BYTES 255
