@@ -55,6 +55,7 @@ struct fetch {
 	struct store_block block;
 	enum fetch_goal goal;
 	uint32_t start, end; /* within the block */
+	bool sequential;     /* asked for with read-ahead */
 	int64_t deadline_ms;
 	char job[DATASET_JOB_BYTES];
 

@@ -7,10 +7,21 @@
 #include <uthash.h>
 #include <utlist.h>
 
-/* The fetches of one block. */
+#define STRETCH_BYTES 65536u
+#define STRETCHES_MAX 64
+#define IDLE_GROUPS_MAX 4096
+
+/*
+ * The fetches of one block. Requests of a sequential reader come out of order, so read-ahead must
+ * not bring again what was read and let go of a moment ago: `read` has a bit for each such stretch
+ * of 64 KiB, and keeps the group for FETCH_KEEP_MS after its last fetch.
+ */
 struct fetch_group {
 	struct block_id id;
 	struct fetch *fetches;
+	uint64_t read;
+	int64_t read_ms;
+	bool idle; /* without a fetch; counted in idle_groups */
 	UT_hash_handle hh;
 };
 
@@ -24,9 +35,12 @@ struct fetch_table {
 	/* guarded by mu */
 	struct fetch_group *groups;
 	struct fetch *oldest, *newest; /* kept: arrived, and not all read */
+	unsigned idle_groups;
 	uint64_t ahead_bytes;
 	uint64_t fetches, joined;
 };
+
+static_assert(BLOCK_BYTES / STRETCH_BYTES <= STRETCHES_MAX, "a bit for each stretch");
 
 struct mutex *fetch_table_lock(struct fetch_table *t)
 {
@@ -95,6 +109,10 @@ static int insert_locked(struct fetch_table *t, struct fetch *f)
 		g->id = f->block.id;
 		HASH_ADD(hh, t->groups, id, sizeof(g->id), g);
 	}
+	if (g->idle) {
+		g->idle = false;
+		t->idle_groups--;
+	}
 	if (f->goal != FETCH_PASS)
 		DL_PREPEND(g->fetches, f);
 	else
@@ -132,6 +150,12 @@ static void keep_locked(struct fetch_table *t, struct fetch *f)
 	t->newest = f;
 }
 
+static void free_group_locked(struct fetch_table *t, struct fetch_group *g)
+{
+	HASH_DEL(t->groups, g);
+	free(g);
+}
+
 /* Takes it out of the table; true when the caller has to drop the table's reference. */
 static bool remove_locked(struct fetch_table *t, struct fetch *f)
 {
@@ -145,11 +169,59 @@ static bool remove_locked(struct fetch_table *t, struct fetch *f)
 	f->ahead_bytes = 0;
 	DL_DELETE(g->fetches, f);
 	f->group = NULL;
-	if (!g->fetches) {
-		HASH_DEL(t->groups, g);
-		free(g);
+	if (g->fetches)
+		return true;
+	if (g->read && t->idle_groups < IDLE_GROUPS_MAX) {
+		g->idle = true;
+		t->idle_groups++;
+	} else {
+		free_group_locked(t, g);
 	}
 	return true;
+}
+
+/* As remove_locked, for one whose bytes have all been read. */
+static bool remove_read_locked(struct fetch_table *t, struct fetch *f)
+{
+	uint32_t from = (f->start + STRETCH_BYTES - 1) / STRETCH_BYTES;
+	uint32_t to = f->end / STRETCH_BYTES;
+
+	if (f->group && f->sequential) {
+		for (uint32_t i = from; i < to; i++)
+			f->group->read |= (uint64_t)1 << i;
+		f->group->read_ms = clock_mono_ms();
+	}
+	return remove_locked(t, f);
+}
+
+static bool was_read_locked(struct fetch_table *t, const struct block_id *id, uint32_t offset)
+{
+	const struct fetch_group *g = find_group_locked(t, id);
+
+	return g && (g->read >> (offset / STRETCH_BYTES) & 1) &&
+	       clock_mono_ms() - g->read_ms < FETCH_KEEP_MS;
+}
+
+/* What was read is asked for again: a new pass, which may read ahead again. */
+static void forget_read_locked(struct fetch_table *t, const struct block_id *id, uint32_t offset)
+{
+	struct fetch_group *g = find_group_locked(t, id);
+
+	if (g && (g->read >> (offset / STRETCH_BYTES) & 1))
+		g->read = 0;
+}
+
+static void free_idle_groups_locked(struct fetch_table *t, int64_t age_ms)
+{
+	int64_t now_ms = clock_mono_ms();
+	struct fetch_group *g, *next;
+
+	HASH_ITER (hh, t->groups, g, next) {
+		if (!g->idle || now_ms - g->read_ms < age_ms)
+			continue;
+		t->idle_groups--;
+		free_group_locked(t, g);
+	}
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -215,6 +287,9 @@ void fetch_table_free(struct fetch_table *t)
 	work_queue_free(t->queue);
 	while (drop_oldest(t, 0))
 		;
+	mutex_lock(&t->mu);
+	free_idle_groups_locked(t, 0);
+	mutex_unlock(&t->mu);
 	assert(!t->groups);
 	buffer_pool_free(t->buffers);
 	mutex_deinit(&t->mu);
@@ -251,6 +326,7 @@ static struct fetch *make(
 	f->goal = want->goal;
 	f->start = start;
 	f->end = end;
+	f->sequential = want->read_ahead > 0;
 	f->deadline_ms = clock_deadline_ms(t->timeout_ms);
 	strncpy(f->job, want->job, sizeof(f->job) - 1);
 	atomic_init(&f->wake_at, UINT32_MAX);
@@ -287,6 +363,11 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
+static uint32_t next_stretch(uint32_t offset)
+{
+	return (offset / STRETCH_BYTES + 1) * STRETCH_BYTES;
+}
+
 /* How far a stretch that is wanted until `end` may go on, with its read-ahead. */
 static uint32_t ahead_end(const struct fetch_want *want, uint32_t from)
 {
@@ -295,13 +376,23 @@ static uint32_t ahead_end(const struct fetch_want *want, uint32_t from)
 	return end < want->block->len ? (uint32_t)end : want->block->len;
 }
 
+/* The first byte in [from, until) that was read a moment ago, or `until`. */
+static uint32_t unread_end_locked(
+	struct fetch_table *t, const struct fetch_want *want, uint32_t from, uint32_t until)
+{
+	while (from < until && !was_read_locked(t, &want->block->id, from))
+		from = next_stretch(from);
+	return min_u32(from, until);
+}
+
 static struct fetch *start_wanted_locked(struct fetch_table *t, const struct fetch_want *want)
 {
 	uint32_t end = want->end, ahead;
 
 	if (want->goal != FETCH_PASS)
 		return start_locked(t, want, 0, want->block->len, 0, true);
-	ahead = ahead_end(want, end);
+	forget_read_locked(t, &want->block->id, want->offset);
+	ahead = unread_end_locked(t, want, end, ahead_end(want, end));
 	if (t->ahead_bytes + (ahead - end) > FETCH_AHEAD_MAX_BYTES)
 		ahead = end;
 	ahead = room_until_locked(t, &want->block->id, want->offset, ahead);
@@ -342,7 +433,7 @@ void fetch_table_served(struct fetch *f, uint32_t offset, uint32_t len)
 	if (offset + len - f->start > f->served_to)
 		f->served_to = offset + len - f->start;
 	if (f->kept && all_read_locked(f))
-		removed = remove_locked(t, f);
+		removed = remove_read_locked(t, f);
 	mutex_unlock(&t->mu);
 	if (removed)
 		fetch_unref(f);
@@ -379,8 +470,10 @@ void fetch_table_finish(struct fetch *f, int result, bool stored, const struct e
 	f->result = result;
 	f->err = *err;
 	f->arrived_ms = clock_mono_ms();
-	if (result != 0 || stored || all_read_locked(f)) {
+	if (result != 0 || stored) {
 		removed = remove_locked(t, f);
+	} else if (all_read_locked(f)) {
+		removed = remove_read_locked(t, f);
 	} else if (f->group) {
 		/* A block that the store did not take is as good as read-ahead for its readers. */
 		if (f->goal != FETCH_PASS) {
@@ -397,20 +490,38 @@ void fetch_table_finish(struct fetch *f, int result, bool stored, const struct e
 
 /* ---- read-ahead ------------------------------------------------------------------------------ */
 
+/* The first byte in [from, until) that nobody brings, has, or has had a moment ago. */
+static uint32_t covered_end_locked(
+	struct fetch_table *t, const struct fetch_want *want, uint32_t from, uint32_t until)
+{
+	const struct fetch *f;
+
+	while (from < until) {
+		f = find_locked(t, &want->block->id, from);
+		if (f)
+			from = f->end;
+		else if (was_read_locked(t, &want->block->id, from))
+			from = next_stretch(from);
+		else
+			break;
+	}
+	return from;
+}
+
 void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want)
 {
-	uint32_t covered = want->end, until = ahead_end(want, want->end);
-	struct fetch *f;
+	uint32_t until = ahead_end(want, want->end);
+	uint32_t covered;
 
 	if (want->read_ahead == 0)
 		return;
 	mutex_guard(&t->mu);
-	while (covered < until && (f = find_locked(t, &want->block->id, covered)))
-		covered = f->end;
+	covered = covered_end_locked(t, want, want->end, until);
 	/* In halves, so that a sequential reader makes few gets and still never waits for one. */
 	if (covered >= until ||
 		(until - covered < want->read_ahead / 2 && until < want->block->len))
 		return;
+	until = unread_end_locked(t, want, covered, until);
 	until = room_until_locked(t, &want->block->id, covered, until);
 	if (t->ahead_bytes + (until - covered) > FETCH_AHEAD_MAX_BYTES)
 		return;
@@ -424,6 +535,7 @@ void fetch_table_sweep(struct fetch_table *t)
 	mutex_lock(&t->mu);
 	if (t->ahead_bytes > FETCH_AHEAD_MAX_BYTES / 2)
 		age_ms = FETCH_KEEP_MS;
+	free_idle_groups_locked(t, FETCH_KEEP_MS);
 	mutex_unlock(&t->mu);
 	while (drop_oldest(t, age_ms))
 		;

@@ -69,7 +69,8 @@ static void many_readers_of_a_pinned_block_make_one_get(void **state)
 	struct reader readers[24];
 
 	start(f, PIN_ALL, NULL);
-	mem_store_add_fault(f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = 100});
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = 100});
 	for (int i = 0; i < 24; i++) {
 		readers[i].q = (struct fx_read){
 			.file = file, .block = 1, .offset = (uint32_t)i * 100000, .len = 123456};
@@ -109,9 +110,9 @@ static void a_reader_has_its_bytes_before_the_block_is_complete(void **state)
 
 	start(f, PIN_ALL, NULL);
 	/* The origin breaks off after 1 MiB, and takes its time when it is asked again. */
-	mem_store_add_fault(f->mem,
-		&(struct mem_fault){
-			.kind = MEM_TRUNCATE, .ops = MEM_GET, .count = 1, .bytes = MIB});
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){
+				.kind = MEM_TRUNCATE, .ops = MEM_GET, .count = 1, .bytes = MIB});
 	mem_store_add_fault(f->mem,
 		&(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .count = 1, .ms = 500});
 	reader_start(&tail, f);
@@ -325,13 +326,13 @@ static void server_errors_are_retried(void **state)
 	const struct fx_file *file = fx_add(f, "a", 110000);
 
 	start(f, PIN_ALL, NULL);
-	mem_store_add_fault(f->mem,
-		&(struct mem_fault){.kind = MEM_FAIL_RETRY, .ops = MEM_GET, .count = 3});
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){.kind = MEM_FAIL_RETRY, .ops = MEM_GET, .count = 3});
 	assert_int_equal(fx_read_file(f, file, 110000, NULL), 0);
 }
 
-static void fail_with(struct fx *f, enum mem_fault_kind kind, uint64_t threshold, int status,
-	const char *words)
+static void fail_with(
+	struct fx *f, enum mem_fault_kind kind, uint64_t threshold, int status, const char *words)
 {
 	const struct fx_file *file = fx_add(f, "some file", 110000);
 	struct fx_read q = {.file = file, .len = 110000};
@@ -401,7 +402,8 @@ static void a_stalled_origin_fails_at_the_workers_own_bound(void **state)
 	assert_in_range(clock_mono_ms() - begun_ms, 400, 2000);
 }
 
-/* ---- requests that make no sense -------------------------------------------------------------- */
+/* ---- requests that make no sense --------------------------------------------------------------
+ */
 
 static void ranges_outside_of_the_block_are_refused(void **state)
 {
@@ -430,8 +432,7 @@ static void ranges_outside_of_the_block_are_refused(void **state)
 	assert_int_equal(fx_read(f, &q), -EINVAL);
 	q.file = &root;
 	assert_int_equal(fx_read(f, &q), -EINVAL);
-	q = (struct fx_read){
-		.file = file, .len = 1, .digest = "0123456789abcdef0123456789abcdef"};
+	q = (struct fx_read){.file = file, .len = 1, .digest = "0123456789abcdef0123456789abcdef"};
 	assert_int_equal(fx_read(f, &q), -EAGAIN);
 	assert_int_equal(fx_gets(f), 0);
 }

@@ -153,8 +153,7 @@ static inline void fx_master_start(struct fx *f)
 	fx_address(f, "master", address);
 	assert_int_equal(rpc_server_new(&opts, &f->master, &err), 0);
 	rpc_server_add(f->master, "/granary.v1.ClusterService/WorkerHeartbeat", fx_heartbeat, f);
-	rpc_server_add(
-		f->master, "/granary.v1.ClusterService/FetchManifest", fx_fetch_manifest, f);
+	rpc_server_add(f->master, "/granary.v1.ClusterService/FetchManifest", fx_fetch_manifest, f);
 	assert_int_equal(rpc_server_listen(f->master, address, NULL, &err), 0);
 	assert_int_equal(rpc_server_start(f->master, &err), 0);
 	assert_int_equal(rpc_channel_new(address, NULL, &f->to_master, &err), 0);
@@ -170,7 +169,8 @@ static inline void fx_master_stop(struct fx *f)
 	f->master = NULL;
 }
 
-/* ---- the origin and its snapshot -------------------------------------------------------------- */
+/* ---- the origin and its snapshot --------------------------------------------------------------
+ */
 
 static inline struct fx_file *fx_add(struct fx *f, const char *path, uint64_t size)
 {
@@ -329,7 +329,8 @@ static inline struct fx *fx_new(void)
 	struct fx *f = calloc(1, sizeof(*f));
 	char path[128], name[32];
 
-	/* One more for the process: the end of gRPC takes up to ten seconds, and not once a test. */
+	/* One more for the process: the end of gRPC takes up to ten seconds, and not once a test.
+	 */
 	if (number == 0)
 		rpc_init();
 	rpc_init();
@@ -367,9 +368,9 @@ struct fx_read {
 	const char *digest; /* NULL: the current one */
 	uint64_t block;
 	uint32_t offset, len, read_ahead;
-	int64_t timeout_ms;   /* 0: 20 s */
+	int64_t timeout_ms;	    /* 0: 20 s */
 	struct rpc_stream **stream; /* where another thread may cancel it; may be NULL */
-	unsigned char *dst;   /* NULL: only compared with the pattern */
+	unsigned char *dst;	    /* NULL: only compared with the pattern */
 	/* filled */
 	bool from_origin;
 	uint32_t got;
@@ -401,7 +402,7 @@ static inline int fx_receive(struct rpc_stream *st, struct fx_read *q, unsigned 
 		assert_int_equal(r, 0);
 		if (q->got == 0) {
 			q->from_origin = ((Granary__V1__ReadBlockChunk *)head)->source ==
-				GRANARY__V1__READ_BLOCK_CHUNK__SOURCE__SOURCE_ORIGIN;
+					 GRANARY__V1__READ_BLOCK_CHUNK__SOURCE__SOURCE_ORIGIN;
 			q->first_ms = clock_mono_ms();
 		}
 		protobuf_c_message_free_unpacked(head, NULL);

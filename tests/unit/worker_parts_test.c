@@ -33,8 +33,8 @@ static void buffers_never_exceed_the_budget(void **state)
 	buffer_put(b[0]);
 	/* What was kept of one size makes room for another. */
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(buffer_pool_get(p, 1 * MIB, clock_deadline_ms(20), &b[i == 1 ? 0 : i]),
-			0);
+		assert_int_equal(
+			buffer_pool_get(p, 1 * MIB, clock_deadline_ms(20), &b[i == 1 ? 0 : i]), 0);
 	assert_true(buffer_pool_used_bytes(p) <= 8 * MIB);
 	buffer_put(b[1]);
 	buffer_put(b[0]);
@@ -127,8 +127,8 @@ static bool pass(struct reuse *u, uint64_t block, uint32_t block_bytes, uint32_t
 	bool worth = false;
 
 	for (uint32_t at = 0; at < block_bytes; at += step)
-		worth |= reuse_read(u, &id, block_bytes, at,
-			block_bytes - at < step ? block_bytes - at : step);
+		worth |= reuse_read(
+			u, &id, block_bytes, at, block_bytes - at < step ? block_bytes - at : step);
 	return worth;
 }
 
@@ -230,10 +230,8 @@ static void no_more_run_at_once_than_allowed_and_all_run(void **state)
 
 	(void)state;
 	for (int i = 0; i < 64; i++) {
-		jobs[i] = (struct job){.work.run = run_job,
-			.running = &running,
-			.most = &most,
-			.done = &done};
+		jobs[i] = (struct job){
+			.work.run = run_job, .running = &running, .most = &most, .done = &done};
 		assert_true(work_queue_add(q, &jobs[i].work, true));
 	}
 	work_queue_free(q);
@@ -249,10 +247,8 @@ static void what_is_not_urgent_waits_or_is_refused(void **state)
 
 	(void)state;
 	for (int i = 0; i < 5; i++)
-		jobs[i] = (struct job){.work.run = run_job,
-			.running = &running,
-			.most = &most,
-			.done = &done};
+		jobs[i] = (struct job){
+			.work.run = run_job, .running = &running, .most = &most, .done = &done};
 	assert_true(work_queue_add(q, &jobs[0].work, true));
 	assert_true(work_queue_add(q, &jobs[1].work, false));
 	assert_false(work_queue_add(q, &jobs[2].work, false));
