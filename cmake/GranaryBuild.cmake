@@ -12,6 +12,7 @@ set(CMAKE_C_FLAGS_DEBUG "-Og -g")
 
 set(GRANARY_SANITIZE "" CACHE STRING "Sanitizers for our own code: address,undefined or thread")
 option(GRANARY_FUZZ "Build the libFuzzer targets (clang)" OFF)
+# Off in the release preset: users build with compilers whose warnings we have not seen.
 option(GRANARY_WERROR "Warnings are errors" ON)
 
 add_library(granary_flags INTERFACE)
@@ -52,4 +53,10 @@ function(granary_unit_test name)
 	add_test(NAME unit.${name} COMMAND ${name})
 	set_tests_properties(unit.${name} PROPERTIES
 		TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77 LABELS unit)
+	if(GRANARY_SANITIZE)
+		set(supp ${CMAKE_SOURCE_DIR}/tests/sanitizers)
+		set_property(TEST unit.${name} APPEND PROPERTY ENVIRONMENT
+			"TSAN_OPTIONS=suppressions=${supp}/tsan.supp"
+			"LSAN_OPTIONS=suppressions=${supp}/lsan.supp:print_suppressions=0")
+	endif()
 endfunction()

@@ -338,16 +338,18 @@ struct loan {
 	struct rpc_server *server;
 	void (*release)(void *arg);
 	void *arg;
+	atomic_bool
+		lent; /* orders the fields above before the return, which comes on another thread */
 };
 
 /* Runs inside the library, on any thread that polls. */
 static void loan_return(void *p)
 {
 	struct loan *loan = p;
+	bool lent = atomic_load(&loan->lent);
 	struct rpc_server *s = loan->server;
 
-	/* Pairs with the fetch_add: the loan was written by the thread that lent. */
-	atomic_load(&s->loans);
+	assert(lent);
 	loan->release(loan->arg);
 	free(loan);
 	atomic_fetch_sub(&s->loans, 1);
@@ -366,6 +368,7 @@ int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, uns
 	}
 	*loan = (struct loan){.server = call->server, .release = release, .arg = arg};
 	atomic_fetch_add(&call->server->loans, 1);
+	atomic_store(&loan->lent, true);
 	slice = grpc_slice_new_with_user_data((void *)data, len, loan_return, loan);
 	bytes = rpc_message_pack_bytes(head, field, slice);
 	grpc_slice_unref(slice);

@@ -233,7 +233,8 @@ static void lane_run(struct rpc_server *s, struct rpc_lane *lane)
 		} else if (ev.success) {
 			serve(s, ev.tag);
 		} else {
-			/* A slot that no call will come for: the server stops. */
+			/* A slot that no call will come for. */
+			assert(rpc_server_is_stopping(s));
 			rpc_call_free(ev.tag);
 		}
 	}
