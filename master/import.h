@@ -40,9 +40,14 @@ struct import_progress {
 	_Atomic uint64_t bytes;
 };
 
+/* As origin_list. */
+typedef int import_list_fn(struct origin *o, origin_entry_fn *fn, void *arg,
+	const atomic_bool *cancel, int64_t deadline_ms, struct error *err);
+
 struct import_job {
 	struct namespace_db *db;
 	struct origin *origin;
+	import_list_fn *list; /* NULL: origin_list; tests put millions of entries here */
 	const struct filter *filter;
 	const char *manifest_dir;
 	uint64_t dataset_id;

@@ -248,6 +248,7 @@ int import_listing_run(const struct import_job *job, struct namespace_scratch *s
 	l->scratch = scratch;
 	l->report = report;
 	l->root = ret_root;
-	r = origin_list(job->origin, on_entry, l, job->cancel, job->deadline_ms, err);
+	r = (job->list ? job->list : origin_list)(
+		job->origin, on_entry, l, job->cancel, job->deadline_ms, err);
 	return r < 0 ? r : namespace_scratch_flush(scratch, err);
 }
