@@ -15,11 +15,14 @@ static size_t path_depth(const char *path, size_t len)
 int manifest_path_compare(const char *a, size_t a_len, const char *b, size_t b_len)
 {
 	size_t a_depth = path_depth(a, a_len), b_depth = path_depth(b, b_len);
-	size_t shorter = a_len < b_len ? a_len : b_len;
+	size_t shorter = a_len < b_len ? a_len : b_len, i = 0;
 
 	if (a_depth != b_depth)
 		return a_depth < b_depth ? -1 : 1;
-	for (size_t i = 0; i < shorter; i++) {
+	/* Neighbours share most of a long path: skip that by words. */
+	while (i + sizeof(uint64_t) <= shorter && memcmp(a + i, b + i, sizeof(uint64_t)) == 0)
+		i += sizeof(uint64_t);
+	for (; i < shorter; i++) {
 		unsigned char x = (unsigned char)a[i], y = (unsigned char)b[i];
 
 		if (x == y)

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -83,6 +84,52 @@ static void the_order_is_depth_then_bytes_with_slash_lowest(void **state)
 	}
 }
 
+/* The definition, name by name: a path of the same depth comes first if its first different name
+ * does. */
+static int compare_by_names(const char *a, const char *b)
+{
+	while (*a && *b) {
+		size_t a_len = strcspn(a, "/"), b_len = strcspn(b, "/");
+		int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
+
+		if (order != 0 || a_len != b_len)
+			return order != 0 ? order : a_len < b_len ? -1 : 1;
+		a += a_len + (a[a_len] == '/');
+		b += b_len + (b[b_len] == '/');
+	}
+	return 0;
+}
+
+static void random_path(char *path, size_t levels)
+{
+	static const char bytes[] = "a\x01\xff.";
+
+	for (size_t l = 0; l < levels; l++) {
+		if (l > 0)
+			*path++ = '/';
+		for (size_t n = 1 + (size_t)random() % 12; n > 0; n--)
+			*path++ = bytes[random() % (random() % 8 ? 1 : 4)];
+	}
+	*path = '\0';
+}
+
+static void random_paths_compare_as_their_names_do(void **state)
+{
+	(void)state;
+	srandom(7);
+	for (int i = 0; i < 100000; i++) {
+		size_t levels = 1 + (size_t)random() % 4;
+		char a[128], b[128];
+		int order, want;
+
+		random_path(a, levels);
+		random_path(b, levels);
+		order = compare(a, b);
+		want = compare_by_names(a, b);
+		assert_int_equal((order > 0) - (order < 0), (want > 0) - (want < 0));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -90,6 +137,7 @@ int main(void)
 		cmocka_unit_test(flaws_are_named),
 		cmocka_unit_test(bounds_of_length_and_depth_are_exact),
 		cmocka_unit_test(the_order_is_depth_then_bytes_with_slash_lowest),
+		cmocka_unit_test(random_paths_compare_as_their_names_do),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
