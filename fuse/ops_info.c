@@ -4,6 +4,8 @@
  *	user.granary.dataset, .snapshot, .mode, .origin	the mount's
  *	user.granary.cached				fraction of a file's bytes that some store
  *							holds, 0.0000 to 1.0000
+ *	user.granary.hit_bytes, .miss_bytes, .requests	the mount's counters, cumulative; not listed,
+ *							so that nobody copies them along with a file
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -45,7 +47,7 @@ void ops_statfs(fuse_req_t req, fuse_ino_t ino)
 /* ---- values that need no waiting --------------------------------------------------------------
  */
 
-static int simple_value(const struct fs *fs, const struct fs_node *node, const char *name,
+static int simple_value(struct fs *fs, const struct fs_node *node, const char *name,
 	char ret[static XATTR_VALUE_MAX])
 {
 	int n;
@@ -59,6 +61,12 @@ static int simple_value(const struct fs *fs, const struct fs_node *node, const c
 		n = snprintf(ret, XATTR_VALUE_MAX, "%s", fs_mode_text(fs));
 	else if (!strcmp(name, "origin"))
 		n = snprintf(ret, XATTR_VALUE_MAX, "%s", fs->origin);
+	else if (!strcmp(name, "hit_bytes"))
+		n = snprintf(ret, XATTR_VALUE_MAX, "%" PRIu64, counters_hit_bytes(&fs->counters));
+	else if (!strcmp(name, "miss_bytes"))
+		n = snprintf(ret, XATTR_VALUE_MAX, "%" PRIu64, counters_miss_bytes(&fs->counters));
+	else if (!strcmp(name, "requests"))
+		n = snprintf(ret, XATTR_VALUE_MAX, "%" PRIu64, counters_requests(&fs->counters));
 	else
 		return -ENODATA;
 	return n < XATTR_VALUE_MAX ? n : -E2BIG;
