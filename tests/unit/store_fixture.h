@@ -24,6 +24,13 @@
 
 #define MIB ((uint64_t)1 << 20)
 
+/* Some tests fork while the store's threads run; the child makes its own. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+	return "die_after_fork=0";
+}
+
 static char fixture_dir[256];
 
 static int fixture_setup(void **state)
