@@ -59,6 +59,8 @@ struct origin_attempt {
 	void *progress_arg;
 	/* grows over the attempts of one operation */
 	uint64_t arrived_bytes;
+	/* the implementation's own: which credentials the last attempt used */
+	uint64_t credentials_used;
 	/* set by the attempt */
 	int64_t retry_after_ms; /* 0: the server did not say */
 	bool unreachable;	/* nobody was there to say no: name, port or network */
