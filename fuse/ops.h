@@ -40,6 +40,9 @@ void ops_statfs(fuse_req_t req, fuse_ino_t ino);
 void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 
+/* Replies with the error of an inner function. A damaged manifest is loud: counted and logged. */
+void ops_reply_error(fuse_req_t req, int code);
+
 /* Shared by lookup and readdirplus. */
 void ops_fill_entry(const struct fs *fs, const struct fs_node *n, struct fuse_entry_param *ret);
 static inline double ops_timeout(const struct fs_node *n)

@@ -132,7 +132,7 @@ static void list(fuse_req_t req, uint64_t ino, size_t size, off_t off, bool plus
 	if (r == 0)
 		r = fill(&l);
 	if (r < 0)
-		fuse_reply_err(req, -r);
+		ops_reply_error(req, r);
 	else
 		fuse_reply_buf(req, l.buf, l.len);
 	fs_node_put(&l.dir);

@@ -4,8 +4,8 @@
  *	user.granary.dataset, .snapshot, .mode, .origin	the mount's
  *	user.granary.cached				fraction of a file's bytes that some store
  *							holds, 0.0000 to 1.0000
- *	user.granary.hit_bytes, .miss_bytes, .requests	the mount's counters, cumulative; not listed,
- *							so that nobody copies them along with a file
+ *	user.granary.hit_bytes, .miss_bytes, .requests	the mount's counters, cumulative; not
+ *listed, so that nobody copies them along with a file
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -33,7 +33,7 @@ void ops_statfs(fuse_req_t req, fuse_ino_t ino)
 	counters_op(&ops_fs(req)->counters, OP_STATFS);
 	r = fs_node_get(ops_fs(req), ino ? ino : FUSE_ROOT_ID, &node);
 	if (r < 0) {
-		fuse_reply_err(req, -r);
+		ops_reply_error(req, r);
 		return;
 	}
 	info = manifest_info(node.manifest);
@@ -181,7 +181,7 @@ void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	if (r == 0)
 		r = simple_value(fs, &node, name, value);
 	if (r < 0)
-		fuse_reply_err(req, -r);
+		ops_reply_error(req, r);
 	else
 		reply_value(req, value, (size_t)r, size);
 }
@@ -198,7 +198,7 @@ void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	counters_op(&ops_fs(req)->counters, OP_XATTR);
 	r = fs_node_get(ops_fs(req), ino, &node);
 	if (r < 0) {
-		fuse_reply_err(req, -r);
+		ops_reply_error(req, r);
 		return;
 	}
 	if (node.entry.type == MANIFEST_DIR)

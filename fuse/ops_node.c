@@ -7,6 +7,14 @@
 #define NAME_MAX_BYTES 255
 #define TARGET_MAX_BYTES 4095
 
+void ops_reply_error(fuse_req_t req, int code)
+{
+	if (code == -EIO)
+		counters_fail(&ops_fs(req)->counters,
+			"a part of the manifest is damaged or cannot be read; mount anew");
+	fuse_reply_err(req, -code);
+}
+
 void ops_fill_entry(const struct fs *fs, const struct fs_node *n, struct fuse_entry_param *ret)
 {
 	memset(ret, 0, sizeof(*ret));
@@ -61,7 +69,7 @@ void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		r = 0;
 	}
 	if (r < 0)
-		fuse_reply_err(req, -r);
+		ops_reply_error(req, r);
 	else
 		fuse_reply_entry(req, &entry);
 }
@@ -93,7 +101,7 @@ void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	counters_op(&ops_fs(req)->counters, OP_GETATTR);
 	r = fs_node_get(ops_fs(req), ino, &node);
 	if (r < 0) {
-		fuse_reply_err(req, -r);
+		ops_reply_error(req, r);
 		return;
 	}
 	fs_node_stat(ops_fs(req), &node, &st);
@@ -125,7 +133,7 @@ void ops_readlink(fuse_req_t req, fuse_ino_t ino)
 	counters_op(&ops_fs(req)->counters, OP_READLINK);
 	r = readlink_target(ops_fs(req), ino, target);
 	if (r < 0)
-		fuse_reply_err(req, -r);
+		ops_reply_error(req, r);
 	else
 		fuse_reply_readlink(req, target);
 }

@@ -236,7 +236,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	counters_op(&fs->counters, OP_READ);
 	r = prepare(fs, ino, size, off, &node, &len);
 	if (r < 0) {
-		fuse_reply_err(req, -r);
+		ops_reply_error(req, r);
 		return;
 	}
 	if (len == 0) {

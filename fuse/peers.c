@@ -34,6 +34,12 @@ static bool same(const struct peers *peers, const struct peer *p, const struct p
 	       !strcmp(p->address, ref->address) && !strcmp(p->lease_socket, ref->lease_socket);
 }
 
+/* One without capacity is nobody's home, but must have some weight. */
+static double weight(const struct peer_ref *ref)
+{
+	return ref->capacity_bytes ? (double)ref->capacity_bytes : 1;
+}
+
 static struct peer *peer_new(const struct peers *peers, const struct peer_ref *ref)
 {
 	struct peer *p = calloc(1, sizeof(*p));
@@ -151,8 +157,7 @@ static bool unchanged(const struct peers *p, const struct peer_set *set,
 	if (set->count != count)
 		return false;
 	for (size_t i = 0; i < count; i++) {
-		if (!same(p, set->peers[i], &refs[i]) ||
-			set->nodes[i].weight != (double)refs[i].capacity_bytes)
+		if (!same(p, set->peers[i], &refs[i]) || set->nodes[i].weight != weight(&refs[i]))
 			return false;
 	}
 	return true;
@@ -182,8 +187,7 @@ int peers_update(struct peers *p, const struct peer_ref *refs, size_t count)
 		set->peers[set->count] = peer;
 		set->nodes[set->count] = (struct rendezvous_node){
 			.id = peer->id,
-			/* One without capacity is nobody's home, but must have some weight. */
-			.weight = refs[i].capacity_bytes ? (double)refs[i].capacity_bytes : 1,
+			.weight = weight(&refs[i]),
 		};
 		set->count++;
 	}

@@ -32,10 +32,9 @@ struct peer {
 	atomic_uint refs;
 	uint64_t id;
 	char *address, *lease_socket;
-	const char *token;	 /* borrowed of the struct peers */
-	bool local;		 /* on this host */
-	struct store_view *view; /* NULL: none */
-	double weight;
+	const char *token;		/* borrowed of the struct peers */
+	bool local;			/* on this host */
+	struct store_view *view;	/* NULL: none */
 	atomic_uint failures;		/* in a row */
 	_Atomic int64_t aside_until_ms; /* 0: not aside */
 

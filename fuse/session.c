@@ -20,12 +20,16 @@
 #define CONGESTION 384
 #define START_TIMEOUT_MS 10000
 #define READ_AHEAD_KB 1024
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x00004000U /* linux/stat.h since 6.8 */
+#endif
 
 struct session {
 	struct fs *fs;
 	struct fuse_session *se;
 	char *mountpoint;
-	struct stat root; /* as the mount showed it at the start */
+	dev_t dev;	   /* of the mount, 0 before it answered */
+	uint64_t mount_id; /* unique for the machine's life, 0 where the kernel tells none */
 	pthread_t loop, prober;
 	bool loop_started, prober_started;
 	atomic_bool stopping;
@@ -159,9 +163,17 @@ static void *loop_main(void *arg)
 static void *probe_main(void *arg)
 {
 	struct session *s = arg;
-	int r = stat(s->mountpoint, &s->root) == 0 ? 0 : -errno;
+	struct statx sx;
+	int r = statx(AT_FDCWD, s->mountpoint, AT_NO_AUTOMOUNT,
+		STATX_BASIC_STATS | STATX_MNT_ID_UNIQUE, &sx);
 
+	if (r < 0)
+		r = -errno;
 	mutex_guard(&s->mu);
+	if (r == 0) {
+		s->dev = makedev(sx.stx_dev_major, sx.stx_dev_minor);
+		s->mount_id = sx.stx_mask & STATX_MNT_ID_UNIQUE ? sx.stx_mnt_id : 0;
+	}
 	s->probe_result = r;
 	s->probed = true;
 	cond_broadcast(&s->changed);
@@ -266,8 +278,8 @@ static void widen_read_ahead(const struct session *s)
 	char path[96];
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(s->root.st_dev),
-		minor(s->root.st_dev));
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(s->dev),
+		minor(s->dev));
 	f = fopen(path, "we");
 	if (!f)
 		return;
@@ -306,19 +318,23 @@ int session_start(
 /* ---- end --------------------------------------------------------------------------------------
  */
 
-/* Somebody else may have unmounted it, and mounted something of his own there. */
+/* Somebody else may have unmounted it, and mounted something of his own there. Numbers of devices
+ * are used again at once, so without unique mount ids a closed connection is taken for an unmount,
+ * though it may have been aborted (/sys/fs/fuse/connections). */
 static bool still_mounted(const struct session *s)
 {
 	struct pollfd device = {.fd = fuse_session_fd(s->se), .events = 0};
+	bool closed = poll(&device, 1, 0) == 1 && (device.revents & POLLERR);
 	struct statx sx;
 
-	if (poll(&device, 1, 0) == 1 && (device.revents & POLLERR))
-		return false;
-	if (s->root.st_dev == 0 ||
-		statx(AT_FDCWD, s->mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE,
-			&sx) < 0)
-		return true;
-	return makedev(sx.stx_dev_major, sx.stx_dev_minor) == s->root.st_dev;
+	if (s->dev == 0)
+		return !closed;
+	if (statx(AT_FDCWD, s->mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+		    STATX_TYPE | STATX_MNT_ID_UNIQUE, &sx) < 0)
+		return !closed;
+	if (s->mount_id && (sx.stx_mask & STATX_MNT_ID_UNIQUE))
+		return sx.stx_mnt_id == s->mount_id;
+	return !closed && makedev(sx.stx_dev_major, sx.stx_dev_minor) == s->dev;
 }
 
 void session_stop(struct session *s)
@@ -370,10 +386,7 @@ static int forget_children(struct session *s, struct manifest *m)
 	return r;
 }
 
-/* Kernels without epochs: node ids below the root are of the old snapshot for good, so it is enough
- * to have every name in the root looked up again: those that were there, and those that were not.
- */
-static int forget_root_names(struct session *s, struct manifest *old)
+int session_forget_root(struct session *s, struct manifest *old)
 {
 	struct manifest *now = snapshot_slots_get(&s->fs->slots, NODE_SLOT_CURRENT, NULL);
 	int r = forget_children(s, old);
@@ -389,7 +402,7 @@ int session_invalidate(struct session *s, struct manifest *old, struct error *er
 	int r = fuse_lowlevel_notify_increment_epoch(s->se);
 
 	if (r < 0)
-		r = forget_root_names(s, old);
+		r = session_forget_root(s, old);
 	if (r == 0)
 		r = fuse_lowlevel_notify_inval_inode(s->se, NODE_ROOT, 0, 0);
 	if (r < 0 && r != -ENOENT)

@@ -31,3 +31,8 @@ void session_free(struct session *s);
 /* After fs->slots shows another snapshot than `old`: makes the kernel ask for every name and for
  * the root anew. 0, or -errno when the kernel took less than all of it. */
 int session_invalidate(struct session *s, struct manifest *old, struct error *err);
+
+/* The way of kernels without epochs (before 6.16), a part of session_invalidate: node ids below the
+ * root are of the old snapshot for good, so it is enough to have every name in the root looked up
+ * again, those that were there and those that were not. */
+int session_forget_root(struct session *s, struct manifest *old);

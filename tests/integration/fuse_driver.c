@@ -12,6 +12,7 @@
  *	fail on|off	reads fail
  *	counters	JSON of what was counted
  *	switch TREE	shows another tree from now on
+ *	switch-old TREE	the same, in the way of kernels without epochs
  *	quit		(or end of input) unmounts and ends
  */
 #include <errno.h>
@@ -266,13 +267,17 @@ static void print_counters(struct fs *fs)
 		(uint64_t)atomic_load(&c->interrupted_reads), last_error);
 }
 
-static void switch_to(struct fake_source *f, struct fs *fs, struct session *s, const char *root)
+static void switch_to(struct fake_source *f, struct fs *fs, struct session *s, const char *root,
+	bool without_epochs)
 {
 	struct manifest *old = snapshot_slots_get(&fs->slots, UINT32_MAX, NULL);
 	struct error err = ERROR_INIT;
 
-	if (snapshot_slots_show(&fs->slots, show_tree(f, root)) < 0 ||
-		session_invalidate(s, old, &err) < 0)
+	int r = snapshot_slots_show(&fs->slots, show_tree(f, root));
+
+	if (r == 0)
+		r = without_epochs ? session_forget_root(s, old) : session_invalidate(s, old, &err);
+	if (r < 0)
 		printf("failed: %s\n", err.text);
 	else
 		printf("switched\n");
@@ -288,7 +293,9 @@ static void command(struct fake_source *f, struct fs *fs, struct session *s, con
 	if (!strcmp(word, "counters"))
 		print_counters(fs);
 	else if (!strcmp(word, "switch"))
-		switch_to(f, fs, s, line + rest);
+		switch_to(f, fs, s, line + rest, false);
+	else if (!strcmp(word, "switch-old"))
+		switch_to(f, fs, s, line + rest, true);
 	else {
 		bool on = !strcmp(line + rest, "on");
 

@@ -78,7 +78,7 @@ class Mount:
     def counters(self):
         return json.loads(self.tell("counters"))
 
-    def stop(self):
+    def stop(self, umount=True):
         if self.process.poll() is None:
             try:
                 self.process.stdin.write(b"quit\n")
@@ -91,7 +91,8 @@ class Mount:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        subprocess.run(["umount", "-l", self.mountpoint], stderr=subprocess.DEVNULL)
+        if umount:  # what a driver that failed has left
+            subprocess.run(["umount", "-l", self.mountpoint], stderr=subprocess.DEVNULL)
         self.process.stdin.close()
         self.process.stdout.close()
         self.stderr_reader.join()
@@ -594,6 +595,37 @@ class Mountpoints(Base):
         subprocess.run(["umount", self.mnt], check=True)
         self.assertEqual(m.stop(), 0)
 
+    def test_an_aborted_connection_is_unmounted(self):
+        m = self.mount()
+        abort = f"/sys/fs/fuse/connections/{os.minor(os.stat(self.mnt).st_dev)}/abort"
+        if not os.path.exists(abort):
+            if os.geteuid() != 0 or subprocess.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"],
+                                                   capture_output=True).returncode != 0:
+                self.skipTest("no fusectl")
+            self.addCleanup(subprocess.run, ["umount", "/sys/fs/fuse/connections"], capture_output=True)
+        pathlib.Path(abort).write_text("1")
+        self.assertEqual(m.stop(umount=False), 0)
+        self.assertEqual(os.listdir(self.mnt), [])
+
+    def test_nodes_are_found_by_their_handles(self):
+        if os.geteuid() != 0:
+            self.skipTest("needs root")
+        write(f"{self.tree}/a/b/file", b"by handle")
+        m = self.mount()
+        handle = (ctypes.c_ubyte * 136)()
+        ctypes.cast(handle, ctypes.POINTER(ctypes.c_uint))[0] = 128
+        libc, mount_id = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
+        path = os.fsencode(f"{self.mnt}/a/b/file")
+        self.assertEqual(libc.name_to_handle_at(-100, path, handle, ctypes.byref(mount_id), 0), 0)
+        pathlib.Path("/proc/sys/vm/drop_caches").write_text("2")  # the kernel forgets the node
+        at = os.open(self.mnt, os.O_RDONLY)
+        fd = libc.open_by_handle_at(at, handle, os.O_RDONLY)
+        self.assertGreaterEqual(fd, 0, os.strerror(ctypes.get_errno()))
+        self.assertEqual(os.read(fd, 100), b"by handle")
+        os.close(fd)
+        os.close(at)
+        self.assertEqual(m.stop(), 0)
+
     def test_what_others_mounted_there_meanwhile_is_left_alone(self):
         if os.geteuid() != 0:
             self.skipTest("needs root")
@@ -668,29 +700,37 @@ class Switching(Base):
                 result[os.path.relpath(path, top)] = (os.stat(path).st_size, pathlib.Path(path).read_bytes())
         return result
 
+    def switches(self, mode, command):
+        m = self.mount(mode=mode)
+        self.assertEqual(self.contents(self.mnt), self.contents(self.tree))
+        self.assertFalse(os.path.exists(f"{self.mnt}/new/n1"))  # remembered as absent
+        held = open(f"{self.mnt}/changed/c1", "rb")
+        held.read(10)
+        old_dir = os.open(f"{self.mnt}/changed", os.O_RDONLY | os.O_DIRECTORY)
+        self.assertEqual(m.tell(f"{command} {self.second}"), b"switched")
+        self.assertEqual(self.contents(self.mnt), self.contents(self.second))
+        self.assertFalse(os.path.exists(f"{self.mnt}/gone"))
+        self.assertEqual(os.getxattr(self.mnt, "user.granary.snapshot"), b"2")
+        # Who was there before stays in what he opened.
+        self.assertEqual(held.read(), blob(100_000, 1)[10:])
+        inner = os.open("c2", os.O_RDONLY, dir_fd=old_dir)
+        self.assertEqual(os.read(inner, 200_000), blob(100_000, 2))
+        os.close(inner)
+        os.close(old_dir)
+        held.close()
+        self.assertEqual(m.tell(f"{command} {self.tree}"), b"switched")
+        self.assertEqual(self.contents(self.mnt), self.contents(self.tree))
+        self.assertEqual(m.stop(), 0)
+
     def test_a_switch_shows_the_new_snapshot_without_a_stale_byte(self):
         for mode in ("no-open", "open"):
             with self.subTest(mode=mode):
-                m = self.mount(mode=mode)
-                self.assertEqual(self.contents(self.mnt), self.contents(self.tree))
-                self.assertFalse(os.path.exists(f"{self.mnt}/new/n1"))  # remembered as absent
-                held = open(f"{self.mnt}/changed/c1", "rb")
-                held.read(10)
-                old_dir = os.open(f"{self.mnt}/changed", os.O_RDONLY | os.O_DIRECTORY)
-                self.assertEqual(m.tell(f"switch {self.second}"), b"switched")
-                self.assertEqual(self.contents(self.mnt), self.contents(self.second))
-                self.assertFalse(os.path.exists(f"{self.mnt}/gone"))
-                self.assertEqual(os.getxattr(self.mnt, "user.granary.snapshot"), b"2")
-                # Who was there before stays in what he opened.
-                self.assertEqual(held.read(), blob(100_000, 1)[10:])
-                inner = os.open("c2", os.O_RDONLY, dir_fd=old_dir)
-                self.assertEqual(os.read(inner, 200_000), blob(100_000, 2))
-                os.close(inner)
-                os.close(old_dir)
-                held.close()
-                self.assertEqual(m.tell(f"switch {self.tree}"), b"switched")
-                self.assertEqual(self.contents(self.mnt), self.contents(self.tree))
-                self.assertEqual(m.stop(), 0)
+                self.switches(mode, "switch")
+
+    def test_a_switch_without_epochs_does_too(self):
+        for mode in ("no-open", "open"):
+            with self.subTest(mode=mode):
+                self.switches(mode, "switch-old")
 
     def test_snapshots_shown_long_ago_are_refused_not_mixed_up(self):
         m = self.mount(mode="no-open")
