@@ -42,7 +42,7 @@ static grpc_arg int_arg(const char *key, int value)
 	return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
 }
 
-static grpc_channel *create_core(const struct rpc_address *a)
+static grpc_channel *create_core(const struct address *a)
 {
 	char target[RPC_ADDRESS_TARGET_BYTES];
 	grpc_channel_credentials *creds;
@@ -68,7 +68,7 @@ static grpc_channel *create_core(const struct rpc_address *a)
 	};
 	grpc_channel_args all = {.num_args = sizeof(args) / sizeof(args[0]), .args = args};
 
-	if (a->kind == RPC_ADDRESS_UNIX)
+	if (a->kind == ADDRESS_UNIX)
 		all.num_args--;
 	rpc_address_target(a, target);
 	creds = grpc_insecure_credentials_create();
@@ -102,14 +102,14 @@ int rpc_channel_new(
 	const char *address, const char *token, struct rpc_channel **ret, struct error *err)
 {
 	struct rpc_channel *ch;
-	struct rpc_address a;
+	struct address a;
 	char *bearer;
 	int r;
 
-	r = rpc_address_parse(address, &a, err);
+	r = address_parse(address, &a, err);
 	if (r < 0)
 		return r;
-	if (a.kind != RPC_ADDRESS_UNIX && a.port == 0)
+	if (a.kind != ADDRESS_UNIX && a.port == 0)
 		return error_set(
 			err, -EINVAL, "address \"%s\": port 0 is only for listening", address);
 	rpc_init();

@@ -39,8 +39,8 @@ struct rpc_lane {
 };
 
 struct rpc_listener {
-	struct rpc_address address;
-	int lock_fd; /* of a unix socket: held as long as the socket is ours */
+	struct address address;
+	int lock_fd; /* held as long as the socket is ours */
 };
 
 enum rpc_server_state { RPC_SERVER_NEW, RPC_SERVER_STARTED, RPC_SERVER_STOPPED };
@@ -57,7 +57,7 @@ struct rpc_server {
 	unsigned n_methods;
 	struct rpc_method control_methods[4];
 	unsigned n_control_methods;
-	struct rpc_listener listeners[RPC_LISTENERS_MAX];
+	struct rpc_listener listeners[RPC_LISTENERS_MAX]; /* the unix sockets */
 	unsigned n_listeners;
 	bool has_tcp;
 	void (*on_stop)(void *arg); /* ends the detached calls */
