@@ -12,7 +12,7 @@
 #include "tests/integration/origin_process.h"
 
 #define FAULT_BYTES 200000
-#define FAULT_REQUEST_BYTES 8192
+#define FAULT_REQUEST_BYTES 16384
 
 struct fault_server {
 	int fd, port;
@@ -69,6 +69,16 @@ struct fault_loop {
 	fault_answer_fn *answer;
 };
 
+/* The whole request, its body included, is in `request`. */
+static inline bool fault_complete(const char *request, size_t len)
+{
+	const char *end = strstr(request, "\r\n\r\n");
+	const char *length = strcasestr(request, "\r\nContent-Length: ");
+	size_t body = length ? strtoul(length + 18, NULL, 10) : 0;
+
+	return end && (size_t)(end + 4 - request) + body <= len;
+}
+
 static inline void fault_serve_one(struct fault_loop *l, int fd)
 {
 	char request[FAULT_REQUEST_BYTES];
@@ -81,7 +91,7 @@ static inline void fault_serve_one(struct fault_loop *l, int fd)
 			return;
 		len += (size_t)n;
 		request[len] = '\0';
-		if (strstr(request, "\r\n\r\n"))
+		if (fault_complete(request, len))
 			break;
 	}
 	pthread_mutex_lock(&l->s->mu);

@@ -86,9 +86,9 @@ static int start_nginx(void)
 	tls_port = free_port();
 	snprintf(conf, sizeof(conf), conf_text, dir, port, tls_port);
 	snprintf(path, sizeof(path), "%s/conf", dir);
-	write_file(path, conf, strlen(conf));
+	write_text(path, conf);
 	snprintf(log, sizeof(log), "%s/users", dir);
-	write_file(log, "ann:{PLAIN}se cret\n", 19);
+	write_text(log, "ann:{PLAIN}se cret\n");
 	snprintf(log, sizeof(log), "%s/log", dir);
 	nginx = start_server(log, argv, NULL);
 	free(argv[0]);

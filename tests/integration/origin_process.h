@@ -72,6 +72,14 @@ static inline const char *find_program(const char *variable, const char *name)
 			return path;
 		dirs += n + (dirs[n] == ':');
 	}
+	/* Where tools/deps/test-servers.sh puts them. */
+	if (getenv("GRANARY_DEPS"))
+		snprintf(path, sizeof(path), "%s/go/bin/%s", getenv("GRANARY_DEPS"), name);
+	else
+		snprintf(path, sizeof(path), "%s/.cache/granary-dev/go/bin/%s",
+			getenv("HOME") ? getenv("HOME") : "", name);
+	if (access(path, X_OK) == 0)
+		return path;
 	snprintf(path, sizeof(path), "/usr/sbin/%s", name);
 	return access(path, X_OK) == 0 ? path : NULL;
 }
@@ -148,4 +156,9 @@ static inline void write_file(const char *path, const void *data, size_t len)
 	if (fd < 0 || write(fd, data, len) != (ssize_t)len)
 		abort();
 	close(fd);
+}
+
+static inline void write_text(const char *path, const char *text)
+{
+	write_file(path, text, strlen(text));
 }

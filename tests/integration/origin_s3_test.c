@@ -510,7 +510,7 @@ static void write_profile(const char *path, const char *id, const char *secret, 
 		"# made by a tool\n[default]\naws_access_key_id = x\n\n[job]\n"
 		"aws_access_key_id = %s\naws_secret_access_key=%s\n%s%s\n",
 		id, secret, token[0] ? "aws_session_token = " : "", token);
-	write_file(path, text, strlen(text));
+	write_text(path, text);
 }
 
 static void temporary_credentials_work_and_are_read_anew_when_refused(void **state)
