@@ -43,7 +43,7 @@ struct recovery {
 	struct store *s;
 	struct found *found;
 	uint32_t number_max;
-	uint64_t removed_records;
+	uint64_t lost_blocks;
 	/* while a folder is listed */
 	enum file_kind kind;
 	const char *folder;
@@ -133,7 +133,6 @@ static void remove_record(struct recovery *rec, const void *key, size_t key_len)
 	op.record.key_len = (uint8_t)key_len;
 	mutex_guard(&rec->s->mu);
 	commit_add_locked(rec->s, &op);
-	rec->removed_records++;
 }
 
 static bool load_dataset_locked(struct store *s, const struct record *r)
@@ -223,8 +222,11 @@ static int load_record(
 		mutex_guard(&rec->s->mu);
 		ok = load_record_locked(rec, &r);
 	}
-	if (!ok)
+	if (!ok) {
 		remove_record(rec, key, key_len);
+		/* A file's record outlives the file for a moment; a block's never does. */
+		rec->lost_blocks += key_len == RECORD_KEY_BYTES;
+	}
 	return 0;
 }
 
@@ -393,9 +395,9 @@ static int recover_index(struct recovery *rec, struct error *err)
 	r = give_id(s, err);
 	if (r < 0)
 		return r;
-	if (rec->removed_records)
-		log_warn("%s: %lu records of the index named nothing that is there", s->dir,
-			(unsigned long)rec->removed_records);
+	if (rec->lost_blocks)
+		log_warn("%s: the index named %lu blocks that are not there", s->dir,
+			(unsigned long)rec->lost_blocks);
 	store_measure(s, true);
 	mutex_lock(&s->mu);
 	shrink_to_capacity_locked(s);

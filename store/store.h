@@ -66,9 +66,10 @@ uint64_t store_id(const struct store *s);
 typedef int store_live_fn(void *arg, struct block_id *ret_id);
 
 /* Grant and threshold of a dataset. Blocks that a lower threshold unpins, and fillers beyond the
- * grant, are dropped; whatever is kept is classified anew. With `live` the blocks that it does not
- * name (those of older snapshots) become elastic; NULL leaves that as it is. May take long (it
- * scans); call it from no read path. */
+ * grant, are dropped; whatever is kept is classified anew. A grant of 0 drops nothing: all blocks
+ * become elastic, and go after the other elastic ones when another needs the room. With `live` the
+ * blocks that it does not name (those of older snapshots) become elastic; NULL leaves that as it is.
+ * May take long (it scans); call it from no read path. */
 int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
 		uint64_t threshold, store_live_fn *live, void *arg, struct error *err);
 /* Drops all blocks of the dataset. */

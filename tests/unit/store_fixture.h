@@ -33,7 +33,7 @@ const char *__tsan_default_options(void)
 
 static char fixture_dir[256];
 
-static int fixture_setup(void **state)
+static inline int fixture_setup(void **state)
 {
 	const char *base = getenv("TMPDIR");
 
@@ -51,7 +51,7 @@ static inline int fixture_remove_entry(
 	return remove(path);
 }
 
-static int fixture_teardown(void **state)
+static inline int fixture_teardown(void **state)
 {
 	(void)state;
 	nftw(fixture_dir, fixture_remove_entry, 16, FTW_DEPTH | FTW_PHYS);
