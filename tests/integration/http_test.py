@@ -3,7 +3,7 @@
 import os
 import random
 
-from harness import compare, page_cache, readers, suite, trees
+from harness import compare, page_cache, process, readers, suite, trees
 from harness.granary import Granary
 from harness.nginx import Static
 
@@ -80,7 +80,7 @@ class HttpMount(suite.Case):
                                 *self.granary.directories(), check=False)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, "(?i)certificate")
-        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        self.assertEqual(len(process.error_lines(done.stderr)), 1, done.stderr)
         self.assertEqual(self.granary.processes(), [])
 
     def test_https_without_verification_when_asked(self):

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from harness import compare, page_cache, readers, suite, trees
+from harness import compare, page_cache, process, readers, suite, trees
 from harness.fault_server import FaultServer
 from harness.granary import Granary
 from harness.minio import Minio
@@ -197,7 +197,7 @@ class Faults(suite.Case):
         done = self.granary.run("up", self.site.url, self.mount, *self.granary.directories(),
                                 check=False)
         self.assertNotEqual(done.returncode, 0)
-        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        self.assertEqual(len(process.error_lines(done.stderr)), 1, done.stderr)
         self.assertRegex(done.stderr, "403")
         self.assertEqual(self.granary.processes(), [])
 

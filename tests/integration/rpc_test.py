@@ -98,7 +98,9 @@ class Rpc(suite.Case):
                      self.granary.state / "granary.metrics.sock"):
             for body in (b"", b"\0", b"GET / HTTP/1.0\r\n\r\n", chance, preface + chance,
                          preface + b"\0\0\4\1\4\0\0\0\1" + chance[:100]):
-                with socket.socket(socket.AF_UNIX) as client:
+                kind = (socket.SOCK_SEQPACKET if path.name == "lease.sock"
+                        else socket.SOCK_STREAM)
+                with socket.socket(socket.AF_UNIX, kind) as client:
                     client.settimeout(2)
                     client.connect(str(path))
                     try:
@@ -117,7 +119,7 @@ class Rpc(suite.Case):
                               env=self.granary.environment, capture_output=True, text=True,
                               check=False, timeout=60)
         self.assertNotEqual(done.returncode, 0)
-        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        self.assertEqual(len(process.error_lines(done.stderr)), 1, done.stderr)
         # Not by the folder's mode alone.
         self.granary.state.chmod(0o755)
         again = subprocess.run([*user, suite.BINARY, "status", "--state-dir", self.granary.state],
@@ -136,7 +138,7 @@ class Rpc(suite.Case):
             done = self.granary.run("status", "--master", address, *flags, check=False)
             self.assertNotEqual(done.returncode, 0)
             self.assertRegex(done.stderr, "(?i)token")
-            self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+            self.assertEqual(len(process.error_lines(done.stderr)), 1, done.stderr)
 
     def test_a_mount_over_tcp_reads(self):
         other = self.work.directory("other")

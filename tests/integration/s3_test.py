@@ -4,7 +4,7 @@ import errno
 import os
 import random
 
-from harness import compare, page_cache, readers, suite, trees
+from harness import compare, page_cache, process, readers, suite, trees
 from harness.granary import Granary
 from harness.minio import Minio
 from harness.s3_origin import S3Origin
@@ -39,7 +39,7 @@ class S3Mount(suite.Case):
         done = self.granary.run("up", url, self.mount, *self.granary.directories(), *self.s3.flags,
                                 *flags, check=False, environment=environment)
         self.assertNotEqual(done.returncode, 0)
-        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        self.assertEqual(len(process.error_lines(done.stderr)), 1, done.stderr)
         self.assertEqual(self.granary.processes(), [])
         self.assertFalse(os.path.ismount(self.mount))
         return done.stderr

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import time
 
 # Settings of the developer's machine must neither reach servers nor decide tests.
 _FOREIGN = ("AWS_", "GRANARY_", "MINIO_", "CURL_", "SSL_", "NIX_SSL", "REQUESTS_CA", "GRPC_")
+_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z (info|warn) ")
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 
@@ -17,6 +19,11 @@ def clean_environment(home, **more):
             if not name.startswith(_FOREIGN) and name.lower() not in _PROXIES}
     kept.update(HOME=str(home), LC_ALL="C.UTF-8", AWS_EC2_METADATA_DISABLED="true", **more)
     return kept
+
+
+def error_lines(text):
+    """What a program says on stderr besides its log's lines of what goes on."""
+    return [line for line in text.strip().splitlines() if not _LOG_LINE.match(line)]
 
 
 def free_port():
