@@ -52,10 +52,11 @@ struct fx {
 	uint64_t plan_version, grant_bytes, threshold, snapshot;
 	char digests[4][MANIFEST_DIGEST_TEXT_BYTES]; /* current first */
 	size_t digest_count;
-	bool no_dataset;
-	unsigned beats, manifest_fetches;
-	uint64_t seen_origin_bytes, seen_failures, seen_pinned;
 	char seen_error[512];
+
+	atomic_bool no_dataset;
+	atomic_uint beats, manifest_fetches;
+	atomic_uint_fast64_t seen_origin_bytes, seen_failures, seen_pinned;
 
 	struct rpc_server *server;
 	struct worker *worker;
@@ -122,9 +123,7 @@ static inline void fx_fetch_manifest(struct rpc_call *call, void *arg)
 
 	if (!q)
 		return;
-	mutex_lock(&f->mu);
 	f->manifest_fetches++;
-	mutex_unlock(&f->mu);
 	snprintf(path, sizeof(path), "%s/master/%s.manifest", f->dir, q->digest);
 	file = fopen(path, "rb");
 	if (!file) {
@@ -167,6 +166,12 @@ static inline void fx_master_stop(struct fx *f)
 	rpc_server_stop(f->master, 1000);
 	rpc_server_free(f->master);
 	f->master = NULL;
+}
+
+static inline bool fx_error_says(struct fx *f, const char *words)
+{
+	mutex_guard(&f->mu);
+	return strstr(f->seen_error, words) != NULL;
 }
 
 /* ---- the origin and its snapshot --------------------------------------------------------------
@@ -368,9 +373,9 @@ struct fx_read {
 	const char *digest; /* NULL: the current one */
 	uint64_t block;
 	uint32_t offset, len, read_ahead;
-	int64_t timeout_ms;	    /* 0: 20 s */
-	struct rpc_stream **stream; /* where another thread may cancel it; may be NULL */
-	unsigned char *dst;	    /* NULL: only compared with the pattern */
+	int64_t timeout_ms;		    /* 0: 20 s */
+	struct rpc_stream *_Atomic *stream; /* where another thread may cancel it; may be NULL */
+	unsigned char *dst;		    /* NULL: only compared with the pattern */
 	/* filled */
 	bool from_origin;
 	uint32_t got;
@@ -432,7 +437,7 @@ static inline int fx_read(struct fx *f, struct fx_read *q)
 		clock_deadline_ms(q->timeout_ms ? q->timeout_ms : 20000), &st, &q->err);
 	if (r == 0) {
 		if (q->stream)
-			*q->stream = st;
+			atomic_store(q->stream, st);
 		r = fx_receive(st, q, data);
 		if (!q->stream)
 			rpc_stream_close(st);
