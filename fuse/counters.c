@@ -10,11 +10,50 @@
 
 #define LOG_INTERVAL_MS 1000
 
-void counters_init(struct counters *c)
+enum { READ_BYTES, READ_SECONDS, REQUESTS, FAILED_READS, METRICS };
+
+static struct metric metrics[METRICS] = {
+	[READ_BYTES] = METRIC_COUNTER("granary_client_read_bytes_total",
+		"Bytes that readers asked the mount for and got, by where they came from: a store "
+		"on "
+		"this host, one on another, or the origin.",
+		"dataset", "job", "source"),
+	[READ_SECONDS] = METRIC_HISTOGRAM("granary_client_read_seconds",
+		"Time from a read's arrival at the mount to its answer.", metric_seconds_buckets,
+		"dataset"),
+	[REQUESTS] = METRIC_COUNTER("granary_client_requests_total",
+		"Requests that the kernel made of the mount.", "dataset", "op"),
+	[FAILED_READS] = METRIC_COUNTER("granary_client_failed_reads_total",
+		"Reads that the mount answered with an error.", "dataset"),
+};
+
+/* No job is told apart yet. */
+#define NO_JOB ""
+
+static void make_series(struct counters *c, const char *dataset)
+{
+	static const char *const sources[BLOCK_FROM_COUNT] = {
+		[BLOCK_FROM_LOCAL_STORE] = "local",
+		[BLOCK_FROM_PEER_STORE] = "peer",
+		[BLOCK_FROM_FETCH] = "origin",
+		[BLOCK_FROM_ORIGIN] = "origin",
+	};
+
+	metrics_register(metrics, METRICS);
+	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
+		c->byte_series[i] = metric_with(&metrics[READ_BYTES], dataset, NO_JOB, sources[i]);
+	for (int i = 0; i < OP_COUNT; i++)
+		c->op_series[i] = metric_with(&metrics[REQUESTS], dataset, counters_op_name(i));
+	c->seconds_series = metric_with(&metrics[READ_SECONDS], dataset);
+	c->failed_series = metric_with(&metrics[FAILED_READS], dataset);
+}
+
+void counters_init(struct counters *c, const char *dataset)
 {
 	memset(c, 0, sizeof(*c));
 	mutex_init(&c->mu);
 	c->logged_ms = INT64_MIN / 2;
+	make_series(c, dataset);
 }
 
 void counters_deinit(struct counters *c)
@@ -46,6 +85,7 @@ void counters_fail(struct counters *c, const char *text)
 	uint64_t suppressed;
 
 	atomic_fetch_add_explicit(&c->failed_reads, 1, memory_order_relaxed);
+	metric_add(c->failed_series, 1);
 	{
 		mutex_guard(&c->mu);
 		snprintf(c->last_error, sizeof(c->last_error), "%s", text);

@@ -8,7 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/clock.h"
 #include "common/error.h"
+#include "common/metrics.h"
 #include "common/sync.h"
 #include "fuse/block_source.h"
 
@@ -31,6 +33,10 @@ struct counters {
 	atomic_uint_fast64_t bytes[BLOCK_FROM_COUNT]; /* that readers asked for and got */
 	atomic_uint_fast64_t failed_reads, interrupted_reads;
 
+	/* constant */
+	struct metric_series *op_series[OP_COUNT], *byte_series[BLOCK_FROM_COUNT];
+	struct metric_series *failed_series, *seconds_series;
+
 	struct mutex mu;
 	/* guarded by mu */
 	char last_error[ERROR_TEXT_BYTES];
@@ -38,7 +44,7 @@ struct counters {
 	uint64_t suppressed; /* failed reads since that were not */
 };
 
-void counters_init(struct counters *c);
+void counters_init(struct counters *c, const char *dataset);
 void counters_deinit(struct counters *c);
 
 const char *counters_op_name(enum counters_op op);
@@ -46,11 +52,21 @@ const char *counters_op_name(enum counters_op op);
 static inline void counters_op(struct counters *c, enum counters_op op)
 {
 	atomic_fetch_add_explicit(&c->ops[op], 1, memory_order_relaxed);
+	metric_add(c->op_series[op], 1);
 }
 
 static inline void counters_bytes(struct counters *c, enum block_from from, uint64_t bytes)
 {
+	if (bytes == 0)
+		return;
 	atomic_fetch_add_explicit(&c->bytes[from], bytes, memory_order_relaxed);
+	metric_add(c->byte_series[from], bytes);
+}
+
+/* A read that was answered with bytes; began as of clock_mono_ns. */
+static inline void counters_read_took(struct counters *c, int64_t began_ns)
+{
+	metric_observe(c->seconds_series, (double)(clock_mono_ns() - began_ns) / 1e9);
 }
 
 /* Counts a failed read, keeps its text, and logs it, but at most one line a second. */

@@ -48,7 +48,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 		return r;
 	}
 	snapshot_slots_init(&fs->slots, first);
-	counters_init(&fs->counters);
+	counters_init(&fs->counters, fs->dataset);
 	read_ahead_init(&fs->read_ahead);
 	return 0;
 }

@@ -23,6 +23,7 @@ struct read_job {
 	struct fs_node node;
 	uint64_t offset;
 	uint32_t len, read_ahead;
+	int64_t began_ns;
 };
 
 /* What a read got from where; counted only when all of it succeeded. */
@@ -136,6 +137,7 @@ static void job_run(struct io_job *job)
 	}
 	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
 		counters_bytes(&j->fs->counters, i, tally.bytes[i]);
+	counters_read_took(&j->fs->counters, j->began_ns);
 	fuse_req_interrupt_func(j->req, NULL, NULL);
 	fuse_reply_buf(j->req, (const char *)buffer, j->len);
 }
@@ -170,7 +172,7 @@ static void on_interrupt(fuse_req_t req, void *data)
 
 /* Takes over *node; replies, now or later. */
 static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t offset,
-	uint32_t len, uint32_t read_ahead)
+	uint32_t len, uint32_t read_ahead, int64_t began_ns)
 {
 	struct read_job *j = calloc(1, sizeof(*j));
 	int r;
@@ -187,6 +189,7 @@ static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t
 	j->offset = offset;
 	j->len = len;
 	j->read_ahead = read_ahead;
+	j->began_ns = began_ns;
 	j->job = (struct io_job){.run = job_run,
 		.give_up = job_give_up,
 		.free = job_free,
@@ -228,6 +231,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 {
 	cleanup_fs_node struct fs_node node = FS_NODE_INIT;
 	struct fs *fs = ops_fs(req);
+	int64_t began_ns = clock_mono_ns();
 	unsigned char *buffer;
 	uint32_t len, ahead;
 	int r;
@@ -247,10 +251,11 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	buffer = fs_thread_buffer();
 	if (buffer && read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
 		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
+		counters_read_took(&fs->counters, began_ns);
 		fuse_reply_buf(req, (const char *)buffer, len);
 		return;
 	}
-	submit(fs, req, &node, (uint64_t)off, len, ahead);
+	submit(fs, req, &node, (uint64_t)off, len, ahead, began_ns);
 }
 
 /* ---- open mode ------------------------------------------------------------------------------- */
