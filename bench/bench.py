@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Measures Granary against the limits of this machine, both sides of every ratio in one run.
+
+    bench.py [--full] [--json FILE]
+
+Writes docs/performance.md. A figure is the median of its rounds; the sides of a round are measured
+right after each other, so that a slow minute of the machine hits both.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/integration"))
+
+from harness import granary, minio, page_cache, suite, workspace  # noqa: E402
+import report  # noqa: E402
+
+FILE_BYTES = 110_000
+READERS = 4
+RAW_HTTP = os.environ.get("GRANARY_RAW_HTTP", str(ROOT / "build/bench/raw_http"))
+BUCKET = "bench"
+
+
+def body(number):
+    """Bytes that no layer can compress or share between files."""
+    return os.urandom(FILE_BYTES - 8) + number.to_bytes(8, "little")
+
+
+def epochs(directory, count, environment):
+    """files/s of each shuffled epoch; the same program reads every side."""
+    done = subprocess.run([suite.BINARY, "epoch", directory, "--epochs", str(count), "--readers",
+                           str(READERS), "-o", "json"], check=True, text=True, capture_output=True,
+                          env=environment)
+    return [epoch["files"] / epoch["seconds"] for epoch in json.loads(done.stdout)]
+
+
+class SmallFiles:
+    """Shuffled epochs over files of 110 KB."""
+
+    def __init__(self, work, files, rounds):
+        self.rounds = rounds
+        self.files = files
+        self.work = work
+        self.source = work.directory("ext4")
+        for number in range(files):
+            directory = self.source / f"class{number % 50:02d}"
+            directory.mkdir(exist_ok=True)
+            (directory / f"{number:06d}.jpg").write_bytes(body(number))
+        os.sync()
+
+    def host(self, name, server=None):
+        return granary.Granary(self.work, name, environment=server and server.environment())
+
+    def warm(self):
+        """Page cache warm and page cache dropped, against the files on the same filesystem."""
+        host = self.host("warm")
+        mountpoint = self.work.directory("mnt-warm")
+        host.up(f"file://{self.source}", mountpoint)
+        epochs(mountpoint, 1, host.environment)
+        warm, dropped = [], []
+        for _ in range(self.rounds):
+            epochs(self.source, 1, host.environment)
+            local = statistics.median(epochs(self.source, 3, host.environment))
+            epochs(mountpoint, 1, host.environment)
+            mounted = statistics.median(epochs(mountpoint, 3, host.environment))
+            warm.append((mounted, local))
+            page_cache.drop(self.source)
+            local = epochs(self.source, 1, host.environment)[0]
+            page_cache.drop(mountpoint)
+            mounted = epochs(mountpoint, 1, host.environment)[0]
+            dropped.append((mounted, local))
+        host.umount(mountpoint)
+        host.wait_ended()
+        return [
+            report.Row("small files, page cache warm", "files/s", "ext4", warm, 0.8),
+            report.Row("small files, page cache dropped, store warm", "files/s", "ext4", dropped,
+                       1.0),
+        ]
+
+    def cold(self):
+        """The first epoch from S3, against a client that does nothing but GET."""
+        server = minio.Minio(self.work)
+        server.s3.create_bucket(Bucket=BUCKET)
+        server.put(BUCKET, {str(path.relative_to(self.source)): path.read_bytes
+                            for path in self.source.rglob("*.jpg")})
+        server.s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject",
+                           "Resource": f"arn:aws:s3:::{BUCKET}/*"}]}))
+        urls = "\n".join(f"{server.endpoint}/{BUCKET}/{path.relative_to(self.source)}"
+                         for path in sorted(self.source.rglob("*.jpg")))
+        pairs = []
+        self.raw(urls)
+        for number in range(self.rounds):
+            raw = self.raw(urls)
+            host = self.host(f"cold{number}", server)
+            mountpoint = self.work.directory(f"mnt-cold{number}")
+            host.up(f"s3://{BUCKET}", mountpoint, "--endpoint", server.endpoint)
+            mounted = epochs(mountpoint, 1, host.environment)[0]
+            host.umount(mountpoint)
+            host.wait_ended()
+            shutil.rmtree(host.cache, ignore_errors=True)
+            pairs.append((mounted, raw))
+        server.server.close()
+        return [report.Row("small files, cold epoch from S3, 4 readers", "files/s",
+                           f"raw HTTP client, {READERS} connections", pairs, 0.24)]
+
+    def raw(self, urls):
+        done = subprocess.run([RAW_HTTP, str(READERS)], input=urls, check=True, text=True,
+                              capture_output=True)
+        result = json.loads(done.stdout)
+        if result["failed"]:
+            raise AssertionError(f"the raw client failed {result['failed']} times")
+        return result["files"] / result["seconds"]
+
+
+def machine():
+    cpu = next((line.split(":", 1)[1].strip() for line in
+                pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], text=True,
+                            capture_output=True, check=False).stdout.strip()
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory / 2**30, 1),
+            "kernel": platform.release(), "commit": commit}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--full", action="store_true", help="5,000 files and 5 rounds")
+    parser.add_argument("--json", type=pathlib.Path, help="keep the run's figures there")
+    arguments = parser.parse_args()
+    files, rounds = (5000, 5) if arguments.full else (2000, 3)
+    work = workspace.Workspace()
+    try:
+        small = SmallFiles(work, files, rounds)
+        rows = small.warm() + small.cold()
+    finally:
+        work.close()
+    run = {"machine": machine(), "files": files, "file_bytes": FILE_BYTES, "rounds": rounds,
+           "readers": READERS, "rows": [row.to_json() for row in rows]}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(run, indent=2) + "\n")
+    print(report.table(run))
+    (ROOT / "docs/performance.md").write_text(report.page(run))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+#include "cli/commands.h"
+
+#include <stdio.h>
+
+#include "cli/generate.h"
+#include "cli/version.h"
+
+static const struct flag general_flags[] = {
+	{"config", 0, FLAG_TEXT, "FILE", NULL, NULL, "Read settings from FILE (name = value)"},
+	{"log-level", 0, FLAG_CHOICE, "LEVEL", "error,warn,info,debug", "info", "How much to log"},
+	{0},
+};
+
+static const struct flag output_flags[] = {
+	{"output", 'o', FLAG_CHOICE, "FORMAT", "table,json", "table",
+		"A table for people or json for programs"},
+	{0},
+};
+
+static const struct flag master_flags[] = {
+	{"master", 0, FLAG_TEXT, "ADDRESS", NULL, NULL,
+		"The master: unix:PATH or HOST:PORT; without it the one of the state "
+		"directory"},
+	{"state-dir", 0, FLAG_TEXT, "DIR", NULL, NULL,
+		"Where the state is (as root /var/lib/granary, else "
+		"~/.local/state/granary)"},
+	{"token-file", 0, FLAG_TEXT, "FILE", NULL, NULL,
+		"The secret that HOST:PORT addresses want, one word"},
+	{0},
+};
+
+static const struct flag state_flags[] = {
+	{"state-dir", 0, FLAG_TEXT, "DIR", NULL, NULL,
+		"Where the state is (as root /var/lib/granary, else "
+		"~/.local/state/granary)"},
+	{"listen", 0, FLAG_TEXT, "HOST:PORT", NULL, NULL,
+		"Serve other hosts too; wants --token-file"},
+	{"token-file", 0, FLAG_TEXT, "FILE", NULL, NULL,
+		"The secret that callers of HOST:PORT have to know, one word"},
+	{"group", 0, FLAG_TEXT, "NAME", NULL, NULL, "Users of this group may use the unix socket"},
+	{"metrics", 0, FLAG_TEXT, "HOST:PORT", NULL, NULL,
+		"Serve Prometheus metrics there (always on the unix socket "
+		"*.metrics.sock in the state directory)"},
+	{"daemon", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Go to the background once everything answers; logs go to the state "
+		"directory"},
+	{0},
+};
+
+static const struct flag cache_flags[] = {
+	{"cache-dir", 0, FLAG_TEXT, "DIR", NULL, NULL,
+		"Where cached blocks are (as root /var/cache/granary, else "
+		"~/.cache/granary)"},
+	{"cache-size", 0, FLAG_SIZE, "SIZE", NULL, NULL,
+		"The most that the cache may take (80 % of what is free)"},
+	{"free-floor", 0, FLAG_SIZE, "SIZE", NULL, NULL,
+		"Never leave less than this free on the filesystem (5 % of it)"},
+	{0},
+};
+
+static const struct flag mount_flags[] = {
+	{"allow-other", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Other users may read the mount (the default for root)"},
+	{"uid", 0, FLAG_NUMBER, "UID", NULL, NULL,
+		"Owner of files whose origin knows none (yourself)"},
+	{"gid", 0, FLAG_NUMBER, "GID", NULL, NULL, "Group of such files"},
+	{"mode", 0, FLAG_CHOICE, "MODE", "auto,no-open,open", "auto",
+		"How files are opened; auto looks at the file sizes"},
+	{"read-timeout", 0, FLAG_NUMBER, "SECONDS", NULL, "60",
+		"A read that nobody could answer by then fails"},
+	{0},
+};
+
+/* Besides these come the options that origin/options.c declares. */
+static const struct flag origin_flags[] = {
+	{"include", 0, FLAG_LIST, "GLOB", NULL, NULL, "Only files that match; may be given again"},
+	{"exclude", 0, FLAG_LIST, "GLOB", NULL, NULL,
+		"Not the files that match; may be given again"},
+	{"no-sign-request", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"S3: public bucket, use no credentials"},
+	{0},
+};
+
+static const struct flag up_flags[] = {
+	{"name", 0, FLAG_TEXT, "NAME", NULL, NULL,
+		"The dataset's name (the last part of the origin)"},
+	{"quota", 0, FLAG_TEXT, "SIZE", NULL, NULL,
+		"Cache for this dataset, or unlimited; only when it is new"},
+	{"refresh", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"List the origin again before mounting a known dataset"},
+	{0},
+};
+
+static const struct flag add_flags[] = {
+	{"quota", 0, FLAG_TEXT, "SIZE", NULL, NULL, "Cache for this dataset, or unlimited"},
+	{0},
+};
+
+static const struct flag refresh_flags[] = {
+	{"switch", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Move live mounts to the new snapshot; without it only new mounts see "
+		"it"},
+	{0},
+};
+
+static const struct flag rm_flags[] = {
+	{"force", 0, FLAG_SWITCH, NULL, NULL, NULL, "Also while it is mounted"},
+	{0},
+};
+
+static const struct flag umount_flags[] = {
+	{"lazy", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Detach now, even while files are open; ends when they are closed"},
+	{0},
+};
+
+static const struct flag purge_flags[] = {
+	{"state-dir", 0, FLAG_TEXT, "DIR", NULL, NULL, "The state directory to remove"},
+	{"cache-dir", 0, FLAG_TEXT, "DIR", NULL, NULL, "The cache directory to remove"},
+	{"yes", 0, FLAG_SWITCH, NULL, NULL, NULL, "Do it"},
+	{0},
+};
+
+static const struct flag doctor_flags[] = {
+	{"state-dir", 0, FLAG_TEXT, "DIR", NULL, NULL, "The state directory to look at"},
+	{"cache-dir", 0, FLAG_TEXT, "DIR", NULL, NULL, "The cache directory to look at"},
+	{0},
+};
+
+static const struct flag epoch_flags[] = {
+	{"epochs", 0, FLAG_NUMBER, "N", NULL, "2", "How often to read everything"},
+	{"readers", 0, FLAG_NUMBER, "N", NULL, "4", "Processes that read at once"},
+	{"seed", 0, FLAG_NUMBER, "N", NULL, "1", "Of the shuffles"},
+	{"limit", 0, FLAG_NUMBER, "FILES", NULL, NULL, "Read only so many files"},
+	{0},
+};
+
+static const struct flag man_flags[] = {
+	{"dir", 0, FLAG_TEXT, "DIR", NULL, ".", "Where to write the pages"},
+	{0},
+};
+
+static int command_version_run(struct invocation *inv)
+{
+	if (inv_json(inv))
+		printf("{\"version\": \"%s\", \"commit\": \"%s\"}\n", GRANARY_VERSION,
+			GRANARY_COMMIT);
+	else
+		printf("granary %s (%s)\n", GRANARY_VERSION, GRANARY_COMMIT);
+	return EXIT_OK;
+}
+
+static int command_completion_run(struct invocation *inv)
+{
+	(void)inv;
+	return generate_completion(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
+}
+
+static int command_man_run(struct invocation *inv)
+{
+	struct error err = ERROR_INIT;
+	int r = generate_man_pages(inv_text(inv, "dir"), &err);
+
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}
+
+const struct command commands[] = {
+	{"up", "ORIGIN MOUNTPOINT", 2, 2, "Mount a dataset here: master, worker and mount in one",
+		"ORIGIN is s3://BUCKET/PREFIX, http(s)://HOST/PATH/, file:///DIR or a "
+		"directory. The first time it is listed; later the last listing is used "
+		"and --refresh makes a new one. A second `up` adds its dataset to the "
+		"process that runs.\n"
+		"\n"
+		"  granary up s3://bucket/imagenet /mnt/imagenet\n"
+		"  granary up s3://bucket/set /mnt/set --endpoint http://minio:9000\n"
+		"  granary up https://host/data/ /mnt/data --quota 200G --daemon",
+		{general_flags, up_flags, mount_flags, cache_flags, state_flags, origin_flags},
+		command_up},
+	{"mount", "DATASET MOUNTPOINT", 2, 2, "Mount a dataset that a master knows",
+		"  granary mount imagenet /mnt/imagenet\n"
+		"  granary mount imagenet /mnt/in --master node1:9400 --token-file T",
+		{general_flags, mount_flags, master_flags,
+			(const struct flag[]){{"metrics", 0, FLAG_TEXT, "HOST:PORT", NULL, NULL,
+						      "Serve Prometheus metrics there"},
+				{"daemon", 0, FLAG_SWITCH, NULL, NULL, NULL,
+					"Go to the background once the mount "
+					"answers"},
+				{0}}},
+		command_mount},
+	{"umount", "MOUNTPOINT", 1, 1, "Unmount; the last mount of an `up` ends it",
+		"  granary umount /mnt/imagenet", {general_flags, umount_flags}, command_umount},
+	{"dataset add", "NAME ORIGIN", 2, 2, "List an origin and make it a dataset",
+		"A pattern without / matches file names; * does not cross /, ** does.\n"
+		"\n"
+		"  granary dataset add imagenet s3://bucket/imagenet --exclude '*.tmp'",
+		{general_flags, output_flags, master_flags, add_flags, origin_flags},
+		command_dataset_add},
+	{"dataset refresh", "NAME", 1, 1, "List the origin again: the next snapshot",
+		"  granary dataset refresh imagenet --switch",
+		{general_flags, output_flags, master_flags, refresh_flags},
+		command_dataset_refresh},
+	{"dataset ls", "", 0, 0, "All datasets", NULL, {general_flags, output_flags, master_flags},
+		command_dataset_ls},
+	{"dataset stat", "NAME", 1, 1, "Everything about a dataset", NULL,
+		{general_flags, output_flags, master_flags}, command_dataset_stat},
+	{"dataset rm", "NAME", 1, 1, "Forget a dataset and its cached blocks",
+		"The origin is never touched.",
+		{general_flags, output_flags, master_flags, rm_flags}, command_dataset_rm},
+	{"quota set", "DATASET SIZE", 2, 2, "Give a dataset cache of its own, or `unlimited`",
+		"Sizes: 500G = 500GB = 500,000,000,000; 1.5TiB.\n"
+		"\n"
+		"  granary quota set imagenet 80GB\n"
+		"  granary quota set imagenet unlimited",
+		{general_flags, output_flags, master_flags}, command_quota_set},
+	{"quota ls", "", 0, 0, "Quotas and what is granted and cached", NULL,
+		{general_flags, output_flags, master_flags}, command_quota_ls},
+	{"status", "", 0, 0, "Datasets, workers, mounts, hit ratios", NULL,
+		{general_flags, output_flags, master_flags}, command_status},
+	{"epoch", "DIR", 1, 1, "Read a tree like a training loader: shuffled, several readers",
+		"Prints files/s and MB/s of each epoch and, on a mount of Granary, the "
+		"bytes that came from the origin and the hit ratio.\n"
+		"\n"
+		"  granary epoch /mnt/imagenet --epochs 3 --readers 8",
+		{general_flags, output_flags, master_flags, epoch_flags}, command_epoch},
+	{"doctor", "[ORIGIN]", 0, 1, "Check this host: kernel, privileges, disk, origin",
+		"Says what each missing thing costs and how to get it.",
+		{general_flags, output_flags, doctor_flags, origin_flags}, command_doctor},
+	{"purge", "", 0, 0, "Remove cache and state of this host",
+		"Everything of Granary must be stopped. Origins are never touched.",
+		{general_flags, purge_flags}, command_purge},
+	{"master", "", 0, 0, "Run the master of a cluster", NULL, {general_flags, state_flags},
+		command_master},
+	{"worker", "", 0, 0, "Run a worker: the cache of one node", NULL,
+		{general_flags, cache_flags, state_flags,
+			(const struct flag[]){{"master", 0, FLAG_TEXT, "ADDRESS", NULL, NULL,
+						      "The master: unix:PATH or HOST:PORT; "
+						      "without it the one of the state "
+						      "directory"},
+				{0}}},
+		command_worker},
+	{"completion", "", 0, 0, "Print bash completion", "  source <(granary completion)",
+		{general_flags}, command_completion_run},
+	{"man", "", 0, 0, "Write the man pages", NULL, {general_flags, man_flags}, command_man_run},
+	{"version", "", 0, 0, "Print the version", NULL, {general_flags, output_flags},
+		command_version_run},
+	{0},
+};

@@ -1,0 +1,12 @@
+/*
+ * The functions behind the commands of the table, one file each.
+ */
+#pragma once
+
+#include "cli/command.h"
+
+command_fn command_up, command_master, command_worker, command_mount, command_umount;
+command_fn command_dataset_add, command_dataset_refresh, command_dataset_ls, command_dataset_stat,
+	command_dataset_rm;
+command_fn command_quota_set, command_quota_ls, command_status, command_doctor, command_purge;
+command_fn command_epoch;

@@ -1,0 +1,87 @@
+/* The daemons of a cluster: master and worker apart. `up` is the same parts in one process. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "cli/commands.h"
+#include "cli/daemonize.h"
+#include "cli/host.h"
+#include "cli/signals.h"
+#include "common/cleanup.h"
+
+static int run(
+	struct invocation *inv, struct host_options *ho, const char *log_name, struct error *err)
+{
+	struct daemonize d = {.ready_fd = -1};
+	char log_file[PATH_MAX + 32];
+	struct host *h = NULL;
+	int r = 0;
+
+	if (inv_switch(inv, "daemon") && (r = daemonize_fork(&d, err)) < 0)
+		return r;
+	signals_block();
+	r = host_new(ho, &h, err);
+	if (r == 0)
+		r = host_start(h, inv_text(inv, "metrics"), err);
+	if (r == 0)
+		fprintf(stderr, "%s serves at %s%s%s\n", log_name, host_address(h),
+			ho->listen ? " and " : "", ho->listen ? ho->listen : "");
+	if (r == 0 && d.ready_fd >= 0) {
+		snprintf(log_file, sizeof(log_file), "%s/%s.log", ho->paths->state_dir, log_name);
+		r = daemonize_ready(&d, log_file, err);
+	}
+	if (r == 0)
+		host_wait(h);
+	host_free(h);
+	return r;
+}
+
+static int prepare(struct invocation *inv, struct paths *paths, struct host_options *ho,
+	char **ret_token, struct error *err)
+{
+	int r = paths_find(inv, paths, err);
+
+	if (r == 0)
+		r = paths_read_token(inv_text(inv, "token-file"), ret_token, err);
+	if (r < 0)
+		return r;
+	ho->paths = paths;
+	ho->listen = inv_text(inv, "listen");
+	ho->token = *ret_token;
+	ho->socket_group = inv_text(inv, "group");
+	if (ho->listen && !*ret_token)
+		return error_set(err, -EINVAL,
+			"--listen wants a --token-file, so that not everybody "
+			"on the network can use the cache");
+	return 0;
+}
+
+int command_master(struct invocation *inv)
+{
+	struct host_options ho = {.parts = HOST_MASTER};
+	cleanup_free char *token = NULL;
+	struct error err = ERROR_INIT;
+	struct paths paths;
+	int r = prepare(inv, &paths, &ho, &token, &err);
+
+	if (r == 0)
+		r = run(inv, &ho, "master", &err);
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}
+
+int command_worker(struct invocation *inv)
+{
+	struct host_options ho = {.parts = HOST_WORKER};
+	cleanup_free char *token = NULL;
+	struct error err = ERROR_INIT;
+	struct paths paths;
+	int r = prepare(inv, &paths, &ho, &token, &err);
+
+	ho.master_address = inv_text(inv, "master");
+	if (r == 0)
+		r = paths_make_private(paths.cache_dir, PATHS_CACHE_MARKER, &err);
+	if (r == 0)
+		r = paths_cache_limits(inv, paths.cache_dir, &ho.limits, &err);
+	if (r == 0)
+		r = run(inv, &ho, "worker", &err);
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}

@@ -1,0 +1,267 @@
+/*
+ * What this host has, what each missing thing costs, and how to get it. Features are tried, not
+ * guessed from versions.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/dataset_client.h"
+#include "cli/paths.h"
+#include "cli/table.h"
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/size.h"
+
+#define CHECKS_MAX 16
+#define ORIGIN_TIMEOUT_MS 20000
+#define NOFILE_WANTED 4096
+#define FREE_WANTED_BYTES ((uint64_t)1 << 30)
+
+enum verdict { VERDICT_OK, VERDICT_SLOWER, VERDICT_MISSING };
+
+struct check {
+	const char *name;
+	enum verdict verdict;
+	char found[160];
+	const char *cost; /* of its absence, and how to get it */
+};
+
+struct report {
+	struct check checks[CHECKS_MAX];
+	size_t count;
+};
+
+static struct check *add(struct report *r, const char *name, enum verdict verdict, const char *cost)
+{
+	struct check *c = &r->checks[r->count];
+
+	if (r->count + 1 < CHECKS_MAX)
+		r->count++;
+	*c = (struct check){.name = name, .verdict = verdict, .cost = cost};
+	return c;
+}
+
+static void check_fuse_device(struct report *r)
+{
+	cleanup_fd int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	struct check *c = add(r, "/dev/fuse", fd >= 0 ? VERDICT_OK : VERDICT_MISSING,
+		"nothing can be mounted: load the fuse module; in a container pass "
+		"--device /dev/fuse");
+
+	snprintf(c->found, sizeof(c->found), "%s", fd >= 0 ? "opens" : strerror(errno));
+}
+
+static bool on_path(const char *program)
+{
+	const char *path = getenv("PATH");
+	char candidate[PATH_MAX];
+
+	for (const char *p = path ? path : "/usr/bin:/bin"; *p;) {
+		size_t n = strcspn(p, ":");
+
+		snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)n, p, program);
+		if (access(candidate, X_OK) == 0)
+			return true;
+		p += n + (p[n] == ':');
+	}
+	return false;
+}
+
+static void check_privileges(struct report *r)
+{
+	bool helper = on_path("fusermount3");
+	struct check *c;
+
+	if (geteuid() == 0) {
+		c = add(r, "privileges", VERDICT_OK, "");
+		snprintf(c->found, sizeof(c->found), "root");
+		return;
+	}
+	c = add(r, "fusermount3", helper ? VERDICT_OK : VERDICT_MISSING,
+		"users who are not root cannot mount: apt-get install fuse3");
+	snprintf(c->found, sizeof(c->found), "%s", helper ? "found" : "not found");
+}
+
+static void check_allow_other(struct report *r)
+{
+	cleanup_file FILE *f = fopen("/etc/fuse.conf", "re");
+	bool allowed = geteuid() == 0;
+	char line[256];
+	struct check *c;
+
+	while (f && !allowed && fgets(line, sizeof(line), f))
+		allowed = strncmp(line, "user_allow_other", 16) == 0;
+	c = add(r, "allow_other", allowed ? VERDICT_OK : VERDICT_SLOWER,
+		"other users cannot read your mounts: put user_allow_other into /etc/fuse.conf");
+	snprintf(c->found, sizeof(c->found), "%s", allowed ? "allowed" : "not allowed");
+}
+
+static void check_io_uring(struct report *r)
+{
+	cleanup_file FILE *f = fopen("/sys/module/fuse/parameters/enable_uring", "re");
+	char value = f ? (char)fgetc(f) : 0;
+	struct check *c = add(r, "fuse over io_uring", value == 'Y' ? VERDICT_OK : VERDICT_SLOWER,
+		"not used yet; to allow it: echo Y > "
+		"/sys/module/fuse/parameters/enable_uring");
+
+	snprintf(c->found, sizeof(c->found), "%s",
+		!f	       ? "not in this kernel"
+		: value == 'Y' ? "on"
+			       : "off");
+}
+
+static void check_files_limit(struct report *r)
+{
+	struct rlimit limit = {0};
+	struct check *c;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	c = add(r, "open files", limit.rlim_max >= NOFILE_WANTED ? VERDICT_OK : VERDICT_SLOWER,
+		"fewer connections and cached files: raise `ulimit -n` to 4096 or more");
+	snprintf(c->found, sizeof(c->found), "%llu", (unsigned long long)limit.rlim_max);
+}
+
+/* The folder, or its closest parent that is there. */
+static void existing_parent(const char *dir, char ret[PATH_MAX])
+{
+	char *slash;
+
+	snprintf(ret, PATH_MAX, "%s", dir);
+	while (access(ret, F_OK) < 0 && (slash = strrchr(ret, '/')) && slash != ret)
+		*slash = '\0';
+	if (access(ret, F_OK) < 0)
+		strcpy(ret, "/");
+}
+
+static void check_disk(struct report *r, const char *name, const char *dir)
+{
+	char parent[PATH_MAX], text[2][SIZE_TEXT_BYTES];
+	struct statvfs vfs = {0};
+	struct check *c;
+	bool writable, roomy;
+
+	existing_parent(dir, parent);
+	writable = access(parent, W_OK | X_OK) == 0;
+	statvfs(parent, &vfs);
+	roomy = (uint64_t)vfs.f_bavail * vfs.f_frsize >= FREE_WANTED_BYTES;
+	c = add(r, name,
+		!writable ? VERDICT_MISSING
+		: roomy	  ? VERDICT_OK
+			  : VERDICT_SLOWER,
+		!writable ? "nothing can be stored there: choose another with --cache-dir and "
+			    "--state-dir"
+			  : "little can be cached: choose a larger disk");
+	snprintf(c->found, sizeof(c->found), "%.80s: %s, %s free of %s", dir,
+		writable ? "writable" : "not writable",
+		size_format((uint64_t)vfs.f_bavail * vfs.f_frsize, text[0]),
+		size_format((uint64_t)vfs.f_blocks * vfs.f_frsize, text[1]));
+}
+
+/* One entry is enough to know that listing works. */
+static int first_entry(void *arg, const struct origin_entry *e, struct error *err)
+{
+	(void)e;
+	atomic_store((atomic_bool *)arg, true);
+	return error_set(err, -ECANCELED, "enough");
+}
+
+static int check_origin(
+	struct report *r, const struct invocation *inv, const char *url, struct error *err)
+{
+	struct origin_options *options;
+	struct error why = ERROR_INIT;
+	struct origin *origin = NULL;
+	atomic_bool seen = false;
+	struct check *c;
+	int64_t started_ms = clock_mono_ms();
+	int res = dataset_options(inv, url, &options, err);
+
+	if (res < 0)
+		return res;
+	res = origin_open(url, options, &origin, &why);
+	if (res == 0)
+		res = origin_list(origin, first_entry, &seen, NULL,
+			clock_deadline_ms(ORIGIN_TIMEOUT_MS), &why);
+	if (atomic_load(&seen))
+		res = 0;
+	c = add(r, "origin", res == 0 ? VERDICT_OK : VERDICT_MISSING,
+		"datasets there cannot be listed or read");
+	if (res == 0)
+		snprintf(c->found, sizeof(c->found), "%s after %lld ms; bytes proved by %s",
+			atomic_load(&seen) ? "lists" : "is empty",
+			(long long)(clock_mono_ms() - started_ms), origin_guarantee(origin));
+	else
+		snprintf(c->found, sizeof(c->found), "%.*s", (int)sizeof(c->found) - 1, why.text);
+	origin_free(origin);
+	origin_options_free(options);
+	return 0;
+}
+
+static const char *const verdict_names[] = {"ok", "limited", "missing"};
+
+static void print_report(const struct report *r, bool json)
+{
+	json_t *array;
+	struct table *t;
+
+	if (json) {
+		array = json_array();
+		for (size_t i = 0; i < r->count; i++)
+			json_array_append_new(array,
+				json_pack("{s:s, s:s, s:s, s:s}", "check", r->checks[i].name,
+					"state", verdict_names[r->checks[i].verdict], "found",
+					r->checks[i].found, "advice",
+					r->checks[i].verdict == VERDICT_OK ? ""
+									   : r->checks[i].cost));
+		json_dumpf(array, stdout, JSON_INDENT(2));
+		putchar('\n');
+		json_decref(array);
+		return;
+	}
+	t = table_new("CHECK\tSTATE\tFOUND\tWITHOUT IT");
+	for (size_t i = 0; i < r->count; i++) {
+		table_cell(t, "%s", r->checks[i].name);
+		table_cell(t, "%s", verdict_names[r->checks[i].verdict]);
+		table_cell(t, "%s", r->checks[i].found);
+		table_cell(t, "%s", r->checks[i].verdict == VERDICT_OK ? "" : r->checks[i].cost);
+	}
+	table_print(t, stdout);
+	table_free(t);
+}
+
+int command_doctor(struct invocation *inv)
+{
+	struct error err = ERROR_INIT;
+	struct report report = {0};
+	struct paths paths;
+	bool missing = false;
+	int r = paths_find(inv, &paths, &err);
+
+	if (r < 0)
+		return inv_fail(inv, r, &err);
+	check_fuse_device(&report);
+	check_privileges(&report);
+	check_allow_other(&report);
+	check_io_uring(&report);
+	check_files_limit(&report);
+	check_disk(&report, "cache", paths.cache_dir);
+	check_disk(&report, "state", paths.state_dir);
+	if (inv_argument(inv, 0))
+		r = check_origin(&report, inv, inv_argument(inv, 0), &err);
+	if (r < 0)
+		return inv_fail(inv, r, &err);
+	print_report(&report, inv_json(inv));
+	for (size_t i = 0; i < report.count; i++)
+		missing = missing || report.checks[i].verdict == VERDICT_MISSING;
+	return missing ? EXIT_FAILED : EXIT_OK;
+}

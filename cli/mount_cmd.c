@@ -1,0 +1,115 @@
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/daemonize.h"
+#include "cli/mount_flags.h"
+#include "cli/paths.h"
+#include "cli/signals.h"
+#include "common/cleanup.h"
+#include "common/metrics_http.h"
+#include "common/rpc/rpc.h"
+
+struct watcher {
+	struct mount *mount;
+	_Atomic bool ended;
+};
+
+static void *watch(void *arg)
+{
+	struct watcher *w = arg;
+
+	mount_wait(w->mount);
+	atomic_store(&w->ended, true);
+	return NULL;
+}
+
+/* Until somebody unmounts it, or a signal comes. */
+static int serve(struct mount *m, struct error *err)
+{
+	struct watcher w = {.mount = m};
+	pthread_t thread;
+	int r = pthread_create(&thread, NULL, watch, &w);
+
+	if (r) {
+		mount_stop(m);
+		mount_wait(m);
+		return error_set_errno(err, -r, "cannot start a thread");
+	}
+	while (!atomic_load(&w.ended)) {
+		if (signals_wait(200))
+			mount_stop(m);
+	}
+	pthread_join(thread, NULL);
+	return 0;
+}
+
+static int run(struct invocation *inv, struct mount_options *mo, const struct paths *paths,
+	struct error *err)
+{
+	struct metrics_http *metrics[2] = {NULL, NULL};
+	struct daemonize d = {.ready_fd = -1};
+	char text[PATH_MAX + 64];
+	struct mount *m = NULL;
+	int r;
+
+	if (inv_switch(inv, "daemon") && (r = daemonize_fork(&d, err)) < 0)
+		return r;
+	signals_block();
+	rpc_init();
+	snprintf(text, sizeof(text), "unix:%s/mount-%ld.metrics.sock", paths->state_dir,
+		(long)getpid());
+	r = metrics_http_start(text, &metrics[0], NULL, err);
+	if (r == 0 && inv_text(inv, "metrics"))
+		r = metrics_http_start(inv_text(inv, "metrics"), &metrics[1], NULL, err);
+	if (r == 0)
+		r = mount_start(mo, &m, err);
+	if (r == 0) {
+		fprintf(stderr, "mounted %s at %s%s\n", mo->dataset, mo->mountpoint,
+			d.ready_fd < 0 ? "; Ctrl-C unmounts" : "");
+		snprintf(text, sizeof(text), "%s/mount-%s.log", paths->state_dir, mo->dataset);
+		if (d.ready_fd >= 0)
+			r = daemonize_ready(&d, text, err);
+		if (r < 0)
+			mount_stop(m);
+		if (serve(m, r < 0 ? NULL : err) < 0)
+			r = -EIO;
+		mount_free(m);
+	}
+	metrics_http_stop(metrics[0]);
+	metrics_http_stop(metrics[1]);
+	rpc_deinit();
+	return r;
+}
+
+int command_mount(struct invocation *inv)
+{
+	cleanup_free char *token = NULL;
+	struct error err = ERROR_INIT;
+	struct mount_options mo = {0};
+	struct paths paths;
+	int r;
+
+	if ((r = paths_find(inv, &paths, &err)) < 0 ||
+		(r = paths_read_token(inv_text(inv, "token-file"), &token, &err)) < 0 ||
+		(r = paths_make_private(paths.state_dir, PATHS_STATE_MARKER, &err)) < 0 ||
+		(r = mount_flags_read(inv, inv_argument(inv, 0), inv_argument(inv, 1), &mo, &err)) <
+			0)
+		return inv_fail(inv, r, &err);
+	if (mkdir(paths.manifest_dir, 0700) < 0 && errno != EEXIST) {
+		r = error_set_errno(&err, -errno, "cannot make directory %s", paths.manifest_dir);
+	} else {
+		mo.master_address =
+			inv_text(inv, "master") ? inv_text(inv, "master") : paths.socket;
+		mo.master_token = token;
+		mo.manifest_dir = paths.manifest_dir;
+		r = run(inv, &mo, &paths, &err);
+	}
+	mount_flags_free(&mo);
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}

@@ -1,0 +1,57 @@
+#include "cli/mount_flags.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ID_MAX (UINT32_MAX - 1)
+
+/* Not realpath: the mount point may be a dead mount that nothing can look into. */
+static int absolute_mountpoint(const char *text, char **ret, struct error *err)
+{
+	char cwd[PATH_MAX];
+	size_t n;
+
+	if (text[0] == '/')
+		*ret = strdup(text);
+	else if (!*text || !getcwd(cwd, sizeof(cwd)) || asprintf(ret, "%s/%s", cwd, text) < 0)
+		return error_set(err, -EINVAL, "'%s' is no mount point", text);
+	if (!*ret)
+		return error_set(err, -ENOMEM, "out of memory");
+	for (n = strlen(*ret); n > 1 && (*ret)[n - 1] == '/'; n--)
+		(*ret)[n - 1] = '\0';
+	return 0;
+}
+
+int mount_flags_read(const struct invocation *inv, const char *dataset, const char *mountpoint,
+	struct mount_options *ret, struct error *err)
+{
+	uint64_t uid = inv_number(inv, "uid", geteuid()), gid = inv_number(inv, "gid", getegid());
+	char *absolute;
+	int r;
+
+	if (uid > ID_MAX || gid > ID_MAX)
+		return error_set(err, -EINVAL, "--uid and --gid are at most %u", ID_MAX);
+	r = absolute_mountpoint(mountpoint, &absolute, err);
+	if (r < 0)
+		return r;
+	*ret = (struct mount_options){
+		.dataset = dataset,
+		.mountpoint = absolute,
+		.allow_other = inv_text(inv, "allow-other") ? inv_switch(inv, "allow-other")
+							    : geteuid() == 0,
+		.uid = (uint32_t)uid,
+		.gid = (uint32_t)gid,
+		.read_timeout_ms = (int64_t)inv_number(inv, "read-timeout", 60) * 1000,
+	};
+	return mount_mode_parse(inv_text(inv, "mode"), &ret->mode);
+}
+
+void mount_flags_free(struct mount_options *opts)
+{
+	free((char *)opts->mountpoint);
+	opts->mountpoint = NULL;
+}

@@ -1,0 +1,41 @@
+/*
+ * Where things are when nobody says otherwise: as root /var/cache/granary and /var/lib/granary,
+ * else the XDG folders; and how large the cache may be.
+ */
+#pragma once
+
+#include <limits.h>
+#include <stdint.h>
+
+#include "cli/command.h"
+
+struct paths {
+	char state_dir[PATH_MAX];
+	char cache_dir[PATH_MAX];
+	char manifest_dir[PATH_MAX]; /* state_dir/manifests */
+	char socket[PATH_MAX];	     /* "unix:STATE/granary.sock": every service of this host */
+	char lease_socket[PATH_MAX]; /* CACHE/lease.sock: the local short circuit */
+};
+
+/* From --state-dir and --cache-dir where the command has them. Makes nothing. */
+int paths_find(const struct invocation *inv, struct paths *ret, struct error *err);
+
+/* Marks a folder as ours: nothing else is taken over, made private or purged. */
+#define PATHS_CACHE_MARKER "CACHEDIR.TAG"
+#define PATHS_STATE_MARKER "lock"
+
+/* Makes a directory of mode 0700 with its parents, or takes an empty one or one that has the
+ * marker; refuses others' directories and folders with other things in them. */
+int paths_make_private(const char *dir, const char *marker, struct error *err);
+
+struct cache_limits {
+	uint64_t capacity_bytes;
+	uint64_t free_floor_bytes;
+};
+/* From --cache-size and --free-floor; defaults: 80 % of what is free (what the cache holds already
+ * counts as free), floor 5 % of the filesystem but at most half of what that leaves. */
+int paths_cache_limits(const struct invocation *inv, const char *cache_dir,
+	struct cache_limits *ret, struct error *err);
+
+/* The whole file, trailing white space cut, into ret (free it); NULL path gives NULL. */
+int paths_read_token(const char *path, char **ret_token, struct error *err);

@@ -1,0 +1,85 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/paths.h"
+#include "common/cleanup.h"
+
+/* Only a folder that has our marker is removed, and only while nobody uses it. */
+static int check(const char *dir, const char *marker, struct error *err)
+{
+	char path[PATH_MAX + 32];
+	cleanup_fd int fd = -1;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, marker);
+	if (access(dir, F_OK) < 0)
+		return errno == ENOENT ? 0 : error_set_errno(err, -errno, "cannot look at %s", dir);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return error_set(
+			err, -EINVAL, "%s is no folder of granary: nothing was removed", dir);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return error_set(err, -EBUSY, "granary still uses %s: stop it first", dir);
+	return 1;
+}
+
+static int remove_tree(const char *dir, struct error *err)
+{
+	char *const roots[] = {(char *)dir, NULL};
+	FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_XDEV | FTS_NOCHDIR, NULL);
+	int r = 0;
+
+	if (!fts)
+		return error_set_errno(err, -errno, "cannot read %s", dir);
+	for (FTSENT *e = fts_read(fts); e && r == 0; e = fts_read(fts)) {
+		if (e->fts_info == FTS_D)
+			continue;
+		if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR)
+			r = error_set_errno(err, -e->fts_errno, "cannot read %s", e->fts_path);
+		else if (remove(e->fts_accpath) < 0)
+			r = error_set_errno(err, -errno, "cannot remove %s", e->fts_path);
+	}
+	fts_close(fts);
+	return r;
+}
+
+static int purge(const struct paths *p, bool yes, struct error *err)
+{
+	int state = check(p->state_dir, PATHS_STATE_MARKER, err);
+	int cache = state < 0 ? state : check(p->cache_dir, PATHS_CACHE_MARKER, err);
+	int r = 0;
+
+	if (state < 0 || cache < 0)
+		return state < 0 ? state : cache;
+	if (!state && !cache) {
+		fprintf(stderr, "nothing to remove: neither %s nor %s is there\n", p->state_dir,
+			p->cache_dir);
+		return 0;
+	}
+	if (!yes)
+		return error_set(err, -EINVAL,
+			"this removes%s%s%s%s and all that is in it: say --yes", state ? " " : "",
+			state ? p->state_dir : "", cache ? (state ? " and " : " ") : "",
+			cache ? p->cache_dir : "");
+	if (cache)
+		r = remove_tree(p->cache_dir, err);
+	if (r == 0 && state)
+		r = remove_tree(p->state_dir, err);
+	return r;
+}
+
+int command_purge(struct invocation *inv)
+{
+	struct error err = ERROR_INIT;
+	struct paths paths;
+	int r = paths_find(inv, &paths, &err);
+
+	if (r == 0)
+		r = purge(&paths, inv_switch(inv, "yes"), &err);
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}

@@ -1,0 +1,157 @@
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+
+#include "cli/commands.h"
+#include "cli/dataset_client.h"
+#include "cli/table.h"
+#include "common/clock.h"
+#include "common/size.h"
+#include "granary/v1/cluster.pb-c.h"
+
+static void print_datasets(const Granary__V1__StatusReply *s)
+{
+	struct table *t = table_new("DATASET\t>FILES\t>SIZE\t>GRANTED\t>PINNED\t>CACHED\t>HIT\t"
+				    ">SNAPSHOT\tLAST ERROR");
+
+	for (size_t i = 0; i < s->n_datasets; i++) {
+		const Granary__V1__Dataset *d = s->datasets[i];
+		uint64_t asked = d->hit_bytes + d->miss_bytes;
+		char text[SIZE_TEXT_BYTES];
+
+		table_cell(t, "%s", d->name);
+		table_cell(t, "%" PRIu64, d->files);
+		table_cell(t, "%s", size_format(d->bytes, text));
+		table_cell(t, "%s", size_format(d->granted_bytes, text));
+		table_cell(t, "%s", size_format(d->pinned_bytes, text));
+		table_cell(t, "%s", size_format(d->cached_bytes, text));
+		if (asked)
+			table_cell(t, "%.1f %%", 100.0 * (double)d->hit_bytes / (double)asked);
+		else
+			table_cell(t, "-");
+		table_cell(t, "%" PRIu64, d->snapshot);
+		table_cell(t, "%s", d->last_error);
+	}
+	table_print(t, stdout);
+	table_free(t);
+}
+
+static void print_workers(const Granary__V1__StatusReply *s)
+{
+	struct table *t = table_new("WORKER\tADDRESS\t>CAPACITY\t>USED\t>FREE FLOOR\tSTATE");
+
+	for (size_t i = 0; i < s->n_workers; i++) {
+		const Granary__V1__WorkerStatus *w = s->workers[i];
+		char text[SIZE_TEXT_BYTES];
+
+		table_cell(t, "%016" PRIx64, w->ref->worker_id);
+		table_cell(t, "%s", w->ref->address);
+		table_cell(t, "%s", size_format(w->ref->capacity_bytes, text));
+		table_cell(t, "%s", size_format(w->used_bytes, text));
+		table_cell(t, "%s", size_format(w->free_floor_bytes, text));
+		if (!w->alive)
+			table_cell(t, "lost %" PRIu64 " s ago", w->seen_ms_ago / 1000);
+		else
+			table_cell(t, "%s", w->degraded[0] ? w->degraded : "ok");
+	}
+	table_print(t, stdout);
+	table_free(t);
+}
+
+static void print_mounts(const Granary__V1__StatusReply *s)
+{
+	struct table *t = table_new("MOUNT\tDATASET\tHOST\t>PID\tMODE\t>SNAPSHOT\t>READ\t>HIT\t"
+				    ">FAILED\tLAST ERROR");
+
+	for (size_t i = 0; i < s->n_mounts; i++) {
+		const Granary__V1__MountStatus *m = s->mounts[i];
+		uint64_t asked = m->hit_bytes + m->miss_bytes;
+		char text[SIZE_TEXT_BYTES];
+
+		table_cell(t, "%s", m->mountpoint);
+		table_cell(t, "%s", m->dataset);
+		table_cell(t, "%s", m->host);
+		table_cell(t, "%" PRIu64, m->pid);
+		table_cell(t, "%s", m->mode);
+		table_cell(t, "%" PRIu64, m->snapshot);
+		table_cell(t, "%s", size_format(asked, text));
+		if (asked)
+			table_cell(t, "%.1f %%", 100.0 * (double)m->hit_bytes / (double)asked);
+		else
+			table_cell(t, "-");
+		table_cell(t, "%" PRIu64, m->failed_reads);
+		table_cell(t, "%s", m->last_error);
+	}
+	table_print(t, stdout);
+	table_free(t);
+}
+
+static void print_json(const Granary__V1__StatusReply *s)
+{
+	json_t *o = json_object(), *datasets = json_array(), *workers = json_array(),
+	       *mounts = json_array();
+
+	for (size_t i = 0; i < s->n_datasets; i++)
+		json_array_append_new(datasets, dataset_to_json(s->datasets[i]));
+	for (size_t i = 0; i < s->n_workers; i++) {
+		const Granary__V1__WorkerStatus *w = s->workers[i];
+		char id[17];
+
+		snprintf(id, sizeof(id), "%016" PRIx64, w->ref->worker_id);
+		json_array_append_new(workers,
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s}", "worker_id", id,
+				"address", w->ref->address, "capacity_bytes",
+				(json_int_t)w->ref->capacity_bytes, "used_bytes",
+				(json_int_t)w->used_bytes, "held_bytes", (json_int_t)w->held_bytes,
+				"free_floor_bytes", (json_int_t)w->free_floor_bytes, "alive",
+				w->alive, "degraded", w->degraded));
+	}
+	for (size_t i = 0; i < s->n_mounts; i++) {
+		const Granary__V1__MountStatus *m = s->mounts[i];
+
+		json_array_append_new(mounts,
+			json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:s}",
+				"mountpoint", m->mountpoint, "dataset", m->dataset, "host", m->host,
+				"pid", (json_int_t)m->pid, "mode", m->mode, "snapshot",
+				(json_int_t)m->snapshot, "hit_bytes", (json_int_t)m->hit_bytes,
+				"miss_bytes", (json_int_t)m->miss_bytes, "failed_reads",
+				(json_int_t)m->failed_reads, "last_error", m->last_error));
+	}
+	json_object_set_new(o, "version", json_string(s->version));
+	json_object_set_new(o, "started_s", json_integer(s->started_s));
+	json_object_set_new(o, "datasets", datasets);
+	json_object_set_new(o, "workers", workers);
+	json_object_set_new(o, "mounts", mounts);
+	json_dumpf(o, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(o);
+}
+
+int command_status(struct invocation *inv)
+{
+	Granary__V1__StatusRequest q = GRANARY__V1__STATUS_REQUEST__INIT;
+	Granary__V1__StatusReply *s;
+	struct error err = ERROR_INIT;
+	struct client c;
+	int r = client_connect(inv, &c, &err);
+
+	if (r < 0)
+		return inv_fail(inv, r, &err);
+	r = rpc_unary(c.channel, "/granary.v1.ClusterService/Status", &q.base,
+		&granary__v1__status_reply__descriptor, (ProtobufCMessage **)&s,
+		clock_deadline_ms(CLIENT_TIMEOUT_MS), &err);
+	client_close(&c);
+	if (r < 0)
+		return inv_fail(inv, r, &err);
+	if (inv_json(inv)) {
+		print_json(s);
+	} else {
+		print_datasets(s);
+		putchar('\n');
+		print_workers(s);
+		putchar('\n');
+		print_mounts(s);
+	}
+	granary__v1__status_reply__free_unpacked(s, NULL);
+	return EXIT_OK;
+}

@@ -1,0 +1,119 @@
+#include <errno.h>
+#include <limits.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "common/cleanup.h"
+#include "common/clock.h"
+
+#define DETACH_TIMEOUT_MS 10000
+
+/* 1 when a Granary mount is there, 0 when none is. getmntent decodes the table's escapes. */
+static int mounted(const char *mountpoint)
+{
+	char line[PATH_MAX * 3];
+	struct mntent entry;
+	FILE *table = setmntent("/proc/self/mounts", "re");
+	int found = 0;
+
+	if (!table)
+		return -errno;
+	while (getmntent_r(table, &entry, line, sizeof(line))) {
+		if (strcmp(entry.mnt_dir, mountpoint) == 0)
+			found = strcmp(entry.mnt_type, "fuse.granary") == 0;
+	}
+	endmntent(table);
+	return found;
+}
+
+/* Not realpath on the last part: a dead mount answers nothing. */
+static int resolve(const char *text, char ret[PATH_MAX])
+{
+	char copy[PATH_MAX], parent[PATH_MAX];
+	char *slash;
+	size_t n;
+
+	snprintf(copy, sizeof(copy), "%s", text);
+	for (n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--)
+		copy[n - 1] = '\0';
+	slash = strrchr(copy, '/');
+	if (!slash) {
+		if (!realpath(".", parent))
+			return -errno;
+		return snprintf(ret, PATH_MAX, "%s/%s", parent, copy) < PATH_MAX ? 0
+										 : -ENAMETOOLONG;
+	}
+	*slash = '\0';
+	if (!realpath(slash == copy ? "/" : copy, parent))
+		return -errno;
+	n = (size_t)snprintf(
+		ret, PATH_MAX, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, slash + 1);
+	return n < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+/* What an unprivileged user has: fusermount3. */
+static int by_fusermount(const char *mountpoint, bool lazy)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		if (lazy)
+			execlp("fusermount3", "fusermount3", "-q", "-u", "-z", mountpoint, NULL);
+		else
+			execlp("fusermount3", "fusermount3", "-q", "-u", mountpoint, NULL);
+		_exit(127);
+	}
+	while (waitpid(pid, &status, 0) < 0) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	if (!WIFEXITED(status) || WEXITSTATUS(status) == 127)
+		return -ENOENT;
+	return WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
+}
+
+static int detach(const char *mountpoint, bool lazy, struct error *err)
+{
+	int r = umount2(mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? -errno : 0;
+
+	if (r == -EPERM)
+		r = by_fusermount(mountpoint, lazy);
+	if (r == -EBUSY)
+		return error_set(err, r,
+			"%s is busy: close what uses it (`fuser -vm %s` lists it) or give --lazy",
+			mountpoint, mountpoint);
+	if (r < 0)
+		return error_set_errno(err, r, "cannot unmount %s", mountpoint);
+	return 0;
+}
+
+int command_umount(struct invocation *inv)
+{
+	const char *text = inv_argument(inv, 0);
+	struct error err = ERROR_INIT;
+	char mountpoint[PATH_MAX];
+	int64_t deadline_ms;
+	int r = resolve(text, mountpoint);
+
+	if (r < 0)
+		r = error_set_errno(&err, r, "cannot find %s", text);
+	else if (mounted(mountpoint) != 1)
+		r = error_set(&err, -ENOENT, "no dataset is mounted at %s", text);
+	else
+		r = detach(mountpoint, inv_switch(inv, "lazy"), &err);
+	if (r < 0)
+		return inv_fail(inv, r, &err);
+	deadline_ms = clock_deadline_ms(DETACH_TIMEOUT_MS);
+	while (mounted(mountpoint) == 1 && !clock_passed(deadline_ms))
+		usleep(10000);
+	return EXIT_OK;
+}
