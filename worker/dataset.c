@@ -265,7 +265,7 @@ static struct dataset_job *job_locked(struct dataset *d, const char *name)
 	j = &d->jobs[d->job_count++];
 	if (d->job_count == DATASET_JOBS_MAX)
 		name = OTHER_JOB; /* the last record takes all further jobs */
-	strncpy(j->name, name, sizeof(j->name) - 1);
+	strcpy(j->name, name); /* cut to fit by the caller */
 	return j;
 }
 

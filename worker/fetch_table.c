@@ -328,7 +328,7 @@ static struct fetch *make(
 	f->end = end;
 	f->sequential = want->read_ahead > 0;
 	f->deadline_ms = clock_deadline_ms(t->timeout_ms);
-	strncpy(f->job, want->job, sizeof(f->job) - 1);
+	strncat(f->job, want->job, sizeof(f->job) - 1);
 	atomic_init(&f->wake_at, UINT32_MAX);
 	cond_init(&f->changed);
 	return f;
