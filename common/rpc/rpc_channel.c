@@ -50,6 +50,8 @@ static grpc_channel *create_core(const struct address *a)
 	grpc_arg args[] = {
 		int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, RPC_MESSAGE_MAX_BYTES),
 		int_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, RPC_MESSAGE_MAX_BYTES),
+		/* Only the identity: a small message must not inflate to a large one. */
+		int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
 		/* Peers are near; a proxy of the environment is for the origin. */
 		int_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
 		/* Each channel has its own connection: a stream of blocks must not delay

@@ -32,6 +32,8 @@ static grpc_server *create_core(void)
 	grpc_arg args[] = {
 		int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, RPC_MESSAGE_MAX_BYTES),
 		int_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, RPC_MESSAGE_MAX_BYTES),
+		/* Only the identity: a small message must not inflate to a large one. */
+		int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
 		int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS_PER_CONNECTION_MAX),
 		/* Two servers on one port would take each other's calls. */
 		int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
