@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "common/buf.h"
 #include "common/clock.h"
 #include "common/rpc/rpc.h"
 #include "granary/v1/cluster.pb-c.h"
