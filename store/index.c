@@ -133,6 +133,7 @@ static void close_db(struct index *ix)
 static int index_repair(void *index, int attempt, struct error *err)
 {
 	struct index *ix = index;
+	char lost[PATH_MAX];
 	char *why = NULL;
 	int r;
 
@@ -140,6 +141,9 @@ static int index_repair(void *index, int attempt, struct error *err)
 	if (attempt == 0) {
 		log_error("the index %s is damaged: repairing it", ix->dir);
 		rocksdb_repair_db(ix->options, ix->dir, &why);
+		/* What it gave up on is of no use to us and would take room. */
+		snprintf(lost, sizeof(lost), "%s/lost", ix->dir);
+		remove_tree(lost);
 		if (!why && open_db(ix, err) == 0)
 			return 0;
 		log_error("repair of the index %s failed: %s", ix->dir,

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_STATIC_LINKING_ONLY /* the streaming state on the stack; its layout is fixed since 0.8 */
+#define XXH_STATIC_LINKING_ONLY /* the streaming state on the stack; its layout is fixed since 0.8 \
+				 */
 #include <xxhash.h>
 
 #include "store/checks.h"
@@ -179,8 +180,9 @@ static int read_entry(
 	int ret;
 
 	ret = fd_cache_get(r->files, e->file, e->flags & FLAG_SPARSE, &f);
+	/* A file that is not there cannot hold the block; any other failure says nothing of it. */
 	if (ret < 0)
-		return STORE_MISS;
+		return ret == -ENOENT ? READER_DAMAGED : STORE_MISS;
 	ret = read_range(r, f, e, g, checks);
 	if (ret == 0 && (!checks_match(checks, &e->id, e->len) || !range_verify(g, checks)))
 		ret = -EBADMSG;

@@ -35,7 +35,8 @@ struct found {
 	uint32_t number;
 	enum file_kind kind;
 	uint64_t size_bytes, allocated_bytes;
-	bool known; /* a record names it */
+	bool data, sidecar; /* which of its files are there */
+	bool known;	    /* a record names it */
 	UT_hash_handle hh;
 };
 
@@ -62,8 +63,12 @@ static void found_add(
 		f->kind = rec->kind;
 		HASH_ADD(hh, rec->found, number, sizeof(f->number), f);
 	}
-	if (!sidecar)
+	if (sidecar) {
+		f->sidecar = true;
+	} else {
+		f->data = true;
 		f->size_bytes = st->size_bytes;
+	}
 	f->allocated_bytes += st->allocated_bytes;
 	if (number > rec->number_max)
 		rec->number_max = number;
@@ -154,7 +159,8 @@ static bool load_file_locked(struct recovery *rec, const struct record *r)
 	struct dataset *ds;
 
 	HASH_FIND(hh, rec->found, &r->file.number, sizeof(r->file.number), found);
-	if (!found || found->kind != kind || found->known)
+	if (!found || found->kind != kind || found->known || !found->data ||
+		found->sidecar != (kind == FILE_SPARSE))
 		return false;
 	if (kind == FILE_SEGMENT ? found->size_bytes > SEGMENT_BYTES_MAX
 				 : r->file.object_bytes <= BLOCK_BYTES ||
