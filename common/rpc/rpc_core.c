@@ -80,6 +80,9 @@ gpr_timespec rpc_core_time(int64_t deadline_ms)
 
 	if (deadline_ms == CLOCK_NEVER)
 		return gpr_inf_future(GPR_CLOCK_MONOTONIC);
+	/* "Now" would be rounded up to a wait of a millisecond. */
+	if (clock_passed(deadline_ms))
+		return gpr_inf_past(GPR_CLOCK_MONOTONIC);
 	now = gpr_now(GPR_CLOCK_MONOTONIC);
 	return gpr_time_add(now, gpr_time_from_millis(clock_left_ms(deadline_ms), GPR_TIMESPAN));
 }
