@@ -150,10 +150,11 @@ static int open_parsed(struct http_origin *o, CURLU *u, const struct origin_opti
 	origin_secret_free(password);
 	if (r < 0)
 		return error_set_errno(err, r, "open the HTTP origin");
+	r = set_index(o, u, origin_options_get(opts, "index"), err);
+	if (r < 0)
+		return r;
 	*ret_shown = strdup(o->base);
-	if (!*ret_shown)
-		return error_set(err, -ENOMEM, "%s: out of memory", o->base);
-	return set_index(o, u, origin_options_get(opts, "index"), err);
+	return *ret_shown ? 0 : error_set(err, -ENOMEM, "%s: out of memory", o->base);
 }
 
 static int http_open(const char *url, const struct origin_options *opts, void **ret_impl,
@@ -264,7 +265,7 @@ static int http_stat(void *impl, const char *path, size_t path_len, struct origi
 		.path_len = path_len,
 		.type = ORIGIN_FILE,
 		.size = (uint64_t)reply.content_length,
-		.mtime_ns = reply.last_modified_s > 0 ? reply.last_modified_s * 1000000000 : 0,
+		.mtime_ns = origin_mtime_ns(reply.last_modified_s),
 		.validator = ret_validator,
 		.mode = ORIGIN_UNKNOWN_MODE,
 		.uid = ORIGIN_UNKNOWN_ID,
