@@ -265,7 +265,7 @@ static struct dataset_job *job_locked(struct dataset *d, const char *name)
 	j = &d->jobs[d->job_count++];
 	if (d->job_count == DATASET_JOBS_MAX)
 		name = OTHER_JOB; /* the last record takes all further jobs */
-	strcpy(j->name, name); /* cut to fit by the caller */
+	strcpy(j->name, name);	  /* cut to fit by the caller */
 	return j;
 }
 
@@ -276,6 +276,13 @@ void dataset_count_origin(struct dataset *d, const char *job, uint64_t bytes)
 	strncat(name, job, sizeof(name) - 1);
 	mutex_guard(&d->mu);
 	job_locked(d, name)->origin_bytes += bytes;
+}
+
+size_t dataset_jobs(struct dataset *d, struct dataset_job ret[static DATASET_JOBS_MAX])
+{
+	mutex_guard(&d->mu);
+	memcpy(ret, d->jobs, d->job_count * sizeof(d->jobs[0]));
+	return d->job_count;
 }
 
 void dataset_count_failure(struct dataset *d, const char *text)

@@ -79,6 +79,8 @@ void dataset_drop_manifest(struct dataset *d, const char *digest);
 void dataset_current_digest(struct dataset *d, char ret[static MANIFEST_DIGEST_TEXT_BYTES]);
 
 void dataset_count_origin(struct dataset *d, const char *job, uint64_t bytes);
+/* Copies what was counted; returns how many there are. */
+size_t dataset_jobs(struct dataset *d, struct dataset_job ret[static DATASET_JOBS_MAX]);
 /* Counts a failed fetch, keeps its text for the status, logs it at most once a second. */
 void dataset_count_failure(struct dataset *d, const char *text);
 /* Body bytes that came from the origin, retried ones included. */

@@ -9,6 +9,7 @@
 #include "worker/block_service.h"
 #include "worker/heartbeat.h"
 #include "worker/plan.h"
+#include "worker/worker_metrics.h"
 
 #define SEND_MEMORY_BYTES ((uint64_t)64 << 20) /* bytes of the store on their way to readers */
 #define SETTLE_CHECK_MS 5
@@ -24,6 +25,7 @@ struct worker {
 	struct buffer_pool *buffers;
 	struct plan *plan;
 	struct heartbeat *heartbeat;
+	struct worker_metrics *metrics;
 	struct block_service service;
 	struct store_lease_server *leases;
 	char *lease_socket, *socket_group;
@@ -134,6 +136,8 @@ int worker_new(const struct worker_options *opts, struct rpc_server *server, str
 		r = make_control(w, opts, err);
 	if (r == 0)
 		r = copy_texts(w, opts, err);
+	if (r == 0 && !(w->metrics = worker_metrics_start(w->store, w->datasets, w->fetches)))
+		r = error_set(err, -ENOMEM, "out of memory");
 	if (r < 0) {
 		worker_free(w);
 		return r;
@@ -188,6 +192,7 @@ void worker_free(struct worker *w)
 {
 	if (!w)
 		return;
+	worker_metrics_stop(w->metrics);
 	if (w->heartbeat)
 		heartbeat_stop(w->heartbeat);
 	if (w->plan)

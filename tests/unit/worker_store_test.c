@@ -6,6 +6,7 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include "common/metrics.h"
 #include "store/store.h"
 
 #define FILES 200
@@ -175,6 +176,32 @@ static void a_restart_is_warm(void **state)
 	fx_worker_stop(f);
 	fx_worker_start(f, NULL);
 	assert_int_equal(epoch(f, 0, FILES), 0);
+	manifest_unref(m);
+}
+
+static void the_metrics_say_what_was_read_and_kept(void **state)
+{
+	struct fx *f = *state;
+	uint64_t bytes = add_files(f);
+	struct manifest *m = fx_snapshot(f);
+	struct buf text = BUF_INIT;
+	char line[160];
+
+	fx_worker_start(f, NULL);
+	grant(f, m, bytes * 2);
+	epoch(f, 0, FILES);
+	settle(f);
+	assert_int_equal(metrics_render(&text), 0);
+	snprintf(line, sizeof(line),
+		"granary_worker_origin_bytes_total{dataset=\"pictures\",job=\"job-1\"} %llu\n",
+		(unsigned long long)bytes);
+	assert_non_null(strstr(text.data, line));
+	snprintf(line, sizeof(line),
+		"granary_worker_cached_bytes{dataset=\"pictures\",class=\"pinned\"} %llu\n",
+		(unsigned long long)bytes);
+	assert_non_null(strstr(text.data, line));
+	assert_non_null(strstr(text.data, "\ngranary_worker_capacity_bytes 268435456\n"));
+	buf_deinit(&text);
 	manifest_unref(m);
 }
 
@@ -406,6 +433,7 @@ int main(int argc, char **argv)
 		TEST(pinned_blocks_push_the_fillers_out),
 		TEST(a_quota_moves_only_the_difference),
 		TEST(a_restart_is_warm),
+		TEST(the_metrics_say_what_was_read_and_kept),
 		TEST(a_killed_worker_comes_back_warm),
 		TEST(a_worker_killed_at_any_moment_serves_no_wrong_byte),
 		TEST(flipped_bits_are_read_from_the_origin_again),

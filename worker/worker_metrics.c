@@ -1,0 +1,167 @@
+#include "worker/worker_metrics.h"
+
+#include <stdlib.h>
+
+#include "common/cleanup.h"
+#include "common/metrics.h"
+
+enum {
+	ORIGIN_BYTES,
+	CACHED_BYTES,
+	FAILED_FETCHES,
+	CORRUPT_BLOCKS,
+	CAPACITY_BYTES,
+	USED_BYTES,
+	HELD_BYTES,
+	FREE_FLOOR_BYTES,
+	DEGRADED,
+	FETCHES_RUNNING,
+	FETCHES,
+	FETCHES_SHARED,
+	FETCH_MEMORY_BYTES,
+	READ_AHEAD_BYTES,
+	METRICS
+};
+
+static struct metric metrics[METRICS] = {
+	[ORIGIN_BYTES] = METRIC_COUNTER("granary_worker_origin_bytes_total",
+		"Bytes of objects that were read from the origin, by whom they were first asked "
+		"for.",
+		"dataset", "job"),
+	[CACHED_BYTES] = METRIC_GAUGE("granary_worker_cached_bytes",
+		"Bytes of objects in the store: pinned, filler (in room that pinned blocks have "
+		"not "
+		"taken), elastic.",
+		"dataset", "class"),
+	[FAILED_FETCHES] = METRIC_COUNTER("granary_worker_failed_fetches_total",
+		"Reads from the origin that failed for good.", "dataset"),
+	[CORRUPT_BLOCKS] = METRIC_COUNTER("granary_worker_corrupt_blocks_total",
+		"Blocks of the store that were found damaged and dropped.", "dataset"),
+	[CAPACITY_BYTES] = METRIC_GAUGE(
+		"granary_worker_capacity_bytes", "The most that the store may take of its disk."),
+	[USED_BYTES] =
+		METRIC_GAUGE("granary_worker_used_bytes", "What the store takes of its disk."),
+	[HELD_BYTES] = METRIC_GAUGE("granary_worker_held_bytes",
+		"Of the used bytes, those that were dropped and are still held by a reader."),
+	[FREE_FLOOR_BYTES] = METRIC_GAUGE("granary_worker_free_floor_bytes",
+		"Free space of the disk that the store leaves alone."),
+	[DEGRADED] = METRIC_GAUGE("granary_worker_degraded",
+		"1 while nothing is stored, because the disk fails or is full."),
+	[FETCHES_RUNNING] =
+		METRIC_GAUGE("granary_worker_fetches_running", "Reads from origins under way."),
+	[FETCHES] = METRIC_COUNTER("granary_worker_fetches_total", "Reads from origins."),
+	[FETCHES_SHARED] = METRIC_COUNTER("granary_worker_fetches_shared_total",
+		"Misses that found their bytes under way, or read ahead."),
+	[FETCH_MEMORY_BYTES] =
+		METRIC_GAUGE("granary_worker_fetch_memory_bytes", "Memory of blocks on their way."),
+	[READ_AHEAD_BYTES] = METRIC_GAUGE("granary_worker_read_ahead_bytes",
+		"Bytes that are read ahead and that nobody has asked for yet."),
+};
+
+struct worker_metrics {
+	struct store *store;
+	struct dataset_table *datasets;
+	struct fetch_table *fetches;
+	struct metrics_collection *collection;
+};
+
+static void collect_store(const struct worker_metrics *m)
+{
+	char degraded[128];
+	struct store_stat st;
+
+	store_stat(m->store, &st);
+	store_degraded(m->store, degraded);
+	metric_set(metric_only(&metrics[CAPACITY_BYTES]), (double)st.capacity_bytes);
+	metric_set(metric_only(&metrics[USED_BYTES]), (double)st.charged_bytes);
+	metric_set(metric_only(&metrics[HELD_BYTES]), (double)st.held_bytes);
+	metric_set(metric_only(&metrics[FREE_FLOOR_BYTES]), (double)st.free_floor_bytes);
+	metric_set(metric_only(&metrics[DEGRADED]), degraded[0] ? 1 : 0);
+}
+
+static void collect_fetches(const struct worker_metrics *m)
+{
+	struct fetch_table_stat st;
+
+	fetch_table_stat(m->fetches, &st);
+	metric_set(metric_only(&metrics[FETCHES_RUNNING]), st.running);
+	metric_set_total(metric_only(&metrics[FETCHES]), st.fetches);
+	metric_set_total(metric_only(&metrics[FETCHES_SHARED]), st.joined);
+	metric_set(metric_only(&metrics[FETCH_MEMORY_BYTES]), (double)st.memory_bytes);
+	metric_set(metric_only(&metrics[READ_AHEAD_BYTES]), (double)st.ahead_bytes);
+}
+
+static void collect_stored(const char *name, const struct store_dataset_stat *s)
+{
+	metric_set(metric_with(&metrics[CACHED_BYTES], name, "pinned"), (double)s->pinned_bytes);
+	metric_set(metric_with(&metrics[CACHED_BYTES], name, "filler"), (double)s->filler_bytes);
+	metric_set(metric_with(&metrics[CACHED_BYTES], name, "elastic"), (double)s->elastic_bytes);
+	metric_set_total(metric_with(&metrics[CORRUPT_BLOCKS], name), s->corrupt_blocks);
+}
+
+static void collect_dataset(
+	struct dataset *d, const struct store_dataset_stat *stats, size_t stat_count)
+{
+	const struct store_dataset_stat none = {.dataset_id = d->id}, *found = &none;
+	struct dataset_job jobs[DATASET_JOBS_MAX];
+	size_t job_count = dataset_jobs(d, jobs);
+
+	for (size_t i = 0; i < job_count; i++)
+		metric_set_total(metric_with(&metrics[ORIGIN_BYTES], d->name, jobs[i].name),
+			jobs[i].origin_bytes);
+	metric_set_total(
+		metric_with(&metrics[FAILED_FETCHES], d->name), atomic_load(&d->failed_fetches));
+	for (size_t i = 0; i < stat_count; i++)
+		if (stats[i].dataset_id == d->id)
+			found = &stats[i];
+	collect_stored(d->name, found);
+}
+
+static void collect_datasets(const struct worker_metrics *m)
+{
+	cleanup_free struct store_dataset_stat *stats = NULL;
+	struct dataset **list;
+	size_t count, room, stat_count;
+
+	if (dataset_table_list(m->datasets, &list, &count) < 0)
+		return;
+	room = count + 64;
+	stats = calloc(room, sizeof(*stats));
+	stat_count = stats ? store_dataset_stats(m->store, stats, room) : 0;
+	for (size_t i = 0; i < count; i++)
+		collect_dataset(list[i], stats, stat_count < room ? stat_count : room);
+	dataset_list_free(list, count);
+}
+
+static void collect(void *arg)
+{
+	/* Datasets come and go. */
+	for (int i = ORIGIN_BYTES; i <= CORRUPT_BLOCKS; i++)
+		metric_clear(&metrics[i]);
+	collect_store(arg);
+	collect_fetches(arg);
+	collect_datasets(arg);
+}
+
+struct worker_metrics *worker_metrics_start(
+	struct store *store, struct dataset_table *datasets, struct fetch_table *fetches)
+{
+	struct worker_metrics *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return NULL;
+	m->store = store;
+	m->datasets = datasets;
+	m->fetches = fetches;
+	metrics_register(metrics, METRICS);
+	m->collection = metrics_collect(collect, m);
+	return m;
+}
+
+void worker_metrics_stop(struct worker_metrics *m)
+{
+	if (!m)
+		return;
+	metrics_collect_remove(m->collection);
+	free(m);
+}
