@@ -136,7 +136,7 @@ static int mount_reply_fill_locked(struct master *m, struct mount_reply *r, stru
 	if (assigned)
 		assigned->named_ms = clock_mono_ms();
 	if (plan_entry_init(&r->plan, d, p->assigned, local) < 0 ||
-		workers_refs(&m->workers, &r->workers, &r->workers_count) < 0)
+		workers_refs(&m->workers, clock_mono_ms(), &r->workers, &r->workers_count) < 0)
 		return error_set(err, -ENOMEM, "the master is out of memory");
 	return 0;
 }

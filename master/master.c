@@ -127,6 +127,7 @@ int master_new(const struct master_options *opts, struct rpc_server *server, str
 		master_free(m);
 		return r;
 	}
+	log_info("the master knows %zu datasets", dataset_registry_count(&m->datasets));
 	dataset_service_add(m, server);
 	cluster_service_add(m, server);
 	*ret = m;
@@ -144,7 +145,6 @@ int master_start(struct master *m, struct error *err)
 	if (r != 0)
 		return error_set_errno(err, -r, "cannot start the master's housekeeping");
 	m->housekeeper_runs = true;
-	log_info("the master knows %zu datasets", dataset_registry_count(&m->datasets));
 	return 0;
 }
 

@@ -53,8 +53,8 @@ struct master {
 	unsigned imports;
 	bool stopping;
 
-	/* owned by the housekeeper */
-	int64_t saved_ms;
+	/* guarded by state_mu */
+	int64_t saved_ms; /* when the counters were written last */
 
 	/* owned by master_start and master_free */
 	pthread_t planner, housekeeper;

@@ -97,8 +97,9 @@ static int open_families(struct namespace_db *db, char **ret_text)
 
 	found = rocksdb_list_column_families(db->options, db->dir, &count, &text);
 	if (text) { /* a directory without a database: it is made now */
-		rocksdb_free(text);
-		text = NULL;
+		rocksdb_free(steal(&text));
+		if (found)
+			rocksdb_list_column_families_destroy(found, count);
 		found = NULL;
 	}
 	if (found)

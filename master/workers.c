@@ -351,7 +351,20 @@ static Granary__V1__WorkerRef *ref_new(const struct worker *worker)
 	return ref;
 }
 
-int workers_refs(const struct workers *w, Granary__V1__WorkerRef ***ret, size_t *ret_count)
+/* Soon after a start some workers of the database may live without having said so yet. */
+static bool all_heard(const struct workers *w, int64_t now_ms)
+{
+	struct worker *worker, *next;
+
+	HASH_ITER (hh, w->by_id, worker, next) {
+		if (!worker->heard && now_ms - worker->seen_ms <= WORKER_DEAD_MS)
+			return false;
+	}
+	return true;
+}
+
+int workers_refs(
+	const struct workers *w, int64_t now_ms, Granary__V1__WorkerRef ***ret, size_t *ret_count)
 {
 	struct worker *worker, *next;
 
@@ -359,6 +372,8 @@ int workers_refs(const struct workers *w, Granary__V1__WorkerRef ***ret, size_t 
 	*ret = calloc(HASH_COUNT(w->by_id) + 1, sizeof(**ret));
 	if (!*ret)
 		return -ENOMEM;
+	if (!all_heard(w, now_ms))
+		return 0;
 	HASH_ITER (hh, w->by_id, worker, next) {
 		if (!worker->alive)
 			continue;

@@ -83,7 +83,9 @@ void workers_forget_dataset(struct workers *w, uint64_t dataset_id);
 /* Adds the records that are behind to the batch. */
 int workers_save(struct workers *w, struct namespace_batch *batch);
 
-/* For replies: the living ones, copied; freed by the reply's free_unpacked. */
-int workers_refs(const struct workers *w, Granary__V1__WorkerRef ***ret, size_t *ret_count);
+/* For replies: the living ones, copied; freed by the reply's free_unpacked. None while a master
+ * that was started anew cannot know who lives: mounts keep those that they have. */
+int workers_refs(
+	const struct workers *w, int64_t now_ms, Granary__V1__WorkerRef ***ret, size_t *ret_count);
 int workers_status(const struct workers *w, int64_t now_ms, Granary__V1__WorkerStatus ***ret,
 	size_t *ret_count);

@@ -230,7 +230,9 @@ static void a_restarted_master_tells_the_same_plan_to_the_first_worker_that_come
 	assert_int_equal(call_quota(f, "data", true, 700 * MIB, &d), 0);
 	assert_int_equal(d->granted_bytes, 700 * MIB);
 	threshold = d->threshold;
+	mutex_lock(&f->master->mu);
 	version = f->master->plan_version;
+	mutex_unlock(&f->master->mu);
 	granary__v1__dataset__free_unpacked(d, NULL);
 	fixture_restart(f);
 	beat.plan_version = version;
