@@ -60,8 +60,13 @@ struct mount {
 
 static void learn_peers(struct mount *m, Granary__V1__WorkerRef *const *workers, size_t count)
 {
-	struct peer_ref *refs = calloc(count ? count : 1, sizeof(*refs));
+	struct peer_ref *refs;
 
+	/* A master that was started anew does not know yet who lives, and a dead worker costs
+	 * little: it is put aside. */
+	if (count == 0)
+		return;
+	refs = calloc(count, sizeof(*refs));
 	if (!refs)
 		return;
 	for (size_t i = 0; i < count; i++)

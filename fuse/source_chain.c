@@ -125,11 +125,13 @@ static int ask_worker(struct peer *p, const struct block_range *range, int64_t d
 }
 
 /* Half of what is left, so that a worker that hangs leaves time for the next source. */
-static int64_t attempt_deadline(int64_t deadline_ms)
+static int64_t attempt_deadline(int64_t deadline_ms, enum peer_state state)
 {
-	int64_t left_ms = clock_left_ms(deadline_ms);
+	int64_t left_ms = clock_left_ms(deadline_ms) / 2;
 
-	return left_ms == CLOCK_NEVER ? CLOCK_NEVER : clock_deadline_ms(left_ms / 2);
+	if (state == PEER_PROBE && left_ms > PEER_PROBE_MS)
+		left_ms = PEER_PROBE_MS;
+	return clock_deadline_ms(left_ms);
 }
 
 static void note_failure(struct peer *p, int code, struct error *err)
@@ -153,12 +155,14 @@ static int read_workers(struct peer_set *set, const struct block_range *range, i
 
 	for (size_t i = 0; i < ranked; i++) {
 		struct peer *p = set->peers[order[i]];
+		enum peer_state state = peer_ask(p);
 		bool fetched;
 		int r;
 
-		if (peer_aside(p))
+		if (state == PEER_ASIDE)
 			continue;
-		r = ask_worker(p, range, attempt_deadline(deadline_ms), cancel, &fetched, err);
+		r = ask_worker(
+			p, range, attempt_deadline(deadline_ms, state), cancel, &fetched, err);
 		if (atomic_load(&cancel->fired))
 			return error_set(err, -ECANCELED, "called off");
 		if (r == 0) {
@@ -231,7 +235,7 @@ static uint64_t cached_at_worker(struct peer *p, const struct block_file *file, 
 	Granary__V1__CachedReply *reply;
 	uint64_t bytes;
 
-	if (!channel || peer_aside(p))
+	if (!channel || atomic_load(&p->failures) > 0)
 		return 0;
 	request.dataset_id = info->dataset_id;
 	request.manifest_digest = (char *)info->digest;

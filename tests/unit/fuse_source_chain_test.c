@@ -285,10 +285,13 @@ static void one_that_is_gone_is_left_aside_for_a_while(void **state)
 	stop_worker(&w.workers[order[0]]);
 	read_well(&w, BLOCK_FROM_PEER_STORE);
 	set = peers_get(&w.peers);
-	assert_true(peer_aside(set->peers[order[0]]));
-	assert_false(peer_aside(set->peers[order[1]]));
+	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_ASIDE);
+	assert_int_equal(peer_ask(set->peers[order[1]]), PEER_GOOD);
+	atomic_store(&set->peers[order[0]]->aside_until_ms, clock_mono_ms());
+	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_PROBE);
+	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_ASIDE); /* one is enough */
 	peer_answered(set->peers[order[0]]);
-	assert_false(peer_aside(set->peers[order[0]]));
+	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_GOOD);
 	peer_set_unref(set);
 	drop_world(&w);
 }
@@ -434,9 +437,11 @@ static void a_new_list_of_workers_keeps_the_known_ones(void **state)
 		.lease_socket = "",
 		.host_id = "another-host",
 		.capacity_bytes = 1000};
+	peer_failed(before->peers[0]);
 	assert_int_equal(peers_update(&w.peers, refs, 2), 0);
 	after = peers_get(&w.peers);
 	assert_ptr_not_equal(before, after);
+	assert_int_equal(after->count, 2);
 	assert_ptr_equal(before->peers[1], after->peers[1]);
 	assert_true(after->nodes[0].weight > 0);
 	peer_set_unref(before);
@@ -445,6 +450,29 @@ static void a_new_list_of_workers_keeps_the_known_ones(void **state)
 	assert_ptr_equal(before, after); /* nothing changed */
 	peer_set_unref(before);
 	peer_set_unref(after);
+	drop_world(&w);
+}
+
+static void a_master_that_knows_nobody_yet_takes_no_good_worker_away(void **state)
+{
+	struct peer_set *set;
+	struct world w;
+
+	(void)state;
+	make_world(&w, 2, true);
+	set = peers_get(&w.peers);
+	peer_failed(set->peers[0]);
+	peer_set_unref(set);
+	assert_int_equal(peers_update(&w.peers, NULL, 0), 0);
+	set = peers_get(&w.peers);
+	assert_int_equal(set->count, 1);
+	assert_int_equal(set->peers[0]->id, 101);
+	set->peers[0]->listed_ms -= PEERS_LINGER_MS;
+	peer_set_unref(set);
+	assert_int_equal(peers_update(&w.peers, NULL, 0), 0);
+	set = peers_get(&w.peers);
+	assert_int_equal(set->count, 0);
+	peer_set_unref(set);
 	drop_world(&w);
 }
 
@@ -461,6 +489,7 @@ int main(void)
 		cmocka_unit_test(a_worker_that_hangs_leaves_time_for_the_origin),
 		cmocka_unit_test(a_cancel_ends_the_wait_for_a_worker),
 		cmocka_unit_test(a_new_list_of_workers_keeps_the_known_ones),
+		cmocka_unit_test(a_master_that_knows_nobody_yet_takes_no_good_worker_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,62 @@
+/*
+ * One worker and the way to it: a channel, and for one on this host the view into its store.
+ *
+ * One that fails is left aside for a while, longer each time, so that reads go to the next source
+ * at once instead of finding out again. When the time is up a single read tries it, with little
+ * patience; the others stay away until that one was answered.
+ *
+ * Threading: any thread.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/rpc/rpc.h"
+#include "common/sync.h"
+#include "store/store_view.h"
+
+#define PEER_BACKOFF_MIN_MS 1000
+#define PEER_BACKOFF_MAX_MS 10000
+#define PEER_PROBE_MS 5000 /* the patience of the one that tries a peer that failed */
+
+/* What the master tells of a worker; borrowed. */
+struct peer_ref {
+	uint64_t id;
+	const char *address, *lease_socket, *host_id;
+	uint64_t capacity_bytes;
+};
+
+struct peer {
+	atomic_uint refs;
+	/* constant */
+	uint64_t id;
+	char *address, *lease_socket;
+	const char *token;	 /* borrowed */
+	bool local;		 /* on this host */
+	struct store_view *view; /* NULL: none */
+
+	atomic_uint failures;		/* in a row */
+	_Atomic int64_t aside_until_ms; /* 0: not aside */
+	int64_t listed_ms;		/* owned by peers_update: when the master named it last */
+
+	struct mutex mu;
+	struct rpc_channel
+		*channel; /* guarded by mu; made at first use, lives as long as the peer */
+};
+
+/* NULL: out of memory. `token` outlives the peer. */
+struct peer *peer_new(const struct peer_ref *ref, bool local, const char *token);
+struct peer *peer_ref(struct peer *p);
+void peer_unref(struct peer *p); /* NULL is fine */
+bool peer_is(const struct peer *p, const struct peer_ref *ref, bool local);
+
+/* NULL: cannot be made. */
+struct rpc_channel *peer_channel(struct peer *p);
+
+enum peer_state { PEER_GOOD, PEER_PROBE, PEER_ASIDE };
+/* PEER_PROBE: the caller is the one to try it, and must call peer_failed or peer_answered. */
+enum peer_state peer_ask(struct peer *p);
+void peer_failed(struct peer *p);
+void peer_answered(struct peer *p);
