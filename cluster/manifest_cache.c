@@ -34,6 +34,7 @@ struct pending {
 	struct pending *next;
 	char digest[MANIFEST_DIGEST_TEXT_BYTES];
 	unsigned refs; /* the fetching thread and those who wait */
+	struct manifest_fetch_cancel cancel;
 	bool done;
 	int result;
 	struct manifest *manifest;
@@ -49,6 +50,7 @@ struct manifest_cache {
 	struct slot slots[MANIFEST_CACHE_OPEN_MAX];
 	struct pending *pending;
 	uint64_t tick;
+	bool cancelled;
 };
 
 bool manifest_cache_digest_ok(const char *digest)
@@ -176,9 +178,10 @@ static int open_file(const char *path, const char *digest, struct manifest **ret
 }
 
 /* On disk or from the master; called without the lock, by one thread at a time per digest. */
-static int obtain(struct manifest_cache *c, struct rpc_channel *channel, const char *digest,
+static int obtain(struct manifest_cache *c, struct rpc_channel *channel, struct pending *p,
 	int64_t deadline_ms, struct manifest **ret, struct error *err)
 {
+	const char *digest = p->digest;
 	cleanup_free char *masters = NULL;
 	cleanup_free char *own = NULL;
 	struct error why = ERROR_INIT;
@@ -210,7 +213,7 @@ static int obtain(struct manifest_cache *c, struct rpc_channel *channel, const c
 	r = make_dir(c->dir, err);
 	if (r < 0)
 		return r;
-	r = manifest_fetch(channel, digest, own, deadline_ms, err);
+	r = manifest_fetch(channel, digest, own, deadline_ms, &p->cancel, err);
 	if (r < 0)
 		return r;
 	r = open_file(own, digest, ret, err);
@@ -278,10 +281,12 @@ static int search_locked(struct manifest_cache *c, struct rpc_channel *channel, 
 		return error_set(err, -ENOMEM, "out of memory");
 	memcpy(p->digest, digest, sizeof(p->digest));
 	p->refs = 1;
+	p->cancel.mu = &c->mu;
+	p->cancel.cancelled = c->cancelled;
 	p->next = c->pending;
 	c->pending = p;
 	mutex_unlock(&c->mu);
-	r = obtain(c, channel, digest, deadline_ms, &p->manifest, &p->err);
+	r = obtain(c, channel, p, deadline_ms, &p->manifest, &p->err);
 	mutex_lock(&c->mu);
 	p->result = r;
 	p->done = true;
@@ -321,6 +326,14 @@ int manifest_cache_get(struct manifest_cache *c, struct rpc_channel *channel, co
 		      : search_locked(c, channel, digest, deadline_ms, ret, err);
 	} while (r > 0);
 	return r;
+}
+
+void manifest_cache_cancel(struct manifest_cache *c)
+{
+	mutex_guard(&c->mu);
+	c->cancelled = true;
+	for (struct pending *p = c->pending; p; p = p->next)
+		manifest_fetch_cancel_locked(&p->cancel);
 }
 
 /* ---- letting go ------------------------------------------------------------------------------ */

@@ -38,6 +38,8 @@ struct manifest_cache;
 
 /* `dir` is made when missing (0700). Half-fetched files that an hour did not finish are removed. */
 int manifest_cache_new(const char *dir, struct manifest_cache **ret, struct error *err);
+/* For shutting down: fetches under way, and all later ones, end with -ECANCELED. */
+void manifest_cache_cancel(struct manifest_cache *c);
 /* Manifests handed out live on. No get may be running. NULL is fine. */
 void manifest_cache_free(struct manifest_cache *c);
 

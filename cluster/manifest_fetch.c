@@ -87,8 +87,23 @@ static int sync_parent(const char *path, struct error *err)
 	return 0;
 }
 
+static bool show_stream(struct manifest_fetch_cancel *c, struct rpc_stream *st)
+{
+	mutex_guard(c->mu);
+	c->stream = st;
+	return !c->cancelled;
+}
+
+void manifest_fetch_cancel_locked(struct manifest_fetch_cancel *c)
+{
+	assert(mutex_held(c->mu));
+	c->cancelled = true;
+	if (c->stream)
+		rpc_stream_cancel(c->stream);
+}
+
 static int fetch_to(struct rpc_channel *channel, const char *digest, int fd, const char *temp,
-	int64_t deadline_ms, struct error *err)
+	int64_t deadline_ms, struct manifest_fetch_cancel *cancel, struct error *err)
 {
 	Granary__V1__FetchManifestRequest request = GRANARY__V1__FETCH_MANIFEST_REQUEST__INIT;
 	struct rpc_stream *st;
@@ -98,7 +113,11 @@ static int fetch_to(struct rpc_channel *channel, const char *digest, int fd, con
 	r = rpc_stream_open(channel, FETCH_PATH, &request.base, deadline_ms, &st, err);
 	if (r < 0)
 		return r;
-	r = receive(st, fd, temp, err);
+	if (show_stream(cancel, st))
+		r = receive(st, fd, temp, err);
+	else
+		r = error_set(err, -ECANCELED, "cancelled");
+	show_stream(cancel, NULL);
 	rpc_stream_close(st);
 	if (r < 0)
 		return r;
@@ -108,7 +127,7 @@ static int fetch_to(struct rpc_channel *channel, const char *digest, int fd, con
 }
 
 int manifest_fetch(struct rpc_channel *channel, const char *digest, const char *path,
-	int64_t deadline_ms, struct error *err)
+	int64_t deadline_ms, struct manifest_fetch_cancel *cancel, struct error *err)
 {
 	cleanup_free char *temp = NULL;
 	cleanup_fd int fd = -1;
@@ -121,7 +140,7 @@ int manifest_fetch(struct rpc_channel *channel, const char *digest, const char *
 	fd = mkostemp(temp, O_CLOEXEC);
 	if (fd < 0)
 		return error_set_errno(err, -errno, "cannot make %s", temp);
-	r = fetch_to(channel, digest, fd, temp, deadline_ms, err);
+	r = fetch_to(channel, digest, fd, temp, deadline_ms, cancel, err);
 	if (r == 0 && rename(temp, path) < 0)
 		r = error_set_errno(err, -errno, "cannot rename %s to %s", temp, path);
 	if (r < 0) {

@@ -9,6 +9,7 @@
 #define CACHED_PATH "/granary.v1.BlockService/Cached"
 #define CHUNK_DATA_FIELD 2
 #define CANCEL_CHECK_BLOCKS 4096
+#define OPEN_RETRY_MS 5000
 
 DEFINE_CLEANUP(struct dataset *, dataset_unref)
 DEFINE_CLEANUP(struct manifest *, manifest_unref)
@@ -31,6 +32,27 @@ static int find_manifest(struct block_service *s, struct dataset *d, const char 
 		return error_prefix(err, r == -ETIMEDOUT ? r : -EAGAIN, "dataset %s", d->name);
 	dataset_put_manifest(d, *ret);
 	return 0;
+}
+
+/* The pin goes by the current snapshot: a reader of an older one needs both. Without it the block
+ * counts as one of an older snapshot, until the next try. */
+static void open_current(struct block_service *s, struct dataset *d, int64_t deadline_ms)
+{
+	char digest[MANIFEST_DIGEST_TEXT_BYTES];
+	struct manifest *m = NULL;
+	bool current;
+	int r;
+
+	dataset_current_digest(d, digest);
+	r = dataset_manifest(d, digest, &m, &current);
+	if (r == DATASET_UNOPENED && clock_mono_ms() >= atomic_load(&d->open_retry_ms)) {
+		atomic_store(&d->open_retry_ms, clock_deadline_ms(OPEN_RETRY_MS));
+		r = manifest_cache_get(s->manifests, s->master, digest, deadline_ms, &m, NULL);
+		if (r == 0)
+			dataset_put_manifest(d, m);
+	}
+	if (m)
+		manifest_unref(m);
 }
 
 static int find_planned(struct block_service *s, uint64_t dataset_id, const char *digest,
@@ -148,6 +170,8 @@ static int read_block(struct block_service *s, struct rpc_call *call,
 		r = check_range(q, b->object_bytes, err);
 	if (r < 0)
 		return r;
+	if (!read.current)
+		open_current(s, d, read.deadline_ms);
 	b->id = block_id_make(&b->object, q->block);
 	b->dataset_id = d->id;
 	b->index = q->block;

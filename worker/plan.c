@@ -263,6 +263,30 @@ static void prune_manifests(struct plan *p)
 	manifest_cache_prune(p->manifests, keep, n);
 }
 
+/* So that no read has to wait for a manifest, or for longer than is left of this. */
+static void fetch_manifests(struct plan *p)
+{
+	const Granary__V1__WorkerHeartbeatReply *c = p->current;
+	struct error err = ERROR_INIT;
+	struct manifest *m;
+	int r;
+
+	for (size_t i = 0; i < c->n_datasets; i++) {
+		for (size_t k = 0; k < c->datasets[i]->n_snapshots; k++) {
+			r = manifest_cache_get(p->manifests, p->master,
+				c->datasets[i]->snapshots[k]->manifest_digest,
+				clock_deadline_ms(PLAN_MANIFEST_TIMEOUT_MS), &m, &err);
+			if (r == -ECANCELED)
+				return;
+			if (r < 0)
+				log_warn("dataset %s: a manifest is not here yet: %s",
+					c->datasets[i]->name, err.text);
+			else
+				manifest_unref(m);
+		}
+	}
+}
+
 static int apply(struct plan *p)
 {
 	struct applied *a, *following;
@@ -280,6 +304,7 @@ static int apply(struct plan *p)
 	r = remove_vanished(p);
 	if (result == 0 && r == 0)
 		prune_manifests(p);
+	fetch_manifests(p);
 	return result < 0 ? result : r;
 }
 
@@ -386,6 +411,7 @@ void plan_stop(struct plan *p)
 	p->stopping = true;
 	cond_broadcast(&p->changed);
 	mutex_unlock(&p->mu);
+	manifest_cache_cancel(p->manifests);
 	pthread_join(p->thread, NULL);
 	p->started = false;
 }

@@ -16,14 +16,15 @@
 #include "store/store.h"
 
 #define PLAN_RETRY_MS 2000
-#define PLAN_MANIFEST_TIMEOUT_MS 60000
+#define PLAN_MANIFEST_TIMEOUT_MS 600000
 
 struct plan;
 
 int plan_new(struct store *store, struct manifest_cache *manifests, struct rpc_channel *master,
 	struct plan **ret, struct error *err);
 int plan_start(struct plan *p, struct error *err);
-void plan_stop(struct plan *p); /* joins; fine when never started */
+/* Joins, and ends all fetches of manifests; fine when never started. */
+void plan_stop(struct plan *p);
 void plan_free(struct plan *p); /* NULL is fine */
 
 /* Grants that need no scan, because the store has no block of the dataset yet: done at once, so

@@ -218,6 +218,33 @@ static void pruning_keeps_what_is_named_and_the_masters_files(void **state)
 	manifest_cache_free(own);
 }
 
+static void *cancel_after_a_while(void *arg)
+{
+	usleep(200000);
+	manifest_cache_cancel(arg);
+	return NULL;
+}
+
+static void a_fetch_from_a_stuck_master_can_be_cancelled(void **state)
+{
+	struct fx *f = *state;
+	struct manifest_cache *c = cache_at(f, "cache");
+	struct error err = ERROR_INIT;
+	int64_t begun_ms = clock_mono_ms();
+	struct manifest *m;
+	pthread_t thread;
+
+	f->manifests_stall = true;
+	pthread_create(&thread, NULL, cancel_after_a_while, c);
+	assert_int_equal(manifest_cache_get(c, f->to_master, f->digests[0],
+				 clock_deadline_ms(30000), &m, &err),
+		-ECANCELED);
+	assert_true(clock_mono_ms() - begun_ms < 5000);
+	pthread_join(thread, NULL);
+	f->manifests_stall = false;
+	manifest_cache_free(c);
+}
+
 static void the_host_has_an_id_that_stays(void **state)
 {
 	char a[HOST_ID_TEXT_BYTES], b[HOST_ID_TEXT_BYTES];
@@ -241,6 +268,7 @@ int main(void)
 		TEST(what_the_master_sends_is_verified),
 		TEST(failures_say_which),
 		TEST(pruning_keeps_what_is_named_and_the_masters_files),
+		TEST(a_fetch_from_a_stuck_master_can_be_cancelled),
 		cmocka_unit_test(the_host_has_an_id_that_stays),
 	};
 

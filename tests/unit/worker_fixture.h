@@ -54,7 +54,7 @@ struct fx {
 	size_t digest_count;
 	char seen_error[512];
 
-	atomic_bool no_dataset;
+	atomic_bool no_dataset, manifests_stall;
 	atomic_uint beats, manifest_fetches;
 	atomic_uint_fast64_t seen_origin_bytes, seen_failures, seen_pinned;
 
@@ -124,6 +124,8 @@ static inline void fx_fetch_manifest(struct rpc_call *call, void *arg)
 	if (!q)
 		return;
 	f->manifest_fetches++;
+	while (f->manifests_stall && !rpc_call_cancelled(call))
+		usleep(10000);
 	snprintf(path, sizeof(path), "%s/master/%s.manifest", f->dir, q->digest);
 	file = fopen(path, "rb");
 	if (!file) {

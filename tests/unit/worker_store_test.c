@@ -400,6 +400,39 @@ static void a_new_snapshot_costs_only_what_changed(void **state)
 	manifest_unref(new);
 }
 
+static void the_quota_holds_for_mounts_of_an_older_snapshot_too(void **state)
+{
+	struct fx *f = *state;
+	uint64_t bytes = add_files(f), cost = 0;
+	struct manifest *old = fx_snapshot(f), *new;
+
+	fx_worker_start(f, NULL);
+	fx_add(f, "one-more", 1000);
+	new = fx_snapshot(f);
+	grant(f, new, bytes * 2);
+	for (int pass = 0; pass < 2; pass++) {
+		cost = fx_origin_bytes(f);
+		for (int i = 0; i < FILES; i++) {
+			struct fx_file file = f->files[i];
+			struct fx_read q = {.digest = manifest_info(old)->digest,
+				.file = &file,
+				.len = (uint32_t)file.size};
+
+			assert_int_equal(manifest_lookup_path(
+						 old, file.path, strlen(file.path), &file.entry),
+				0);
+			assert_int_equal(fx_read(f, &q), 0);
+		}
+		cost = fx_origin_bytes(f) - cost;
+		settle(f);
+		assert_int_equal(cost, pass == 0 ? bytes : 0);
+	}
+	assert_int_equal(worker_refresh(f->worker, clock_deadline_ms(5000)), 0);
+	assert_int_equal(f->seen_pinned, bytes);
+	manifest_unref(old);
+	manifest_unref(new);
+}
+
 static void a_removed_dataset_gives_its_room_back(void **state)
 {
 	struct fx *f = *state;
@@ -441,6 +474,7 @@ int main(int argc, char **argv)
 		TEST(a_worker_may_be_there_before_its_master),
 		TEST(a_read_that_is_ahead_of_the_plan_waits_for_it),
 		TEST(a_new_snapshot_costs_only_what_changed),
+		TEST(the_quota_holds_for_mounts_of_an_older_snapshot_too),
 		TEST(a_removed_dataset_gives_its_room_back),
 	};
 
