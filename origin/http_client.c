@@ -380,12 +380,8 @@ static int classify_transfer(struct exchange *x, CURLcode code)
 	case CURLE_NOT_BUILT_IN:
 	case CURLE_BAD_FUNCTION_ARGUMENT:
 		return error_set(x->err, -EIO, "%s", text);
-	case CURLE_COULDNT_RESOLVE_HOST:
-	case CURLE_COULDNT_RESOLVE_PROXY:
-	case CURLE_COULDNT_CONNECT:
-		x->at->unreachable = true;
-		return attempt_retry(x->at, "%s", text);
 	default:
+		x->at->unreachable = !x->head_done;
 		return attempt_retry(x->at, "%s", text);
 	}
 }
@@ -450,6 +446,8 @@ static int set_request(struct http_client *c, struct exchange *x)
 	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, c->connect_timeout_ms);
 	curl_easy_setopt(e, CURLOPT_BUFFERSIZE, (long)HTTP_BUFFER_BYTES);
 	curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+	/* Ranges come faster over connections of their own than through the windows of one. */
+	curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(e, CURLOPT_USERAGENT, "granary");
 	curl_easy_setopt(e, CURLOPT_ERRORBUFFER, x->curl_error);
 	curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_write);

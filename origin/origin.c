@@ -63,6 +63,7 @@ int origin_open(
 	o->ops = ops;
 	r = ops->open(url, opts, &o->impl, &o->url, err);
 	if (r < 0) {
+		free(o->url);
 		free(o);
 		return r;
 	}

@@ -275,7 +275,6 @@ static int mem_open(const char *url, const struct origin_options *opts, void **r
 	*ret_shown = strdup(url);
 	if (!o || !*ret_shown) {
 		free(o);
-		free(*ret_shown);
 		return error_set(err, -ENOMEM, "%s: out of memory", url);
 	}
 	o->store = s;

@@ -70,6 +70,12 @@ struct origin_ops {
 	int (*renew)(void *impl, const struct origin_options *opts, struct error *err);
 };
 
+/* Seconds of a server, which may be any number; 0 for what makes no sense. */
+static inline int64_t origin_mtime_ns(int64_t seconds)
+{
+	return seconds > 0 && seconds <= INT64_MAX / 1000000000 ? seconds * 1000000000 : 0;
+}
+
 extern const struct origin_ops origin_mem_ops;
 extern const struct origin_ops origin_file_ops;
 extern const struct origin_ops origin_http_ops;

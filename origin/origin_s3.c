@@ -196,7 +196,6 @@ static int s3_open(const char *url, const struct origin_options *opts, void **re
 		*ret_impl = o;
 		return 0;
 	}
-	free(*ret_shown);
 	s3_free(o);
 	return r;
 }
@@ -237,7 +236,7 @@ static int stat_head(struct s3_call *call, const S3ResponseProperties *head)
 		return error_set(call->err, -EIO, "the etag is too long");
 	strcpy(s->validator, head->eTag ? head->eTag : "");
 	s->ret->size = head->contentLength;
-	s->ret->mtime_ns = head->lastModified > 0 ? head->lastModified * 1000000000 : 0;
+	s->ret->mtime_ns = origin_mtime_ns(head->lastModified);
 	return 0;
 }
 

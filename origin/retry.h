@@ -63,7 +63,7 @@ struct origin_attempt {
 	uint64_t credentials_used;
 	/* set by the attempt */
 	int64_t retry_after_ms; /* 0: the server did not say */
-	bool unreachable;	/* nobody was there to say no: name, port or network */
+	bool unreachable;	/* no answer at all came: a wrong name, port, protocol? */
 	char cause[ORIGIN_CAUSE_BYTES];
 };
 

@@ -314,6 +314,7 @@ static int classify_transport(struct s3_call *call)
 	case S3StatusXmlParseFailure:
 	case S3StatusInternalError:
 	case S3StatusFailedToInitializeRequest:
+		call->at->unreachable = call->http_status == 0;
 		return attempt_retry(call->at, "%s", text);
 	default:
 		return error_set(call->err, -EIO, "%s: %s", name, text);

@@ -111,7 +111,7 @@ static int emit(struct page *pg, const S3ListBucketContent *c, struct error *err
 		.path_len = len - pg->ls->root_len,
 		.type = ORIGIN_FILE,
 		.size = c->size,
-		.mtime_ns = c->lastModified > 0 ? c->lastModified * 1000000000 : 0,
+		.mtime_ns = origin_mtime_ns(c->lastModified),
 		.validator = c->eTag ? c->eTag : "",
 		.mode = ORIGIN_UNKNOWN_MODE,
 		.uid = ORIGIN_UNKNOWN_ID,
