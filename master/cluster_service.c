@@ -393,7 +393,7 @@ static int send_file(struct rpc_call *call, int fd, const char *digest, struct e
 	Granary__V1__ManifestChunk head = GRANARY__V1__MANIFEST_CHUNK__INIT;
 
 	for (off_t at = 0;;) {
-		char *chunk;
+		char *chunk = NULL;
 		ssize_t got = read_chunk(fd, at, &chunk);
 
 		if (got < 0)

@@ -63,7 +63,7 @@ static unsigned files_in(struct fixture *f, const char *sub)
 static void a_directory_becomes_a_dataset_that_is_mounted(void **state)
 {
 	struct fixture *f = *state;
-	Granary__V1__ImportProgress *last;
+	Granary__V1__ImportProgress *last = NULL;
 	Granary__V1__OpenMountReply *mount;
 	Granary__V1__MountHeartbeatReply *beat;
 	Granary__V1__MountHeartbeatRequest request;
@@ -174,7 +174,7 @@ static void a_name_is_taken_once(void **state)
 {
 	struct fixture *f = *state;
 	Granary__V1__AddDatasetRequest request = GRANARY__V1__ADD_DATASET_REQUEST__INIT;
-	Granary__V1__ImportProgress *last;
+	Granary__V1__ImportProgress *last = NULL;
 
 	put_files(f, 1, 1);
 	add_data(f);
@@ -323,7 +323,7 @@ static uint64_t shown_by(struct fixture *f, uint64_t mount_id, uint64_t shows)
 static void a_refresh_without_changes_makes_no_snapshot(void **state)
 {
 	struct fixture *f = *state;
-	Granary__V1__ImportProgress *last;
+	Granary__V1__ImportProgress *last = NULL;
 
 	put_files(f, 10, 100);
 	add_data(f);
@@ -337,7 +337,7 @@ static void a_refresh_without_changes_makes_no_snapshot(void **state)
 static void a_refresh_leaves_live_mounts_where_they_are(void **state)
 {
 	struct fixture *f = *state;
-	Granary__V1__ImportProgress *last;
+	Granary__V1__ImportProgress *last = NULL;
 	Granary__V1__OpenMountReply *old, *fresh;
 
 	put_files(f, 10, 100);
@@ -427,7 +427,7 @@ static void a_snapshot_that_a_live_mount_shows_is_kept(void **state)
 static void a_lost_manifest_is_mended_by_a_refresh(void **state)
 {
 	struct fixture *f = *state;
-	Granary__V1__ImportProgress *last;
+	Granary__V1__ImportProgress *last = NULL;
 	Granary__V1__Dataset *d;
 	char path[256];
 
