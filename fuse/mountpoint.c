@@ -187,11 +187,16 @@ static bool in_path(const char *program)
 	return access("/usr/bin/" FUSERMOUNT, X_OK) == 0;
 }
 
-static int check_unprivileged(bool allow_other, struct error *err)
+static int check_unprivileged(const char *path, bool allow_other, struct error *err)
 {
 	if (!in_path(FUSERMOUNT))
 		return error_set(err, -EPERM,
 			"mounting without root needs %s: install the package fuse3", FUSERMOUNT);
+	if (access(path, W_OK) < 0)
+		return error_set(err, -EACCES,
+			"you may not write to mount point %s, so %s does not let you mount there: "
+			"choose a directory of your own",
+			path, FUSERMOUNT);
 	if (allow_other && !user_allow_other_set())
 		return error_set(err, -EPERM,
 			"allow-other without root needs the line user_allow_other in %s",
@@ -227,6 +232,6 @@ int mountpoint_prepare(
 	if (r == 0)
 		r = check_device(err);
 	if (r == 0 && geteuid() != 0)
-		r = check_unprivileged(allow_other, err);
+		r = check_unprivileged(ret_path, allow_other, err);
 	return r;
 }

@@ -235,7 +235,10 @@ static int mount_it(struct session *s, bool allow_other, struct error *err)
 	fuse_opt_free_args(&args);
 	if (r != 0)
 		return error_set(err, -EIO, "cannot mount on %s: %s", s->mountpoint,
-			cause.text[0] ? cause.text : "fusermount3 refused");
+			cause.text[0]
+				? cause.text
+				: "not permitted, and fusermount3 could not help; a container "
+				  "needs the capability SYS_ADMIN");
 	return 0;
 }
 

@@ -573,6 +573,37 @@ class Mountpoints(Base):
         self.assertIn("mounted at", self.refused(f"{self.dir}/link"))
         self.assertEqual(m.stop(), 0)
 
+    def refused_in_namespace(self, script, *options):
+        """What the driver says in a mount namespace of its own, after the script has spoilt it."""
+        if os.geteuid() != 0 or not shutil.which("unshare"):
+            self.skipTest("needs root and unshare")
+        subprocess.run(["chown", "-R", "65534:65534", self.dir], check=True)
+        run = subprocess.run(["unshare", "-m", "sh", "-c", "mount --make-rprivate / && " + script + ' "$@"', "sh", DRIVER,
+                              self.tree, self.mnt, self.work, *options], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+        self.assertNotEqual(run.returncode, 0)
+        self.assertEqual(run.stdout, b"")
+        text = run.stderr.decode()
+        self.assertEqual(text.count("\n"), 1, text)
+        return text
+
+    def test_a_system_that_does_not_allow_it_is_told_what_to_change(self):
+        nobody = "exec setpriv --reuid 65534 --regid 65534 --clear-groups"
+        fuse_for = 'mkdir -p "$PWD/dev" && mount -t tmpfs none "$PWD/dev" && mknod -m %s "$PWD/dev/fuse" c 10 229 && ' \
+                   'mount --bind "$PWD/dev/fuse" /dev/fuse && '
+        os.chmod(self.dir, 0o755)
+        here = os.getcwd()
+        os.chdir(self.dir)
+        self.addCleanup(os.chdir, here)
+        self.assertIn("there is no /dev/fuse", self.refused_in_namespace("mount -t tmpfs none /dev && exec"))
+        self.assertIn("no permission to open /dev/fuse", self.refused_in_namespace(fuse_for % "600" + nobody))
+        self.assertIn("install the package fuse3", self.refused_in_namespace(
+            fuse_for % "666" + "mount --bind /dev/null $(command -v fusermount3) && " + nobody))
+        os.chmod(self.mnt, 0o555)
+        self.assertIn("may not write", self.refused_in_namespace(fuse_for % "666" + nobody))
+        os.chmod(self.mnt, 0o755)
+        if not any(line.split() == ["user_allow_other"] for line in pathlib.Path("/etc/fuse.conf").read_text().splitlines()):
+            self.assertIn("user_allow_other", self.refused_in_namespace(fuse_for % "666" + nobody, "auto", "0", "allow-other"))
+
     def test_a_dead_mount_is_detached_first(self):
         write(f"{self.tree}/f", b"x")
         m = self.mount()
