@@ -19,7 +19,8 @@
 #define BACKGROUND_MAX 512
 #define CONGESTION 384
 #define START_TIMEOUT_MS 10000
-#define READ_AHEAD_KB 1024
+#define READ_AHEAD_SMALL_FILES_KB 1024 /* a small file is one request */
+#define READ_AHEAD_LARGE_FILES_KB 512
 #ifndef STATX_MNT_ID_UNIQUE
 #define STATX_MNT_ID_UNIQUE 0x00004000U /* linux/stat.h since 6.8 */
 #endif
@@ -274,10 +275,14 @@ static int start_threads(struct session *s, struct error *err)
 	return 0;
 }
 
-/* A larger window means larger requests; only root may set it. Not a failure: reads are as right
- * with the kernel's 128 KiB. */
+/* A larger window means larger requests for whoever reads in sequence, and more than he wants for
+ * whoever jumps about in a map: random slices of 114 KB in a mapped file of 3 GB fetched 3.3 times
+ * what was used with the kernel's 128 KiB, 4.5 times with 512 KiB, 8.5 times with 1 MiB. Only root
+ * may set it; reads are as right without. */
 static void widen_read_ahead(const struct session *s)
 {
+	int kb = atomic_load(&s->fs->mode) == MOUNT_MODE_NO_OPEN ? READ_AHEAD_SMALL_FILES_KB
+								 : READ_AHEAD_LARGE_FILES_KB;
 	char path[96];
 	FILE *f;
 
@@ -286,7 +291,7 @@ static void widen_read_ahead(const struct session *s)
 	f = fopen(path, "we");
 	if (!f)
 		return;
-	fprintf(f, "%d\n", READ_AHEAD_KB);
+	fprintf(f, "%d\n", kb);
 	if (fclose(f) != 0)
 		log_debug("%s: %s", path, strerror(errno));
 }
