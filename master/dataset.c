@@ -205,7 +205,11 @@ int dataset_origin_open(const struct dataset_config *config, const struct datase
 	r = options_set(options, config->msg->options, config->msg->n_options, err);
 	if (r == 0 && secrets)
 		r = options_set(options, secrets->options, secrets->count, err);
-	return r < 0 ? r : origin_open(config->msg->origin, options, ret, err);
+	if (r < 0)
+		return r;
+	/* What the user did not say the master's own environment may, as for workers and mounts. */
+	origin_options_from_environment(options);
+	return origin_open(config->msg->origin, options, ret, err);
 }
 
 /* ---- dataset --------------------------------------------------------------------------------- */

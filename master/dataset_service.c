@@ -14,6 +14,7 @@
 
 #define SERVICE "/granary.v1.DatasetService/"
 #define PLAN_WAIT_MS 30000 /* for a reply that shows what was granted */
+#define PLAN_WAIT_SLICE_MS 100
 #define LIST_MAX_BYTES ((size_t)7 << 20)
 
 DEFINE_CLEANUP(struct namespace_batch *, namespace_batch_free)
@@ -39,12 +40,16 @@ static struct dataset *find_locked(struct master *m, const char *name, struct er
 	return d && d->in_database ? d : NULL;
 }
 
-static int64_t plan_deadline_ms(struct rpc_call *call)
+/* Waits for the plan as long as the caller does. */
+static void wait_planned(struct master *m, struct rpc_call *call)
 {
-	int64_t mine_ms = clock_deadline_ms(PLAN_WAIT_MS);
-	int64_t theirs_ms = rpc_call_deadline_ms(call);
+	int64_t end_ms = clock_deadline_ms(PLAN_WAIT_MS);
+	bool planned = false;
 
-	return theirs_ms < mine_ms ? theirs_ms : mine_ms;
+	while (!planned && !clock_passed(end_ms) && !rpc_call_cancelled(call)) {
+		mutex_guard(&m->mu);
+		planned = master_wait_planned_locked(m, clock_deadline_ms(PLAN_WAIT_SLICE_MS));
+	}
 }
 
 /* The dataset as it is once the plan is made; NULL and an error when it is gone by then. */
@@ -54,8 +59,8 @@ static Granary__V1__Dataset *planned_dataset(
 	Granary__V1__Dataset *msg;
 	struct dataset *d;
 
+	wait_planned(m, call);
 	mutex_guard(&m->mu);
-	master_wait_planned_locked(m, plan_deadline_ms(call));
 	d = find_locked(m, name, err);
 	msg = d ? message_dataset(d, &m->workers) : NULL;
 	if (d && !msg)
