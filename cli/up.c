@@ -13,6 +13,7 @@
 #include "cli/host.h"
 #include "cli/mount_flags.h"
 #include "cli/signals.h"
+#include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/size.h"
@@ -23,7 +24,7 @@ struct up {
 	struct invocation *inv;
 	const char *origin, *mountpoint;
 	char name[129];
-	char origin_url[PATH_MAX + 16];
+	char *origin_url; /* made from a path; owned */
 	struct paths paths;
 	struct origin_options *options;
 	struct dataset_spec spec;
@@ -53,10 +54,12 @@ static void name_from_origin(const char *origin, char *ret, size_t room)
 		snprintf(ret, room, "dataset");
 }
 
-/* A path is taken for file://. */
+/* A path is taken for file://; '%' is the one byte that such a URL gives a meaning to. */
 static int origin_from_argument(struct up *u, const char *text, struct error *err)
 {
+	struct buf url = BUF_INIT;
 	char real[PATH_MAX];
+	int r;
 
 	if (strstr(text, "://")) {
 		u->origin = text;
@@ -67,8 +70,14 @@ static int origin_from_argument(struct up *u, const char *text, struct error *er
 			"'%s' is neither a URL (s3://, http://, https://, file://) nor a "
 			"directory",
 			text);
-	snprintf(u->origin_url, sizeof(u->origin_url), "file://%s", real);
-	u->origin = u->origin_url;
+	r = buf_append_str(&url, "file://");
+	for (const char *p = real; *p && r == 0; p++)
+		r = *p == '%' ? buf_append_str(&url, "%25") : buf_append(&url, p, 1);
+	if (r < 0) {
+		buf_deinit(&url);
+		return error_set(err, r, "out of memory");
+	}
+	u->origin = u->origin_url = buf_take(&url);
 	return 0;
 }
 
