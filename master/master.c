@@ -99,7 +99,9 @@ static int load(struct master *m, struct error *err)
 		r = mounts_load(&m->mounts, m->db, now_ms, err);
 	if (r < 0)
 		return r;
-	manifest_store_sweep(m->manifests, digest_is_used, m);
+	/* An empty database beside manifests may be a lost one, which a backup brings back. */
+	if (dataset_registry_count(&m->datasets) > 0)
+		manifest_store_sweep(m->manifests, digest_is_used, m);
 	return 0;
 }
 

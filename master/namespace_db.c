@@ -17,6 +17,7 @@
 #include "master/namespace_db.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,26 +151,78 @@ static int open_refused(struct namespace_db *db, char *text, struct error *err)
 	return code;
 }
 
+/* RocksDB takes a directory without its file CURRENT for an empty one, makes a new database there
+ * and removes what was in it. */
+static bool has_lost_current(const char *dir)
+{
+	cleanup_dir DIR *d = opendir(dir);
+	bool has_current = false, has_data = false;
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		const char *suffix = strrchr(e->d_name, '.');
+
+		has_current |= strcmp(e->d_name, "CURRENT") == 0;
+		has_data |= strncmp(e->d_name, "MANIFEST-", 9) == 0 ||
+			    (suffix && strcmp(suffix, ".sst") == 0) ||
+			    (suffix && strcmp(suffix, ".log") == 0);
+	}
+	return has_data && !has_current;
+}
+
+/* A repair puts tables that it cannot read into lost/. What stood in them is gone without a trace
+ * in the database, which is the user's to decide about, not ours. */
+static int lost_check(struct namespace_db *db, struct error *err)
+{
+	cleanup_free char *lost = NULL;
+	cleanup_dir DIR *d = NULL;
+	struct dirent *e;
+
+	if (asprintf(&lost, "%s/lost", db->dir) < 0)
+		return error_set(err, -ENOMEM, "no memory for the master's state");
+	d = opendir(lost);
+	while (d && (e = readdir(d))) {
+		const char *suffix = strrchr(e->d_name, '.');
+
+		if (suffix && strcmp(suffix, ".sst") == 0)
+			return error_set(err, -EIO,
+				"a part of the master's state %s is damaged: restore the directory "
+				"from a backup; to go on with what is left, remove %s",
+				db->dir, lost);
+	}
+	return 0;
+}
+
+static int repair(struct namespace_db *db, const char *why, struct error *err)
+{
+	char *text = NULL;
+	int r;
+
+	log_warn("the state in %s is damaged (%s); repairing it", db->dir, why);
+	rocksdb_repair_db(db->options, db->dir, &text);
+	if (text)
+		return open_refused(db, text, err);
+	r = open_families(db, &text);
+	if (r < 0)
+		return open_refused(db, text, err);
+	log_warn("the state in %s was repaired; check `granary dataset ls`", db->dir);
+	return 0;
+}
+
 static int open_or_repair(struct namespace_db *db, struct error *err)
 {
-	char *text = NULL, *repair_text = NULL;
+	char *text = NULL;
+	int r;
 
+	if (has_lost_current(db->dir))
+		return repair(db, "its file CURRENT is missing", err);
 	if (open_families(db, &text) == 0)
 		return 0;
 	if (!strstr(text, "Corruption") && !strstr(text, "corrupt"))
 		return open_refused(db, text, err);
-	log_warn("the state in %s is damaged (%s); repairing it", db->dir, text);
-	rocksdb_repair_db(db->options, db->dir, &repair_text);
-	if (repair_text) {
-		rocksdb_free(repair_text);
-		return open_refused(db, text, err);
-	}
+	r = repair(db, text, err);
 	rocksdb_free(text);
-	if (open_families(db, &text) == 0) {
-		log_warn("the state in %s was repaired; check `granary dataset ls`", db->dir);
-		return 0;
-	}
-	return open_refused(db, text, err);
+	return r;
 }
 
 static bool has_records(struct namespace_db *db)
@@ -263,6 +316,8 @@ int namespace_db_open(const char *dir, struct namespace_db **ret, struct error *
 	rocksdb_writeoptions_set_sync(db->write_synced, 1);
 	db->write_lazy = rocksdb_writeoptions_create();
 	r = open_or_repair(db, err);
+	if (r == 0)
+		r = lost_check(db, err);
 	if (r == 0)
 		r = format_check(db, err);
 	if (r < 0) {

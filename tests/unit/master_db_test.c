@@ -245,6 +245,42 @@ static void a_lost_catalogue_is_repaired(void **state)
 	assert_int_equal(bytes, 22);
 }
 
+static void a_lost_pointer_to_the_catalogue_loses_no_record(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t bytes;
+	char path[512];
+
+	open_db(f);
+	put_totals(f, 1, 11);
+	close_db(f);
+	snprintf(path, sizeof(path), "%s/CURRENT", f->db_dir);
+	assert_int_equal(unlink(path), 0);
+	open_db(f);
+	assert_int_equal(get_totals(f, 1, &bytes), 0);
+	assert_int_equal(bytes, 11);
+}
+
+static void damage_beyond_repair_is_refused_with_the_directory(void **state)
+{
+	struct fixture *f = *state;
+	char path[512];
+
+	open_db(f);
+	put_totals(f, 1, 11);
+	close_db(f);
+	open_db(f);
+	close_db(f);
+	find_file(f, "", ".sst", path);
+	assert_int_equal(truncate(path, 100), 0);
+	for (int i = 0; i < 2; i++) { /* the second time, after a repair that lost it */
+		assert_int_equal(namespace_db_open(f->db_dir, &f->db, &f->err), -EIO);
+		assert_non_null(strstr(f->err.text, f->db_dir));
+		assert_non_null(strstr(f->err.text, "backup"));
+		assert_null(strchr(f->err.text, '\n'));
+	}
+}
+
 static void what_is_no_directory_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -373,6 +409,8 @@ int main(int argc, char **argv)
 		TEST(a_newer_format_is_refused),
 		TEST(records_without_a_format_are_refused),
 		TEST(a_lost_catalogue_is_repaired),
+		TEST(a_lost_pointer_to_the_catalogue_loses_no_record),
+		TEST(damage_beyond_repair_is_refused_with_the_directory),
 		TEST(what_is_no_directory_is_refused),
 		TEST(a_damaged_record_is_refused_with_the_directory),
 		TEST(scratch_is_sorted_and_replaces),
