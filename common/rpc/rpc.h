@@ -10,7 +10,9 @@
  * one table): -ENOENT NOT_FOUND, -EEXIST ALREADY_EXISTS, -EINVAL INVALID_ARGUMENT, -EACCES
  * UNAUTHENTICATED, -EPERM PERMISSION_DENIED, -ETIMEDOUT DEADLINE_EXCEEDED, -ECANCELED CANCELLED,
  * -ENOSPC RESOURCE_EXHAUSTED, -ESTALE FAILED_PRECONDITION, -EOPNOTSUPP UNIMPLEMENTED, -EAGAIN
- * UNAVAILABLE (nobody there, or connection lost), everything else -EIO INTERNAL.
+ * UNAVAILABLE (nobody there, or connection lost), everything else -EIO INTERNAL. Some share a status
+ * and come back as its errno above: -ENOMEM, -EDQUOT, -EMSGSIZE as -ENOSPC; -EBUSY, -ENOTEMPTY as
+ * -ESTALE; -ERANGE, -ENAMETOOLONG as -EINVAL. A request too large to be sent is -EMSGSIZE.
  *
  * A server that listens on TCP wants `token`: calls without it in the metadata
  * ("authorization: Bearer TOKEN") get UNAUTHENTICATED before any handler runs. Unix sockets are
@@ -28,7 +30,8 @@
 
 #define RPC_MESSAGE_MAX_BYTES (8u << 20) /* larger messages are refused by both sides */
 
-/* Process-wide; counted, so that each component may call the pair. */
+/* Process-wide; counted, so that each component may call the pair; servers and channels do so
+ * themselves. The gRPC library, once up, has threads: fork into the background before. */
 void rpc_init(void);
 void rpc_deinit(void);
 
@@ -40,7 +43,9 @@ int rpc_address_check(const char *address, struct error *err);
 struct rpc_server;
 struct rpc_call;
 
-/* Must end the call exactly once: rpc_call_reply, rpc_call_fail, or rpc_call_end after sends. */
+/* Must end the call exactly once: rpc_call_reply, rpc_call_fail, or rpc_call_end after sends. One
+ * thread at a time uses a call. A handler may call other servers of the process; one that calls its
+ * own server waits for a thread of it, so enough of these wait for each other until their deadlines. */
 typedef void rpc_handler(struct rpc_call *call, void *arg);
 
 struct rpc_server_options {
@@ -65,6 +70,7 @@ void rpc_server_free(struct rpc_server *s); /* after stop, or never started; NUL
 const ProtobufCMessage *rpc_call_request(
 		struct rpc_call *call, const ProtobufCMessageDescriptor *descriptor);
 int64_t rpc_call_deadline_ms(struct rpc_call *call);
+/* The client has gone or given up, or the deadline has passed; cheap enough to ask often. */
 bool rpc_call_cancelled(struct rpc_call *call);
 /* True for a unix-socket peer: secrets may be told to it. */
 bool rpc_call_is_local(struct rpc_call *call);
@@ -72,13 +78,17 @@ bool rpc_call_is_local(struct rpc_call *call);
 void rpc_call_reply(struct rpc_call *call, const ProtobufCMessage *reply);
 void rpc_call_fail(struct rpc_call *call, int code, const char *text);
 
-/* Streams. A send waits until the transport took the message; negative once the peer is gone. */
+/* Streams. A send waits until the transport took the message; negative once the peer is gone, or
+ * took nothing for a minute. */
 int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *message);
 /* Sends `head` packed, followed by a bytes field `field` that holds [data, data+len) without copying
  * it. On the wire this is an ordinary message of head's type. `release(arg)` is called exactly once,
- * when the transport no longer needs the bytes, also on failure. */
+ * when the transport no longer needs the bytes, also on failure: on any thread, inside the library,
+ * so it must neither wait long nor use this header. rpc_server_stop waits for the last one. */
 int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, unsigned field,
 		const void *data, size_t len, void (*release)(void *arg), void *arg);
+/* After a send that failed, or past the deadline, the client gets a failure instead of an end that
+ * looks complete. */
 void rpc_call_end(struct rpc_call *call);
 
 /* ---- client ---------------------------------------------------------------------------------- */
@@ -91,7 +101,8 @@ int rpc_channel_new(const char *address, const char *token, struct rpc_channel *
 		struct error *err);
 void rpc_channel_free(struct rpc_channel *ch);
 
-/* ret_reply is freed by protobuf_c_message_free_unpacked(reply, NULL). */
+/* ret_reply is freed by protobuf_c_message_free_unpacked(reply, NULL). A deadline that has passed
+ * already is -ETIMEDOUT and sends nothing. */
 int rpc_unary(struct rpc_channel *ch, const char *path, const ProtobufCMessage *request,
 		const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **ret_reply,
 		int64_t deadline_ms, struct error *err);
@@ -119,7 +130,9 @@ void rpc_message_free(struct rpc_message *m);
 
 /* ---- health ---------------------------------------------------------------------------------- */
 
-/* Adds grpc.health.v1.Health (Check and Watch); "" is the server as a whole. */
+/* Adds grpc.health.v1.Health (Check and Watch); "" is the server as a whole, not serving until set.
+ * Served by a thread of its own: it answers while every handler is busy. Over TCP it wants the token
+ * like any call; probes that have none ask /healthz (common/metrics_http.h). */
 struct rpc_health;
 int rpc_health_new(struct rpc_server *s, struct rpc_health **ret, struct error *err);
 void rpc_health_set(struct rpc_health *h, const char *service, bool serving);

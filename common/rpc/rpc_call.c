@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/rpc/rpc_core.h"
 #include "common/rpc/rpc_message.h"
+#include "common/rpc/rpc_metrics.h"
 #include "common/rpc/rpc_status.h"
 
 /* How long a peer may leave us with bytes that it does not take, or a request that it does not
@@ -102,6 +103,8 @@ void rpc_call_begin(struct rpc_call *call, bool *handler_detached)
 	call->deadline_ms = rpc_core_deadline_ms(
 		call->control ? call->control_deadline : call->details.deadline);
 	call->handler_detached = handler_detached;
+	call->method = NULL;
+	call->arrived_ns = clock_mono_ns();
 	call->closed = call->initial_sent = call->broken = false;
 	call->ended = call->detached = false;
 	op.data.recv_close_on_server.cancelled = &call->close_cancelled;
@@ -200,7 +203,8 @@ const ProtobufCMessage *rpc_call_request(
 		rpc_call_fail(call, -EINVAL, "the call has no request message");
 		return NULL;
 	}
-	call->request = rpc_message_unpack_buffer(call->request_bytes, descriptor);
+	call->request = rpc_message_unpack_within(
+		call->request_bytes, descriptor, RPC_REQUEST_UNPACKED_MAX_BYTES);
 	grpc_byte_buffer_destroy(steal(&call->request_bytes));
 	if (!call->request)
 		rpc_call_fail(call, -EINVAL, "the request message is malformed");
@@ -273,6 +277,9 @@ static void finish(struct rpc_call *call, grpc_byte_buffer *reply, int code, con
 	grpc_slice_unref(details);
 	if (reply)
 		grpc_byte_buffer_destroy(reply);
+	rpc_metrics_count(call->method ? call->method->path : "unknown",
+		code < 0 ? rpc_status_of_errno(code) : GRPC_STATUS_OK,
+		clock_mono_ns() - call->arrived_ns);
 	if (call->detached)
 		rpc_server_finish_detached(call);
 }

@@ -20,6 +20,8 @@ struct rpc_call {
 	gpr_timespec control_deadline;
 	grpc_metadata_array metadata;
 
+	const struct rpc_method *method; /* NULL until one is found */
+	int64_t arrived_ns;
 	int64_t deadline_ms;
 	grpc_byte_buffer *request_bytes;
 	ProtobufCMessage *request;

@@ -81,17 +81,17 @@ static void budget_free(void *arg, void *p)
 
 /* The allocator's free is free(), so that the caller may release with the default allocator. */
 static ProtobufCMessage *unpack_bounded(
-	const ProtobufCMessageDescriptor *type, size_t len, const uint8_t *data)
+	const ProtobufCMessageDescriptor *type, size_t len, const uint8_t *data, size_t max_bytes)
 {
-	struct budget budget = {.left = RPC_MESSAGE_UNPACKED_MAX_BYTES};
+	struct budget budget = {.left = max_bytes};
 	ProtobufCAllocator allocator = {
 		.alloc = budget_alloc, .free = budget_free, .allocator_data = &budget};
 
 	return protobuf_c_message_unpack(type, &allocator, len, data);
 }
 
-ProtobufCMessage *rpc_message_unpack_buffer(
-	grpc_byte_buffer *bytes, const ProtobufCMessageDescriptor *type)
+ProtobufCMessage *rpc_message_unpack_within(
+	grpc_byte_buffer *bytes, const ProtobufCMessageDescriptor *type, size_t max_bytes)
 {
 	grpc_byte_buffer_reader reader;
 	ProtobufCMessage *m;
@@ -102,10 +102,16 @@ ProtobufCMessage *rpc_message_unpack_buffer(
 	if (!grpc_byte_buffer_reader_init(&reader, bytes))
 		return NULL;
 	whole = grpc_byte_buffer_reader_readall(&reader);
-	m = unpack_bounded(type, GRPC_SLICE_LENGTH(whole), GRPC_SLICE_START_PTR(whole));
+	m = unpack_bounded(type, GRPC_SLICE_LENGTH(whole), GRPC_SLICE_START_PTR(whole), max_bytes);
 	grpc_slice_unref(whole);
 	grpc_byte_buffer_reader_destroy(&reader);
 	return m;
+}
+
+ProtobufCMessage *rpc_message_unpack_buffer(
+	grpc_byte_buffer *bytes, const ProtobufCMessageDescriptor *type)
+{
+	return rpc_message_unpack_within(bytes, type, RPC_REPLY_UNPACKED_MAX_BYTES);
 }
 
 struct rpc_message *rpc_message_new(grpc_byte_buffer *bytes)
@@ -178,7 +184,8 @@ int rpc_message_bytes(const struct rpc_message *m, unsigned field, void *dst, si
 			r = scan_field(&w, tag, &scan);
 	}
 	if (r == 0 && ret_head) {
-		head = unpack_bounded(type, scan.head.len, (const uint8_t *)scan.head.data);
+		head = unpack_bounded(type, scan.head.len, (const uint8_t *)scan.head.data,
+			RPC_REPLY_UNPACKED_MAX_BYTES);
 		if (!head)
 			r = -EPROTO;
 	}

@@ -21,8 +21,12 @@ grpc_byte_buffer *rpc_message_pack(const ProtobufCMessage *m);
 grpc_byte_buffer *rpc_message_pack_bytes(
 	const ProtobufCMessage *head, unsigned field, grpc_slice data);
 
-/* The message in `bytes`; NULL when it is malformed, or would unpack to more memory than
- * RPC_MESSAGE_UNPACKED_MAX_BYTES: two bytes on the wire can become a hundred in memory. */
-#define RPC_MESSAGE_UNPACKED_MAX_BYTES (64u << 20)
+/* The message in `bytes`; NULL when it is malformed, or would unpack to more memory than max_bytes:
+ * two bytes on the wire can become a hundred in memory. */
+#define RPC_REQUEST_UNPACKED_MAX_BYTES (16u << 20)
+#define RPC_REPLY_UNPACKED_MAX_BYTES (64u << 20)
+ProtobufCMessage *rpc_message_unpack_within(
+	grpc_byte_buffer *bytes, const ProtobufCMessageDescriptor *type, size_t max_bytes);
+/* With the limit of replies. */
 ProtobufCMessage *rpc_message_unpack_buffer(
 	grpc_byte_buffer *bytes, const ProtobufCMessageDescriptor *type);

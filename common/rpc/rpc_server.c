@@ -13,11 +13,13 @@
 #include "common/log.h"
 #include "common/rpc/rpc_call.h"
 #include "common/rpc/rpc_core.h"
+#include "common/rpc/rpc_metrics.h"
 
 #define THREADS_DEFAULT 16
 #define STREAMS_PER_CONNECTION_MAX 512
 #define KEEPALIVE_MS 30000
 #define PING_INTERVAL_MIN_MS 5000
+#define HANDSHAKE_MS 10000
 /* What the last replies get to reach their clients when nothing else holds up the stop. */
 #define FAREWELL_MS 200
 #define LOAN_WAIT_MS 5000
@@ -35,6 +37,9 @@ static grpc_server *create_core(void)
 		/* Only the identity: a small message must not inflate to a large one. */
 		int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
 		int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS_PER_CONNECTION_MAX),
+		/* Requests are small; a fixed window bounds what a connection may leave with us. */
+		int_arg(GRPC_ARG_HTTP2_BDP_PROBE, 0),
+		int_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
 		/* Two servers on one port would take each other's calls. */
 		int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
 		int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
@@ -90,6 +95,7 @@ int rpc_server_new(
 	if (!s)
 		return error_set(err, -ENOMEM, "out of memory");
 	rpc_init();
+	rpc_metrics_register();
 	mutex_init(&s->mu);
 	cond_init(&s->changed);
 	s->core = create_core();
@@ -154,6 +160,7 @@ static void handle(struct rpc_server *s, struct rpc_call *call)
 		rpc_call_fail(call, -EOPNOTSUPP, "no such method here");
 		return;
 	}
+	call->method = m;
 	m->handler(call, m->arg);
 }
 

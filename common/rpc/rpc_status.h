@@ -10,3 +10,5 @@
 grpc_status_code rpc_status_of_errno(int code);
 /* 0 for OK, otherwise negative. */
 int rpc_status_to_errno(grpc_status_code status);
+/* "OK", "NOT_FOUND", ... */
+const char *rpc_status_name(grpc_status_code status);

@@ -1,11 +1,13 @@
 #include "tests/unit/rpc_fixture.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "common/metrics.h"
 #include "granary/v1/dataset.pb-c.h"
 
 static atomic_int handled;
@@ -81,6 +83,17 @@ static void reply_hugely(struct rpc_call *call, void *arg)
 	free(chunk.data.data);
 }
 
+static void measure(struct rpc_call *call, void *arg)
+{
+	const Granary__V1__ReadBlockChunk *req =
+		(const Granary__V1__ReadBlockChunk *)rpc_call_request(
+			call, &granary__v1__read_block_chunk__descriptor);
+
+	(void)arg;
+	if (req)
+		fixture_reply(call, req->data.len);
+}
+
 static void forget_to_reply(struct rpc_call *call, void *arg)
 {
 	(void)call;
@@ -96,6 +109,8 @@ static int setup_sized(void **state, unsigned threads)
 	fixture_new_server(f, threads, FIXTURE_TOKEN);
 	rpc_server_add(f->server, "/t.T/Note", note, NULL);
 	rpc_server_add(f->server, "/t.T/Fail", fail_as_asked, NULL);
+	rpc_server_add(f->server, "/t.T/Counted", fail_as_asked, NULL);
+	rpc_server_add(f->server, "/t.T/Chunk", measure, NULL);
 	rpc_server_add(f->server, "/t.T/Wait", wait_for_cancel, NULL);
 	rpc_server_add(f->server, "/t.T/Sleep", sleep_a_little, NULL);
 	rpc_server_add(f->server, "/t.T/Name", want_name, NULL);
@@ -454,6 +469,149 @@ static void stopping_lets_calls_finish_within_the_grace(void **state)
 	assert_int_equal(c.wrong, 0);
 }
 
+static unsigned entries(const char *dir)
+{
+	DIR *d = opendir(dir);
+	unsigned n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static void come_and_go(unsigned rounds)
+{
+	for (unsigned i = 0; i < rounds; i++) {
+		struct fixture f = {.dir = ""};
+
+		fixture_new_server(&f, 2, FIXTURE_TOKEN);
+		rpc_server_add(f.server, "/t.T/Note", note, NULL);
+		fixture_start(&f, true);
+		assert_int_equal(fixture_call(f.channel, "/t.T/Note", 1, 5000, NULL, NULL), 0);
+		fixture_stop(&f);
+	}
+}
+
+static void servers_and_channels_leave_nothing_behind(void **state)
+{
+	unsigned fds, threads;
+	int64_t end_ms;
+
+	(void)state;
+	come_and_go(3);
+	fds = entries("/proc/self/fd");
+	threads = entries("/proc/self/task");
+	come_and_go(40);
+	/* The library closes and joins some of it a moment later, and its own pool breathes. */
+	end_ms = clock_deadline_ms(5000);
+	while ((entries("/proc/self/fd") > fds + 2 || entries("/proc/self/task") > threads + 4) &&
+		!clock_passed(end_ms))
+		usleep(10000);
+	assert_true(entries("/proc/self/fd") <= fds + 2);
+	assert_true(entries("/proc/self/task") <= threads + 4);
+}
+
+/* As in `granary up`, where master, worker and mount are one process. */
+static void call_on(struct rpc_call *call, void *arg)
+{
+	struct fixture *inner = arg;
+	uint64_t value = 0;
+	int r = fixture_call(inner->channel, "/t.T/Note", 1, 20000, &value, NULL);
+
+	if (r < 0)
+		rpc_call_fail(call, r, "the inner call failed");
+	else
+		fixture_reply(call, value);
+}
+
+static void *call_outer(void *arg)
+{
+	struct caller *c = arg;
+
+	for (int i = 0; i < 50; i++)
+		if (fixture_call(c->channel, "/t.T/On", 1, 30000, NULL, NULL) != 0)
+			c->wrong++;
+	return NULL;
+}
+
+static void handlers_may_call_another_server_of_the_process(void **state)
+{
+	struct fixture *inner = *state;
+	struct fixture outer = {.dir = ""};
+	struct caller callers[8];
+
+	fixture_new_server(&outer, 2, NULL);
+	rpc_server_add(outer.server, "/t.T/On", call_on, inner);
+	fixture_start(&outer, false);
+	for (int i = 0; i < 8; i++) {
+		callers[i] = (struct caller){.channel = outer.channel};
+		assert_int_equal(
+			pthread_create(&callers[i].thread, NULL, call_outer, &callers[i]), 0);
+	}
+	for (int i = 0; i < 8; i++) {
+		pthread_join(callers[i].thread, NULL);
+		assert_int_equal(callers[i].wrong, 0);
+	}
+	fixture_stop(&outer);
+	assert_int_equal(atomic_load(&handled), 400);
+}
+
+static void a_large_request_arrives_whole(void **state)
+{
+	Granary__V1__ReadBlockChunk big = GRANARY__V1__READ_BLOCK_CHUNK__INIT;
+	struct fixture *f = *state;
+	ProtobufCMessage *reply;
+
+	big.data.len = RPC_MESSAGE_MAX_BYTES - 100;
+	big.data.data = calloc(1, big.data.len);
+	assert_non_null(big.data.data);
+	assert_int_equal(rpc_unary(f->channel, "/t.T/Chunk", &big.base,
+				 &granary__v1__cached_reply__descriptor, &reply,
+				 clock_deadline_ms(20000), NULL),
+		0);
+	assert_int_equal(((Granary__V1__CachedReply *)reply)->cached_bytes, big.data.len);
+	protobuf_c_message_free_unpacked(reply, NULL);
+	free(big.data.data);
+}
+
+static void a_peer_that_never_answers_costs_no_more_than_the_deadline(void **state)
+{
+	struct rpc_channel *ch;
+	int64_t before_ms = clock_mono_ms();
+	int r;
+
+	(void)state;
+	/* An address of documentation: dropped by the network, or refused for want of a route. */
+	assert_int_equal(rpc_channel_new("192.0.2.1:7070", NULL, &ch, NULL), 0);
+	r = fixture_call(ch, "/t.T/Note", 1, 500, NULL, NULL);
+	assert_true(r == -ETIMEDOUT || r == -EAGAIN);
+	assert_true(clock_mono_ms() - before_ms < 3000);
+	rpc_channel_free(ch);
+}
+
+static void calls_are_counted_by_method_and_status(void **state)
+{
+	struct fixture *f = *state;
+	struct buf page = BUF_INIT;
+
+	fixture_call(f->channel, "/t.T/Counted", ENOENT, 5000, NULL, NULL);
+	fixture_call(f->channel, "/t.T/Counted", EPERM, 5000, NULL, NULL);
+	fixture_call(f->channel, "/t.T/Nothing", 1, 5000, NULL, NULL);
+	rpc_server_stop(f->server, 1000);
+	assert_int_equal(metrics_render(&page), 0);
+	assert_non_null(strstr(page.data, "granary_rpc_server_calls_total{method=\"/t.T/Counted\","
+					  "status=\"NOT_FOUND\"} 1\n"));
+	assert_non_null(strstr(page.data, "granary_rpc_server_calls_total{method=\"/t.T/Counted\","
+					  "status=\"PERMISSION_DENIED\"} 1\n"));
+	assert_non_null(strstr(page.data, "{method=\"unknown\",status=\"UNIMPLEMENTED\"}"));
+	assert_non_null(
+		strstr(page.data, "granary_rpc_server_seconds_count{method=\"/t.T/Counted\"} 2\n"));
+	assert_null(strstr(page.data, "Nothing"));
+	buf_deinit(&page);
+}
+
 #define with_server(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -477,6 +635,11 @@ int main(void)
 		with_server(a_channel_finds_the_restarted_server),
 		with_server(stopping_cancels_the_calls_that_outlast_the_grace),
 		with_server(stopping_lets_calls_finish_within_the_grace),
+		cmocka_unit_test(servers_and_channels_leave_nothing_behind),
+		with_server(handlers_may_call_another_server_of_the_process),
+		with_server(a_large_request_arrives_whole),
+		cmocka_unit_test(a_peer_that_never_answers_costs_no_more_than_the_deadline),
+		with_server(calls_are_counted_by_method_and_status),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

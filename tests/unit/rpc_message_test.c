@@ -276,6 +276,8 @@ static void a_large_but_honest_message_is_unpacked(void **state)
 	assert_non_null(got);
 	assert_int_equal(got->n_datasets, 5000);
 	assert_string_equal(got->datasets[4999]->origin, one.origin);
+	assert_null(rpc_message_unpack_within(
+		bytes, &granary__v1__list_datasets_reply__descriptor, 1u << 20));
 	protobuf_c_message_free_unpacked(&got->base, NULL);
 	grpc_byte_buffer_destroy(bytes);
 }
