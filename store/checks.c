@@ -3,7 +3,7 @@
 #include <endian.h>
 #include <string.h>
 
-#include <xxhash.h>
+#include "store/hash.h"
 
 #define CHECKS_MAGIC 0x316b6c4272417267ull /* "grArBlk1" */
 

@@ -5,11 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_STATIC_LINKING_ONLY /* the streaming state on the stack; its layout is fixed since 0.8 \
-				 */
-#include <xxhash.h>
-
 #include "store/checks.h"
+#include "store/hash.h"
 
 #define CHUNK ((uint32_t)BLOCK_CHECK_BYTES)
 
