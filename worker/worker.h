@@ -1,6 +1,11 @@
 /*
  * A worker: the store of one node, the fetches that fill it, and the block service that reads
  * through both.
+ *
+ * Memory at the most, beside the store's own: fetch_memory_bytes (256 MiB) of blocks on their way
+ * from origins, 64 MiB of bytes on their way from the store to readers, 16 MiB for the memory of
+ * re-reads, and the stacks of up to fetch_threads (96) threads. What is not needed goes back to the
+ * system within seconds.
  */
 #pragma once
 

@@ -371,6 +371,23 @@ static void a_fatal_answer_is_an_io_error(void **state)
 	fail_with(*state, MEM_FAIL_FATAL, PIN_ALL, -EIO, "mem://");
 }
 
+static void new_credentials_of_the_plan_reach_the_origin(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+	struct fx_read q = {.file = file, .len = 110000};
+
+	strcpy(f->secret, "old");
+	start(f, PIN_ALL, NULL);
+	mem_store_expire_credentials(f->mem, false);
+	assert_int_equal(fx_read(f, &q), -EACCES);
+	mutex_lock(&f->mu);
+	strcpy(f->secret, "new");
+	mutex_unlock(&f->mu);
+	fx_grant(f, UINT64_MAX, PIN_ALL);
+	assert_int_equal(fx_read(f, &q), 0);
+}
+
 static void a_stalled_origin_fails_at_the_readers_deadline(void **state)
 {
 	struct fx *f = *state;
@@ -400,6 +417,78 @@ static void a_stalled_origin_fails_at_the_workers_own_bound(void **state)
 	begun_ms = clock_mono_ms();
 	assert_int_equal(fx_read(f, &q), -ETIMEDOUT);
 	assert_in_range(clock_mono_ms() - begun_ms, 400, 2000);
+}
+
+/* ---- everything at once -----------------------------------------------------------------------
+ */
+
+struct chaos {
+	struct fx *f;
+	pthread_t thread;
+	unsigned seed, served, failed;
+};
+
+/* Reads ranges at random for a while, a few of them with hardly any time. fx_read compares each
+ * byte. */
+static void *chaos_main(void *arg)
+{
+	struct chaos *c = arg;
+	int64_t end_ms = clock_deadline_ms(1500);
+
+	while (!clock_passed(end_ms)) {
+		struct fx_file *file = &c->f->files[(unsigned)rand_r(&c->seed) % c->f->file_count];
+		uint64_t block = (unsigned)rand_r(&c->seed) % block_count(file->size);
+		uint32_t blen = (uint32_t)block_len(file->size, block);
+		uint32_t offset = (unsigned)rand_r(&c->seed) % blen;
+		uint32_t len = 1 + (unsigned)rand_r(&c->seed) % 300000;
+		struct fx_read q = {.file = file,
+			.block = block,
+			.offset = offset,
+			.len = blen - offset < len ? blen - offset : len,
+			.read_ahead = rand_r(&c->seed) % 2 ? MIB : 0,
+			.timeout_ms = rand_r(&c->seed) % 8 ? 20000 : 3};
+
+		if (fx_read(c->f, &q) == 0)
+			c->served++;
+		else
+			c->failed++;
+	}
+	return NULL;
+}
+
+static void readers_of_all_kinds_at_once_see_only_right_bytes(void **state)
+{
+	struct fx *f = *state;
+	struct chaos readers[12];
+	unsigned served = 0;
+
+	for (int i = 0; i < 6; i++) {
+		char path[8] = {(char)('a' + i), 0};
+
+		fx_add(f, path, i % 2 ? BIG : 100000);
+	}
+	start(f, PIN_ALL / 2, &(struct fx_tuning){.fetch_threads = 8});
+	mem_store_add_fault(f->mem,
+		&(struct mem_fault){
+			.kind = MEM_TRUNCATE, .ops = MEM_GET, .count = 20, .bytes = 100000});
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = 5});
+	for (unsigned i = 0; i < 12; i++) {
+		readers[i] = (struct chaos){.f = f, .seed = i + 1};
+		pthread_create(&readers[i].thread, NULL, chaos_main, &readers[i]);
+	}
+	for (int i = 0; i < 10; i++) {
+		usleep(100000);
+		fx_grant(f, UINT64_MAX, i % 2 ? PIN_ALL : PIN_NONE);
+		atomic_store(&fake.put_says_full, i % 3 == 0);
+		atomic_store(&fake.would_not_take, i % 3 == 1);
+		atomic_store(&fake.reads_miss, i % 4 == 1);
+	}
+	for (int i = 0; i < 12; i++) {
+		pthread_join(readers[i].thread, NULL);
+		served += readers[i].served;
+	}
+	assert_true(served > 100);
 }
 
 /* ---- requests that make no sense --------------------------------------------------------------
@@ -460,8 +549,10 @@ int main(void)
 		TEST(a_changed_object_is_stale_on_pass_through_too),
 		TEST(a_vanished_object_is_stale_and_named),
 		TEST(a_fatal_answer_is_an_io_error),
+		TEST(new_credentials_of_the_plan_reach_the_origin),
 		TEST(a_stalled_origin_fails_at_the_readers_deadline),
 		TEST(a_stalled_origin_fails_at_the_workers_own_bound),
+		TEST(readers_of_all_kinds_at_once_see_only_right_bytes),
 		TEST(ranges_outside_of_the_block_are_refused),
 	};
 

@@ -53,6 +53,7 @@ struct fx {
 	char digests[4][MANIFEST_DIGEST_TEXT_BYTES]; /* current first */
 	size_t digest_count;
 	char seen_error[512];
+	char secret[32]; /* "" for none */
 
 	atomic_bool no_dataset, manifests_stall;
 	atomic_uint beats, manifest_fetches;
@@ -84,11 +85,19 @@ static inline void fx_heartbeat(struct rpc_call *call, void *arg)
 	Granary__V1__WorkerHeartbeatReply reply = GRANARY__V1__WORKER_HEARTBEAT_REPLY__INIT;
 	Granary__V1__DatasetPlan plan = GRANARY__V1__DATASET_PLAN__INIT, *plans[] = {&plan};
 	Granary__V1__SnapshotRef refs[4], *ref_list[4];
+	Granary__V1__Option key = GRANARY__V1__OPTION__INIT, secret = GRANARY__V1__OPTION__INIT;
+	Granary__V1__Option *secrets[] = {&key, &secret};
 	struct fx *f = arg;
 
 	if (!q)
 		return;
 	mutex_guard(&f->mu);
+	key.key = (char *)"access-key-id";
+	key.value = (char *)"somebody";
+	secret.key = (char *)"secret-access-key";
+	secret.value = f->secret;
+	plan.secrets = secrets;
+	plan.n_secrets = f->secret[0] ? 2 : 0;
 	fx_note_heartbeat(f, q);
 	plan.dataset_id = FX_DATASET;
 	plan.name = (char *)"pictures";
