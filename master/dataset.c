@@ -165,6 +165,16 @@ int dataset_name_check(const char *name, struct error *err)
 		DATASET_NAME_MAX_BYTES, name, DATASET_NAME_MAX_BYTES);
 }
 
+bool dataset_url_has_credentials(const char *url)
+{
+	const char *authority = strstr(url, "://");
+
+	if (!authority)
+		return false;
+	authority += 3;
+	return memchr(authority, '@', strcspn(authority, "/?#")) != NULL;
+}
+
 int dataset_options_check(Granary__V1__Option *const *options, size_t count, struct error *err)
 {
 	if (count > DATASET_OPTIONS_MAX)
@@ -178,6 +188,12 @@ int dataset_options_check(Granary__V1__Option *const *options, size_t count, str
 		if (strlen(options[i]->value) > DATASET_OPTION_MAX_BYTES)
 			return error_set(err, -EINVAL, "the value of option '%s' is over %d bytes",
 				options[i]->key, DATASET_OPTION_MAX_BYTES);
+		if (dataset_url_has_credentials(options[i]->value))
+			return error_set(err, -EINVAL,
+				"the value of option '%s' has a user or password in it, which "
+				"would "
+				"be stored and shown: give them as secrets",
+				options[i]->key);
 	}
 	return 0;
 }

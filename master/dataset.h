@@ -58,6 +58,9 @@ int dataset_name_check(const char *name, struct error *err);
 /* Options that may be stored and shown: known, and not secret. */
 int dataset_options_check(Granary__V1__Option *const *options, size_t count, struct error *err);
 
+/* True for scheme://user@host and scheme://user:password@host. */
+bool dataset_url_has_credentials(const char *url);
+
 /* The origin that the config and the secrets (may be NULL) describe. */
 int dataset_origin_open(const struct dataset_config *config, const struct dataset_secrets *secrets,
 	struct origin **ret, struct error *err);

@@ -18,21 +18,14 @@ static int no_memory(struct error *err)
 /* What would end up in the database, and in every reply. */
 static int url_check(const char *url, struct error *err)
 {
-	const char *authority = strstr(url, "://");
-	size_t len;
-
 	if (strlen(url) > DATASET_ORIGIN_MAX_BYTES)
 		return error_set(err, -EINVAL, "the origin's URL is over %d bytes",
 			DATASET_ORIGIN_MAX_BYTES);
-	if (!authority)
-		return 0; /* origin_open says what is wrong */
-	authority += 3;
-	len = strcspn(authority, "/?#");
-	if (strncmp(url, "file:", 5) != 0 && memchr(authority, '@', len))
+	if (strncmp(url, "file:", 5) != 0 && dataset_url_has_credentials(url))
 		return error_set(err, -EINVAL,
 			"a URL with a user or password in it would be stored and shown: give "
 			"them as the secrets http-user and http-password");
-	return 0;
+	return 0; /* origin_open says what else is wrong */
 }
 
 static int strings_set(char ***to, size_t *to_count, char *const *from, size_t count)

@@ -202,7 +202,7 @@ static int judge(struct listing *l, const struct origin_entry *e, struct manifes
 	} else if (type == MANIFEST_SYMLINK) {
 		m->target = e->target;
 		m->target_len = e->target_len;
-	} else if (e->mtime_ns == 0) {
+	} else if (e->mtime_ns == 0 && e->mode == ORIGIN_UNKNOWN_MODE) {
 		m->mtime_ns = l->job->dirs_mtime_ns;
 	}
 	return 0;

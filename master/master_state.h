@@ -89,3 +89,5 @@ void housekeeping_save(struct master *m);
 int dataset_list_message(struct master *m, Granary__V1__Dataset ***ret, size_t *ret_count);
 void dataset_service_add(struct master *m, struct rpc_server *server);
 void cluster_service_add(struct master *m, struct rpc_server *server);
+/* mount_calls.c: cluster_service_add does it */
+void mount_calls_add(struct master *m, struct rpc_server *server);

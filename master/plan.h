@@ -20,6 +20,7 @@
 
 struct plan_item {
 	uint64_t dataset_id;
+	int64_t created_s;
 	char digest[MANIFEST_DIGEST_TEXT_BYTES];
 	uint64_t bytes, blocks; /* of the current snapshot */
 	bool quota_limited;
@@ -32,6 +33,5 @@ struct plan_item {
 	bool known;
 };
 
-/* -ENOMEM. The order of the items decides who is cut first when quotas exceed the capacity (the
- * last), so it must not vary. */
+/* -ENOMEM. Where quotas exceed the capacity the last items are cut: the newest datasets. */
 int plan_grant(struct plan_item *items, size_t count, uint64_t capacity_bytes);

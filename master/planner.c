@@ -19,10 +19,13 @@
 
 DEFINE_CLEANUP(struct manifest *, manifest_unref)
 
-static int by_id(const void *a, const void *b)
+/* The oldest first; the id makes it one order. */
+static int by_age(const void *a, const void *b)
 {
 	const struct plan_item *x = a, *y = b;
 
+	if (x->created_s != y->created_s)
+		return x->created_s > y->created_s ? 1 : -1;
 	return (x->dataset_id > y->dataset_id) - (x->dataset_id < y->dataset_id);
 }
 
@@ -42,6 +45,7 @@ static struct plan_item *items_new_locked(struct master *m, size_t *ret_count)
 			continue;
 		count++;
 		item->dataset_id = d->id;
+		item->created_s = d->config->msg->created_s;
 		memcpy(item->digest, s->state->digest, sizeof(item->digest));
 		item->bytes = s->state->bytes;
 		item->blocks = s->state->blocks;
@@ -54,7 +58,7 @@ static struct plan_item *items_new_locked(struct master *m, size_t *ret_count)
 		item->threshold = d->threshold;
 		item->pin_target_bytes = d->pin_target_bytes;
 	}
-	qsort(items, count, sizeof(*items), by_id);
+	qsort(items, count, sizeof(*items), by_age);
 	*ret_count = count;
 	return items;
 }

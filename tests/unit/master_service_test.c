@@ -512,7 +512,8 @@ static int add_with(struct fixture *f, struct rpc_channel *ch, Granary__V1__Opti
 static void secrets_stay_in_memory_and_on_the_socket(void **state)
 {
 	struct fixture *f = *state;
-	Granary__V1__Option secret = GRANARY__V1__OPTION__INIT, region = GRANARY__V1__OPTION__INIT;
+	Granary__V1__Option secret = GRANARY__V1__OPTION__INIT, region = GRANARY__V1__OPTION__INIT,
+			    endpoint = GRANARY__V1__OPTION__INIT;
 	Granary__V1__WorkerHeartbeatRequest beat = worker_beat(9, 1000);
 	Granary__V1__WorkerHeartbeatReply *reply;
 	Granary__V1__RenewRequest renew = GRANARY__V1__RENEW_REQUEST__INIT;
@@ -530,6 +531,10 @@ static void secrets_stay_in_memory_and_on_the_socket(void **state)
 	assert_int_equal(add_with(f, f->channel, &secret, NULL, false), -EINVAL);
 	assert_null(strstr(f->err.text, SECRET_TEXT));
 	assert_int_equal(add_with(f, f->channel, NULL, &region, false), -EINVAL);
+	endpoint.key = (char *)"endpoint";
+	endpoint.value = (char *)"http://me:" SECRET_TEXT "@host";
+	assert_int_equal(add_with(f, f->channel, &endpoint, NULL, false), -EINVAL);
+	assert_null(strstr(f->err.text, SECRET_TEXT));
 	assert_int_equal(add_with(f, f->channel, &region, &secret, false), 0);
 
 	reply = worker_plan(f, &beat);
