@@ -72,6 +72,7 @@ void store_moved_slot(void *arg, uint32_t from, uint32_t to)
 	struct store *s = arg;
 
 	residency_moved(&s->residency, from, to);
+	s->moves_down += to < from;
 }
 
 static void list_add_locked(

@@ -58,7 +58,7 @@ uint64_t directory_slots_max(uint64_t capacity_bytes)
 {
 	uint64_t slots = SLOTS_MIN;
 
-	while (slots < capacity_bytes / 8192 && slots < SLOTS_MAX)
+	while (slots < capacity_bytes / 3072 && slots < SLOTS_MAX)
 		slots *= 2;
 	return slots;
 }
@@ -193,6 +193,12 @@ uint64_t directory_epoch(const struct directory *d)
 uint64_t directory_blocks(const struct directory *d)
 {
 	return d->blocks;
+}
+
+/* So full that a block finds a slot in whatever order they come, after a restart too. */
+static uint64_t directory_blocks_max(const struct directory *d)
+{
+	return (uint64_t)d->slots_max / 8 * 7;
 }
 
 static uint32_t buckets_now(const struct directory *d)
@@ -363,6 +369,38 @@ static void directory_double(struct directory *d, directory_moved_fn *moved, voi
 	}
 }
 
+static uint32_t other_bucket(const struct directory *d, const struct directory_entry *e)
+{
+	struct homes homes = homes_of(&e->id);
+	uint32_t mask = buckets_now(d) - 1;
+
+	return (homes.first & mask) == e->slot / BUCKET_SLOTS ? homes.second & mask
+							      : homes.first & mask;
+}
+
+/* Moves a block of a full bucket to its other one; its slot, or -1 when all of those are full too.
+ */
+static int64_t displace(struct directory *d, uint32_t bucket, directory_moved_fn *moved, void *arg)
+{
+	for (uint32_t i = 0; i < BUCKET_SLOTS; i++) {
+		struct directory_entry e;
+		uint32_t to;
+
+		if (!directory_at(d, bucket * BUCKET_SLOTS + i, &e))
+			continue;
+		to = other_bucket(d, &e) * BUCKET_SLOTS;
+		for (uint32_t k = 0; k < BUCKET_SLOTS; k++) {
+			if (!slot_empty(d, to + k))
+				continue;
+			slot_write(d, to + k, &e);
+			slot_write(d, e.slot, NULL);
+			moved(arg, e.slot, to + k);
+			return e.slot;
+		}
+	}
+	return -1;
+}
+
 int directory_insert(
 	struct directory *d, struct directory_entry *e, directory_moved_fn *moved, void *arg)
 {
@@ -370,13 +408,15 @@ int directory_insert(
 	int64_t slot;
 
 	assert(e->len > 0 && e->len <= BLOCK_BYTES);
+	if (d->blocks >= directory_blocks_max(d))
+		return -ENOSPC;
 	if (d->blocks >= (uint64_t)directory_slots(d) / 4 * 3 && directory_slots(d) < d->slots_max)
 		directory_double(d, moved, arg);
 	slot = free_slot(d, &homes);
-	if (slot < 0 && directory_slots(d) < d->slots_max && d->blocks >= directory_slots(d) / 2) {
-		directory_double(d, moved, arg);
-		slot = free_slot(d, &homes);
-	}
+	if (slot < 0)
+		slot = displace(d, homes.first & (buckets_now(d) - 1), moved, arg);
+	if (slot < 0)
+		slot = displace(d, homes.second & (buckets_now(d) - 1), moved, arg);
 	if (slot < 0)
 		return -ENOSPC;
 	e->slot = (uint32_t)slot;

@@ -2,9 +2,10 @@
  * The directory: which block lies where, in memory shared with readers of this host (store_view.h).
  *
  * A memfd of fixed, sealed size: one header page, then 32 bytes a slot in buckets of eight. A block
- * lies in one of two buckets that its id names. The table starts small and doubles in place (pages
- * that no slot uses take no memory): 43 to 85 bytes a block once it has grown, and never more than
- * directory_slots_max(capacity) slots, 32 MiB of them per 8 GiB of capacity, at most 2 GiB.
+ * lies in one of two buckets that its id names. The table starts with 1,024 slots and doubles in place
+ * when three quarters are used; pages that no slot uses take no memory. So it takes 43 to 85 bytes a
+ * block, and never more than 32 * directory_slots_max(capacity): a slot for each 3 KiB of capacity,
+ * rounded up to a power of two, at most 2 GiB. Seven eighths of the slots are used at most.
  *
  * Invariants
  *  1. Only the owner writes, under its own lock. A slot's `seq` is odd while it is written and has
@@ -79,7 +80,7 @@ uint32_t directory_slots(const struct directory *d);
 /* What a slot holds; false when it is empty. Owner only. */
 bool directory_at(const struct directory *d, uint32_t slot, struct directory_entry *ret);
 
-/* Told of every block that a doubling moves to another slot. */
+/* Told of every block that moves to another slot. */
 typedef void directory_moved_fn(void *arg, uint32_t from, uint32_t to);
 
 /* Owner only. Adds a block that is not there; writes slot and seq of `e`. -ENOSPC when full. */

@@ -1,6 +1,7 @@
 #include "store/fd_cache.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include <uthash.h>
 
@@ -19,6 +20,15 @@ struct fd_entry {
 	struct fd_entry *next_closed;
 	UT_hash_handle hh;
 };
+
+unsigned fd_cache_room(unsigned wanted)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur / 8 >= wanted)
+		return wanted;
+	return limit.rlim_cur / 8 < 8 ? 8 : (unsigned)(limit.rlim_cur / 8);
+}
 
 void fd_cache_init(struct fd_cache *c, unsigned max, const struct fd_cache_ops *ops, void *ctx)
 {

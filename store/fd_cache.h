@@ -30,6 +30,8 @@ struct fd_cache {
 	struct fd_entry *by_number; /* uthash, in order of use */
 };
 
+/* At most `wanted`, and so few that two descriptors each are a quarter of the process's limit. */
+unsigned fd_cache_room(unsigned wanted);
 void fd_cache_init(struct fd_cache *c, unsigned max, const struct fd_cache_ops *ops, void *ctx);
 /* Closes all; nobody may be using one. */
 void fd_cache_deinit(struct fd_cache *c);

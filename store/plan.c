@@ -7,6 +7,7 @@
 #include "store/store_private.h"
 
 #define SLICE 4096u
+#define WALKS_MAX 16
 #define BEHIND_WAIT_MS 30000
 
 /* Called with every block of the dataset. */
@@ -24,36 +25,59 @@ static int wait_for_commit_locked(struct store *s, struct error *err)
 	return 0;
 }
 
-/* A doubling meanwhile moves blocks only to higher slots, so none is left out. */
+/* One slice from *slot on; 1 when there is more, 0 at the end. */
+static int slice(struct store *s, uint64_t dataset_id, uint32_t *slot, slice_fn *fn, void *arg,
+	struct error *err)
+{
+	struct dataset *ds;
+	uint32_t end;
+	int r;
+
+	mutex_guard(&s->mu);
+	r = wait_for_commit_locked(s, err);
+	if (r < 0)
+		return r;
+	ds = dataset_find_locked(s, dataset_id);
+	if (!ds || *slot >= directory_slots(s->directory))
+		return 0;
+	end = *slot + SLICE;
+	for (; *slot < end && *slot < directory_slots(s->directory); ++*slot) {
+		struct directory_entry e;
+		struct store_file *f;
+
+		if (!directory_at(s->directory, *slot, &e))
+			continue;
+		f = file_find_locked(s, e.file);
+		if (f && f->dataset == ds)
+			fn(s, ds, &e, arg);
+	}
+	return 1;
+}
+
+static uint64_t moves_down(struct store *s)
+{
+	mutex_guard(&s->mu);
+	return s->moves_down;
+}
+
+/* A block that moves to a higher slot meanwhile is met there; after one moved to a lower slot (the
+ * directory is nearly full then) the walk is done again. All functions bear being called twice. */
 static int for_each_block(
 	struct store *s, uint64_t dataset_id, slice_fn *fn, void *arg, struct error *err)
 {
-	uint32_t slot = 0;
-	int r;
+	int r = 0;
 
-	for (;;) {
-		struct dataset *ds;
-		uint32_t end;
+	for (int i = 0; i < WALKS_MAX; i++) {
+		uint64_t before = moves_down(s);
+		uint32_t slot = 0;
 
-		mutex_guard(&s->mu);
-		r = wait_for_commit_locked(s, err);
-		if (r < 0)
-			return r;
-		ds = dataset_find_locked(s, dataset_id);
-		if (!ds || slot >= directory_slots(s->directory))
-			return 0;
-		end = slot + SLICE;
-		for (; slot < end && slot < directory_slots(s->directory); slot++) {
-			struct directory_entry e;
-			struct store_file *f;
-
-			if (!directory_at(s->directory, slot, &e))
-				continue;
-			f = file_find_locked(s, e.file);
-			if (f && f->dataset == ds)
-				fn(s, ds, &e, arg);
-		}
+		do {
+			r = slice(s, dataset_id, &slot, fn, arg, err);
+		} while (r > 0);
+		if (r < 0 || moves_down(s) == before)
+			break;
 	}
+	return r;
 }
 
 static void unmark(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg)

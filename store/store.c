@@ -91,7 +91,7 @@ static struct store *store_new(const struct store_options *opts)
 	mutex_init(&s->plan_mu);
 	cond_init(&s->room);
 	cond_init(&s->work);
-	fd_cache_init(&s->fds, STORE_FDS_MAX, &file_fd_ops, s);
+	fd_cache_init(&s->fds, fd_cache_room(STORE_FDS_MAX), &file_fd_ops, s);
 	s->reader =
 		(struct reader){.files = &s->fds, .preadv = s->disk->preadv, .ctx = s->disk->ctx};
 	choose_sizes(s, opts);

@@ -29,7 +29,7 @@
 #include "store/store.h"
 
 #define STORE_DATASETS_MAX 4096u
-#define STORE_FDS_MAX 512u
+#define STORE_FDS_MAX 512u /* or an eighth of what the process may have */
 #define STORE_PATH_BYTES 4096u
 /* A put that needs room waits this long for others' deletes to become durable. */
 #define STORE_ROOM_WAIT_MS 5000
@@ -250,6 +250,7 @@ struct store {
 	struct cond work; /* for the commit thread */
 	/* guarded by mu */
 	struct residency residency;
+	uint64_t moves_down; /* of blocks to lower slots of the directory */
 	struct dataset *datasets;
 	struct dataset *dataset_by_number[STORE_DATASETS_MAX];
 	struct store_file *files, *objects;

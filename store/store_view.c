@@ -399,7 +399,7 @@ int store_view_new(
 		return error_set(err, -ENOMEM, "out of memory");
 	v->addr.sun_family = AF_UNIX;
 	strcpy(v->addr.sun_path, opts->socket_path);
-	v->max_files = opts->max_files ? opts->max_files : FILES_DEFAULT;
+	v->max_files = fd_cache_room(opts->max_files ? opts->max_files : FILES_DEFAULT);
 	v->touches.magic = LEASE_MAGIC;
 	v->touches.kind = LEASE_TOUCH;
 	mutex_init(&v->mu);

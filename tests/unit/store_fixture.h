@@ -31,6 +31,13 @@ const char *__tsan_default_options(void)
 	return "die_after_fork=0";
 }
 
+/* RocksDB is not built for the sanitizer, which cannot see how it synchronises. */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void)
+{
+	return "race:librocksdb\ncalled_from_lib:librocksdb\n";
+}
+
 static char fixture_dir[256];
 
 static inline int fixture_setup(void **state)
