@@ -23,6 +23,7 @@
 #include "fuse/io_pool.h"
 #include "fuse/mount.h"
 #include "fuse/read_ahead.h"
+#include "fuse/read_failures.h"
 #include "fuse/snapshot_slots.h"
 
 #define FS_READ_MAX_BYTES ((size_t)1 << 20) /* largest request that the kernel is told to make */
@@ -48,6 +49,7 @@ struct fs {
 	struct snapshot_slots slots;
 	struct counters counters;
 	struct read_ahead read_ahead;
+	struct read_failures read_failures;
 	struct io_pool pool;
 };
 

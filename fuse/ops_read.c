@@ -112,10 +112,13 @@ static void fail(struct read_job *j, const char *cause)
 	bool interrupted = fuse_req_interrupted(j->req);
 
 	fuse_req_interrupt_func(j->req, NULL, NULL);
-	if (interrupted)
+	if (interrupted) {
 		atomic_fetch_add(&j->fs->counters.interrupted_reads, 1);
-	else
+	} else {
 		report_failure(j, cause);
+		read_failures_note(&j->fs->read_failures, fs_node_ino(&j->node), j->offset,
+			j->began_ns / 1000000, clock_mono_ms());
+	}
 	fuse_reply_err(j->req, interrupted ? EINTR : EIO);
 }
 
@@ -197,6 +200,12 @@ static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t
 		.deadline_ms = clock_deadline_ms(fs->read_timeout_ms)};
 	read_cancel_init(&j->cancel);
 	fuse_req_interrupt_func(req, on_interrupt, j);
+	if (read_failures_recent(
+		    &fs->read_failures, fs_node_ino(&j->node), offset, began_ns / 1000000)) {
+		fail(j, "it failed a moment ago");
+		job_free(&j->job);
+		return;
+	}
 	r = io_pool_submit(&fs->pool, &j->job);
 	if (r < 0) {
 		fail(j, r == -EBUSY ? "too many reads wait already" : "the mount is stopping");

@@ -61,6 +61,23 @@ struct peer *peer_new(const struct peer_ref *ref, bool local, const char *token)
 	return p;
 }
 
+int peer_view_read(
+	struct peer *p, const struct store_block *b, uint32_t offset, uint32_t len, void *dst)
+{
+	int64_t began_ms;
+	int r;
+
+	if (!p->view)
+		return STORE_MISS;
+	began_ms = clock_mono_ms();
+	if (began_ms < atomic_load_explicit(&p->view_shunned_ms, memory_order_relaxed))
+		return STORE_MISS;
+	r = store_view_read(p->view, b, offset, len, dst);
+	if (r != 0 && clock_mono_ms() - began_ms >= PEER_VIEW_SLOW_MS)
+		atomic_store(&p->view_shunned_ms, clock_deadline_ms(PEER_VIEW_SHUN_MS));
+	return r;
+}
+
 struct rpc_channel *peer_channel(struct peer *p)
 {
 	struct error err = ERROR_INIT;

@@ -19,6 +19,9 @@
 
 #define PEER_BACKOFF_MIN_MS 1000
 #define PEER_BACKOFF_MAX_MS 10000
+/* A view that needs a descriptor of a worker that hangs waits for it: once in a while is enough. */
+#define PEER_VIEW_SLOW_MS 300
+#define PEER_VIEW_SHUN_MS 10000
 #define PEER_PROBE_MS 5000 /* the patience of the one that tries a peer that failed */
 
 /* What the master tells of a worker; borrowed. */
@@ -39,7 +42,9 @@ struct peer {
 
 	atomic_uint failures;		/* in a row */
 	_Atomic int64_t aside_until_ms; /* 0: not aside */
-	int64_t listed_ms;		/* owned by peers_update: when the master named it last */
+	_Atomic int64_t
+		view_shunned_ms; /* the view is not asked until then: it made readers wait */
+	int64_t listed_ms;	 /* owned by peers_update: when the master named it last */
 
 	struct mutex mu;
 	struct rpc_channel
@@ -51,6 +56,11 @@ struct peer *peer_new(const struct peer_ref *ref, bool local, const char *token)
 struct peer *peer_ref(struct peer *p);
 void peer_unref(struct peer *p); /* NULL is fine */
 bool peer_is(const struct peer *p, const struct peer_ref *ref, bool local);
+
+/* As store_view_read, also without a view; never makes readers wait for a worker that hangs, but
+ * for one of them once in a while. */
+int peer_view_read(
+	struct peer *p, const struct store_block *b, uint32_t offset, uint32_t len, void *dst);
 
 /* NULL: cannot be made. */
 struct rpc_channel *peer_channel(struct peer *p);

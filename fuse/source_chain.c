@@ -44,14 +44,13 @@ static int chain_read_local(struct block_source *s, const struct block_range *ra
 	bool made = false;
 
 	for (size_t i = 0; r != 0 && i < set->count; i++) {
-		struct store_view *view = set->peers[i]->view;
-
-		if (!view)
+		if (!set->peers[i]->view)
 			continue;
 		if (!made)
 			block = store_block(range->file, range->block);
 		made = true;
-		if (store_view_read(view, &block, range->offset, range->len, range->dst) == 0)
+		if (peer_view_read(set->peers[i], &block, range->offset, range->len, range->dst) ==
+			0)
 			r = 0;
 	}
 	peer_set_unref(set);
