@@ -81,6 +81,11 @@ int client_connect(const struct invocation *inv, struct client *ret, struct erro
 	return error_set(err, r, "the master at %s: %s", address, why.text);
 }
 
+bool client_is_local(const struct client *c)
+{
+	return strncmp(c->address, "unix:", strlen("unix:")) == 0;
+}
+
 void client_close(struct client *c)
 {
 	rpc_channel_free(c->channel);

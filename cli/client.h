@@ -22,4 +22,6 @@ int client_connect(const struct invocation *inv, struct client *ret, struct erro
 int client_open(const char *address, const char *token, struct client *ret, struct error *err);
 /* Does somebody listen on this "unix:PATH"? Starts no thread, so that a fork may follow. */
 bool client_socket_live(const char *address);
+/* Secrets are told over a unix socket only; a master elsewhere uses what its own host gives it. */
+bool client_is_local(const struct client *c);
 void client_close(struct client *c);

@@ -130,7 +130,8 @@ int dataset_add(struct client *c, const struct dataset_spec *spec, Granary__V1__
 	if (!options)
 		return error_set(err, -ENOMEM, "out of memory");
 	fill_options(&options[0], spec->options, false);
-	fill_options(&options[1], spec->options, true);
+	if (client_is_local(c))
+		fill_options(&options[1], spec->options, true);
 	q.name = (char *)spec->name;
 	q.origin = (char *)spec->origin;
 	q.n_include = spec->includes;
@@ -179,7 +180,8 @@ int dataset_renew(
 
 	if (!secrets)
 		return error_set(err, -ENOMEM, "out of memory");
-	fill_options(secrets, options, true);
+	if (client_is_local(c))
+		fill_options(secrets, options, true);
 	q.name = (char *)name;
 	q.n_secrets = secrets->count;
 	q.secrets = secrets->pointers;
