@@ -79,13 +79,18 @@ const char *counters_op_name(enum counters_op op)
 	return names[op];
 }
 
+void counters_fail_again(struct counters *c)
+{
+	atomic_fetch_add_explicit(&c->failed_reads, 1, memory_order_relaxed);
+	metric_add(c->failed_series, 1);
+}
+
 void counters_fail(struct counters *c, const char *text)
 {
 	int64_t now_ms = clock_mono_ms();
 	uint64_t suppressed;
 
-	atomic_fetch_add_explicit(&c->failed_reads, 1, memory_order_relaxed);
-	metric_add(c->failed_series, 1);
+	counters_fail_again(c);
 	{
 		mutex_guard(&c->mu);
 		snprintf(c->last_error, sizeof(c->last_error), "%s", text);

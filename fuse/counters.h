@@ -71,6 +71,8 @@ static inline void counters_read_took(struct counters *c, int64_t began_ns)
 
 /* Counts a failed read, keeps its text, and logs it, but at most one line a second. */
 void counters_fail(struct counters *c, const char *text);
+/* For the reason that was told a moment ago. */
+void counters_fail_again(struct counters *c);
 
 uint64_t counters_requests(struct counters *c);
 uint64_t counters_hit_bytes(struct counters *c);

@@ -50,6 +50,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 	snapshot_slots_init(&fs->slots, first);
 	counters_init(&fs->counters, fs->dataset);
 	read_ahead_init(&fs->read_ahead);
+	read_failures_init(&fs->read_failures);
 	return 0;
 }
 
@@ -60,6 +61,7 @@ void fs_stop(struct fs *fs)
 
 void fs_deinit(struct fs *fs)
 {
+	read_failures_deinit(&fs->read_failures);
 	read_ahead_deinit(&fs->read_ahead);
 	counters_deinit(&fs->counters);
 	snapshot_slots_deinit(&fs->slots);

@@ -177,9 +177,17 @@ static void on_interrupt(fuse_req_t req, void *data)
 static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t offset,
 	uint32_t len, uint32_t read_ahead, int64_t began_ns)
 {
-	struct read_job *j = calloc(1, sizeof(*j));
+	struct read_job *j;
 	int r;
 
+	if (read_failures_recent(
+		    &fs->read_failures, fs_node_ino(node), offset, began_ns / 1000000)) {
+		counters_fail_again(&fs->counters);
+		fs_node_put(node);
+		fuse_reply_err(req, EIO);
+		return;
+	}
+	j = calloc(1, sizeof(*j));
 	if (!j) {
 		fs_node_put(node);
 		fuse_reply_err(req, ENOMEM);
@@ -200,12 +208,6 @@ static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t
 		.deadline_ms = clock_deadline_ms(fs->read_timeout_ms)};
 	read_cancel_init(&j->cancel);
 	fuse_req_interrupt_func(req, on_interrupt, j);
-	if (read_failures_recent(
-		    &fs->read_failures, fs_node_ino(&j->node), offset, began_ns / 1000000)) {
-		fail(j, "it failed a moment ago");
-		job_free(&j->job);
-		return;
-	}
 	r = io_pool_submit(&fs->pool, &j->job);
 	if (r < 0) {
 		fail(j, r == -EBUSY ? "too many reads wait already" : "the mount is stopping");
