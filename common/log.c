@@ -60,7 +60,7 @@ static int open_file(const char *path, uint64_t *ret_bytes)
 
 int log_to_file(const char *path, struct error *err)
 {
-	uint64_t bytes;
+	uint64_t bytes = 0;
 	int fd;
 
 	if (strlen(path) >= sizeof(state.path) - 8)
@@ -81,7 +81,7 @@ int log_to_file(const char *path, struct error *err)
 static void rotate_locked(void)
 {
 	char from[sizeof(state.path) + 12], to[sizeof(state.path) + 12];
-	uint64_t bytes;
+	uint64_t bytes = 0;
 	int fd;
 
 	for (int i = LOG_FILE_KEEP - 1; i >= 0; i--) {
