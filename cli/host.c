@@ -38,7 +38,7 @@ struct hosted_mount {
 struct host {
 	unsigned parts;
 	char *manifest_dir, *token, *master_address, *master_token;
-	char address[PATH_MAX]; /* of the own server */
+	char address[PATH_MAX + 32]; /* of the own server */
 	int state_lock_fd, cache_lock_fd;
 	struct rpc_server *server;
 	struct rpc_health *health;

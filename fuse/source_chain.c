@@ -155,7 +155,7 @@ static int read_workers(struct peer_set *set, const struct block_range *range, i
 	for (size_t i = 0; i < ranked; i++) {
 		struct peer *p = set->peers[order[i]];
 		enum peer_state state = peer_ask(p);
-		bool fetched;
+		bool fetched = false;
 		int r;
 
 		if (state == PEER_ASIDE)
