@@ -30,6 +30,8 @@ uint64_t room_locked(const struct store *s)
 	uint64_t above_floor =
 		s->fs_free_bytes > s->floor_bytes ? s->fs_free_bytes - s->floor_bytes : 0;
 
+	if (directory_full(s->directory))
+		return 0;
 	return room < above_floor ? room : above_floor;
 }
 

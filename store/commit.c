@@ -145,7 +145,7 @@ static void sync_data(struct store *s, struct round *r)
 {
 	for (size_t i = 0; i < r->count; i++) {
 		struct commit_op *op = &r->ops[i];
-		bool dirty;
+		bool dirty, broken;
 		int ret;
 
 		if (!op->put)
@@ -153,13 +153,17 @@ static void sync_data(struct store *s, struct round *r)
 		mutex_lock(&s->mu);
 		dirty = op->file->dirty;
 		op->file->dirty = false;
+		broken = op->file->broken;
 		mutex_unlock(&s->mu);
 		if (!dirty)
 			continue;
-		ret = sync_file(s, op->file);
+		ret = broken ? -EIO : sync_file(s, op->file);
 		if (ret == 0)
 			continue;
 		mutex_guard(&s->mu);
+		/* What was written before the failure but is in no round yet may be lost as well,
+		 * and no later sync would say so. */
+		op->file->broken = true;
 		degrade_locked(s, ret, "data could not be synced");
 		drop_unsynced_locked(s, r, op->file);
 	}

@@ -76,6 +76,9 @@ size_t store_dataset_stats(struct store *s, struct store_dataset_stat *ret, size
 
 	mutex_guard(&s->mu);
 	HASH_ITER (hh, s->datasets, ds, next) {
+		/* A removed one is only remembered until its number is wanted. */
+		if (dataset_unused(ds) && !ds->corrupt_blocks)
+			continue;
 		if (count < room)
 			ret[count] = (struct store_dataset_stat){
 				.dataset_id = ds->id,

@@ -20,6 +20,7 @@
 #define SLOTS_MAX ((uint64_t)1 << 26)
 #define FLAG_BITS 8u
 #define LOOKUP_TRIES 4
+#define FULL_MARGIN 64
 
 struct header {
 	uint64_t magic;
@@ -199,6 +200,12 @@ uint64_t directory_blocks(const struct directory *d)
 static uint64_t directory_blocks_max(const struct directory *d)
 {
 	return (uint64_t)d->slots_max / 8 * 7;
+}
+
+bool directory_full(const struct directory *d)
+{
+	/* As many puts may be on their way. */
+	return d->blocks + FULL_MARGIN >= directory_blocks_max(d);
 }
 
 static uint32_t buckets_now(const struct directory *d)

@@ -89,3 +89,5 @@ int directory_insert(
 void directory_remove(struct directory *d, uint32_t slot);
 void directory_set_flags(struct directory *d, uint32_t slot, uint32_t flags);
 uint64_t directory_blocks(const struct directory *d);
+/* No more blocks, or hardly any. */
+bool directory_full(const struct directory *d);

@@ -183,7 +183,9 @@ static int finish(struct store *s, struct putting *p, int written)
 		e.flags |= FLAG_OLD;
 	mutex_guard(&s->mu);
 	HASH_DEL(s->inflight, &p->inflight);
-	if (written < 0)
+	if (written == -ENOENT)
+		f->broken = true;
+	else if (written < 0)
 		degrade_locked(s, written, "a block could not be written");
 	if (written < 0 || f->dataset->version != p->plan_version ||
 		!publish_locked(s, f, &e, false)) {

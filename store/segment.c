@@ -31,7 +31,7 @@ int segment_place_locked(struct store *s, struct dataset *ds, uint32_t len, stru
 	if (room < INDEX_BYTES_PER_BLOCK)
 		return PLACE_FULL;
 	DL_FOREACH (ds->segments, f) {
-		if (f->retiring || f->room_page - f->tail_page < pages)
+		if (f->retiring || f->broken || f->room_page - f->tail_page < pages)
 			continue;
 		if (!page_map_take(&f->pages, f->tail_page, pages))
 			continue;
@@ -44,7 +44,7 @@ int segment_place_locked(struct store *s, struct dataset *ds, uint32_t len, stru
 	DL_FOREACH (ds->segments, f) {
 		uint32_t page;
 
-		if (f->retiring)
+		if (f->retiring || f->broken)
 			continue;
 		page = page_map_find(&f->pages, f->tail_page, pages);
 		if (page == PAGE_MAP_NONE || !page_map_take(&f->pages, page, pages))
@@ -64,7 +64,7 @@ static struct store_file *growable_locked(
 
 	*ret_new = false;
 	DL_FOREACH (ds->segments, f) {
-		if (!f->retiring && f->pages.pages - f->tail_page >= pages)
+		if (!f->retiring && !f->broken && f->pages.pages - f->tail_page >= pages)
 			return f;
 	}
 	*ret_new = true;

@@ -63,6 +63,8 @@ int sparse_place_locked(
 		return -EINVAL;
 	if (f->retiring)
 		return PLACE_GROWING;
+	if (f->broken)
+		return PLACE_HELD;
 	if (bit_get(f->present, block))
 		return bit_get(f->held, block) || f->holders ? PLACE_HELD : PLACE_GROWING;
 	bytes = (uint64_t)block_charge(f, block);

@@ -67,7 +67,8 @@ struct store_file {
 	uint32_t blocks; /* that the directory names */
 	uint32_t pins;	 /* threads at work on it and commit operations that name it */
 	uint32_t holders;
-	bool dirty; /* written since the last datasync */
+	bool dirty;  /* written since the last datasync */
+	bool broken; /* a sync failed, or it vanished: takes no more blocks */
 	bool retiring;
 	bool revoked; /* its holders were asked to let go */
 	uint64_t charged_bytes;
@@ -128,7 +129,7 @@ struct place {
 #define PLACE_FULL 1	/* not without making room */
 #define PLACE_GROWING 2 /* somebody is at it: wait */
 #define PLACE_GROW 3	/* call ..._grow and try again */
-#define PLACE_HELD 4	/* a reader holds what was there before */
+#define PLACE_HELD 4	/* a reader holds what was there before, or the file is broken */
 /* Takes room for a block and charges it. */
 int segment_place_locked(struct store *s, struct dataset *ds, uint32_t len, struct place *ret);
 /* Preallocates more; unlocks meanwhile. 0 or -errno. */

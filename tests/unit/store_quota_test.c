@@ -350,6 +350,27 @@ static void the_folder_never_takes_more_than_the_capacity(void **state)
 	store_close(s);
 }
 
+/* The index is what grows then: its share has to be in the charge too. */
+static void many_tiny_blocks_stay_within_the_capacity(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_stat st;
+
+	(void)state;
+	for (uint64_t i = 0; i < 60000; i++) {
+		struct store_block b = fixture_block(1, i, 1 + (uint32_t)i % 100, 0);
+
+		assert_int_equal(fixture_put(s, &b, STORE_ADMIT_ELASTIC), 0);
+		if (i % 5000 == 0)
+			assert_true(fixture_du() <= 64 * MIB);
+	}
+	store_stat(s, &st);
+	assert_true(st.blocks > 12000);
+	assert_true(st.charged_bytes <= 64 * MIB);
+	assert_true(fixture_du() <= 64 * MIB);
+	store_close(s);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
@@ -368,6 +389,7 @@ int main(void)
 		TEST(a_removed_dataset_leaves_nothing),
 		TEST(a_smaller_capacity_at_the_next_start_is_kept_to),
 		TEST(the_folder_never_takes_more_than_the_capacity),
+		TEST(many_tiny_blocks_stay_within_the_capacity),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
