@@ -513,6 +513,7 @@ class Faults(Base):
         self.assertEqual(c["failed_reads"], 100)
         self.assertRegex(c["last_error"], "read of f[0-9]+, 65536 bytes at 0, failed: ")
         m.tell("stall off")
+        time.sleep(1.1)  # what failed after a wait is not waited for again within a second
         self.assertEqual(pathlib.Path(f"{self.mnt}/f0").read_bytes(), self.data)
         self.assertIn(b"failed: ", m.log)
         self.assertLess(m.log.count(b"\n"), 10)  # a hundred failures are not a hundred lines
