@@ -18,7 +18,8 @@ void peer_unref(struct peer *p)
 	if (!p || atomic_fetch_sub(&p->refs, 1) != 1)
 		return;
 	store_view_free(p->view);
-	rpc_channel_free(p->channel);
+	for (size_t i = 0; i < PEER_CHANNELS; i++)
+		rpc_channel_free(p->channels[i]);
 	mutex_deinit(&p->mu);
 	free(p->address);
 	free(p->lease_socket);
@@ -80,14 +81,16 @@ int peer_view_read(
 
 struct rpc_channel *peer_channel(struct peer *p)
 {
+	unsigned turn = atomic_fetch_add_explicit(&p->next_channel, 1, memory_order_relaxed);
+	struct rpc_channel **channel = &p->channels[turn % PEER_CHANNELS];
 	struct error err = ERROR_INIT;
 	mutex_guard(&p->mu);
 
-	if (!p->channel && rpc_channel_new(p->address, p->token, &p->channel, &err) < 0) {
+	if (!*channel && rpc_channel_new(p->address, p->token, channel, &err) < 0) {
 		log_warn("worker %s: %s", p->address, err.text);
-		p->channel = NULL;
+		*channel = NULL;
 	}
-	return p->channel;
+	return *channel;
 }
 
 enum peer_state peer_ask(struct peer *p)

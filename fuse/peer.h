@@ -22,6 +22,8 @@
 /* A view that needs a descriptor of a worker that hangs waits for it: once in a while is enough. */
 #define PEER_VIEW_SLOW_MS 300
 #define PEER_VIEW_SHUN_MS 10000
+/* Calls of one connection are served by one thread of the transport at a time: reads take turns. */
+#define PEER_CHANNELS 4
 #define PEER_PROBE_MS 5000 /* the patience of the one that tries a peer that failed */
 
 /* What the master tells of a worker; borrowed. */
@@ -46,9 +48,10 @@ struct peer {
 		view_shunned_ms; /* the view is not asked until then: it made readers wait */
 	int64_t listed_ms;	 /* owned by peers_update: when the master named it last */
 
+	atomic_uint next_channel;
 	struct mutex mu;
-	struct rpc_channel
-		*channel; /* guarded by mu; made at first use, lives as long as the peer */
+	/* guarded by mu; made at first use, live as long as the peer */
+	struct rpc_channel *channels[PEER_CHANNELS];
 };
 
 /* NULL: out of memory. `token` outlives the peer. */
