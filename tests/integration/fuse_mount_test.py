@@ -392,13 +392,16 @@ class Readers(Base):
                         f.read()
 
         epoch()
-        epoch()
-        before = m.counters()
-        epoch()
-        after = m.counters()
-        self.assertEqual(after["read"] - before["read"], 0)
-        asked = sum(after[k] - before[k] for k in ("lookup", "open", "release", "readdir", "xattr"))
-        self.assertEqual(asked, 0)
+        asked = None
+        for _ in range(5):  # somebody else on the machine may drop caches
+            epoch()
+            before = m.counters()
+            epoch()
+            after = m.counters()
+            asked = {k: after[k] - before[k] for k in ("read", "lookup", "open", "release", "readdir", "xattr")}
+            if not any(asked.values()):
+                return
+        self.fail(asked)
 
     def test_extended_attributes(self):
         write(f"{self.tree}/f", blob(1000))
