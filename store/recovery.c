@@ -12,7 +12,6 @@
  * Nothing is read of the blocks: what is damaged shows when it is read.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,12 +20,12 @@
 #include <utlist.h>
 
 #include "common/cleanup.h"
+#include "store/format.h"
 #include "store/store_private.h"
 
 #define LOG_SUBSYSTEM "store"
 #include "common/log.h"
 
-#define FORMAT_TEXT "granary store "
 /* Larger ones are not ours. */
 #define SEGMENT_BYTES_MAX ((uint64_t)2 << 30)
 
@@ -414,59 +413,6 @@ static int recover_index(struct recovery *rec, struct error *err)
 	return 0;
 }
 
-static int write_format(struct store *s, const char *path)
-{
-	const struct store_disk *d = s->disk;
-	char text[32];
-	struct iovec iov = {.iov_base = text};
-	int fd, r;
-
-	iov.iov_len =
-		(size_t)snprintf(text, sizeof(text), FORMAT_TEXT "%d\n", STORE_FORMAT_VERSION);
-	fd = d->open(d->ctx, path, O_RDWR | O_CREAT);
-	if (fd < 0)
-		return fd;
-	r = d->truncate(d->ctx, fd, 0);
-	if (r == 0)
-		r = disk_write_all(d, fd, &iov, 1, 0);
-	if (r == 0)
-		r = d->datasync(d->ctx, fd);
-	d->close(d->ctx, fd);
-	return r == 0 ? d->syncdir(d->ctx, s->dir) : r;
-}
-
-static int check_format(struct store *s, struct error *err)
-{
-	const struct store_disk *d = s->disk;
-	char path[STORE_PATH_BYTES], text[64] = "";
-	struct iovec iov = {.iov_base = text, .iov_len = sizeof(text) - 1};
-	ssize_t n = 0;
-	int fd, r;
-
-	snprintf(path, sizeof(path), "%s/format", s->dir);
-	fd = d->open(d->ctx, path, O_RDONLY);
-	if (fd >= 0) {
-		n = d->preadv(d->ctx, fd, &iov, 1, 0);
-		d->close(d->ctx, fd);
-	}
-	if (n > (ssize_t)strlen(FORMAT_TEXT) &&
-		strncmp(text, FORMAT_TEXT, strlen(FORMAT_TEXT)) == 0) {
-		long version = strtol(text + strlen(FORMAT_TEXT), NULL, 10);
-
-		if (version > STORE_FORMAT_VERSION)
-			return error_set(err, -EINVAL,
-				"%s was written by a newer version (format %ld, this one "
-				"knows %d): update granary or use another cache directory",
-				s->dir, version, STORE_FORMAT_VERSION);
-		if (version == STORE_FORMAT_VERSION)
-			return 0;
-	}
-	if (fd >= 0)
-		log_warn("%s is damaged: written anew", path);
-	r = write_format(s, path);
-	return r < 0 ? error_set_errno(err, r, "cannot write %s", path) : 0;
-}
-
 int store_recover(struct store *s, struct error *err)
 {
 	struct recovery rec = {.s = s};
@@ -474,7 +420,7 @@ int store_recover(struct store *s, struct error *err)
 	static const char *const folders[] = {"segments", "files"};
 	int r;
 
-	r = check_format(s, err);
+	r = format_check(s->disk, s->dir, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < 2; i++) {

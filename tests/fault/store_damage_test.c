@@ -8,6 +8,7 @@
 #include <dirent.h>
 
 #include "common/log.h"
+#include "store/format.h"
 #include "store_memory_disk.h"
 
 #define SMALL_BLOCKS 60u
@@ -291,12 +292,14 @@ static void only_a_newer_format_is_refused(void **state)
 	struct store_options opts = {.dir = fixture_dir, .capacity_bytes = 64 * MIB};
 	struct error err = ERROR_INIT;
 	struct store *s = fixture_open(64 * MIB);
+	char line[FORMAT_LINE_BYTES];
 
 	(void)state;
 	log_set_level(LOG_ERROR);
 	put_all(s);
 	store_close(s);
-	write_text("format", "granary store 2\n");
+	format_line(2, line);
+	write_text("format", line);
 	assert_int_equal(store_open(&opts, &s, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "newer"));
 	write_text("format", "gran");

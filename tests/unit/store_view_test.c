@@ -278,6 +278,63 @@ static void garbage_on_the_socket_disconnects_and_harms_nobody(void **state)
 	store_close(s);
 }
 
+static void another_user_cannot_connect(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_lease_server *l = serve(s);
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct stat st;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(stat(socket_path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	if (geteuid() == 0) {
+		/* Even where the socket's mode lets everybody in. */
+		assert_int_equal(chmod(socket_path, 0666), 0);
+		strcpy(addr.sun_path, socket_path);
+		pid = fork();
+		if (pid == 0) {
+			struct store_view *v;
+
+			if (setuid(65534) < 0)
+				_exit(2);
+			v = view();
+			_exit(store_view_connected(v));
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_int_equal(WEXITSTATUS(status), 0);
+		assert_true(WIFEXITED(status));
+	}
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void a_view_with_few_descriptors_reads_many_files(void **state)
+{
+	struct store *s = fixture_open(256 * MIB);
+	struct store_lease_server *l = serve(s);
+	struct store_view_options opts = {.socket_path = socket_path, .max_files = 2};
+	struct store_view *v = NULL;
+
+	(void)state;
+	fixture_plan(s, 1, 200 * MIB, UINT64_MAX);
+	assert_int_equal(store_view_new(&opts, &v, NULL), 0);
+	for (int round = 0; round < 2; round++) {
+		for (uint64_t n = 0; n < 12; n++) {
+			struct store_block b = fixture_block(1, n, 2 * BLOCK_BYTES, 1);
+
+			if (round == 0)
+				assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
+			assert_int_equal(view_read(v, &b, 1000000, 100000), 0);
+		}
+	}
+	store_view_free(v);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
@@ -290,6 +347,8 @@ int main(void)
 		TEST(a_view_that_dies_lets_go),
 		TEST(damage_that_a_view_finds_is_reported_and_dropped),
 		TEST(garbage_on_the_socket_disconnects_and_harms_nobody),
+		TEST(another_user_cannot_connect),
+		TEST(a_view_with_few_descriptors_reads_many_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
