@@ -307,7 +307,7 @@ static int take_fallbacks(struct invocation *inv, struct error *err)
 
 /* argp_error would add a second line. */
 __attribute__((format(printf, 2, 3), noreturn)) static void usage_error(
-		const struct argp_state *state, const char *fmt, ...)
+	const struct argp_state *state, const char *fmt, ...)
 {
 	va_list ap;
 

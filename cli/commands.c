@@ -35,6 +35,9 @@ static const struct flag state_flags[] = {
 		"~/.local/state/granary)"},
 	{"listen", 0, FLAG_TEXT, "HOST:PORT", NULL, NULL,
 		"Serve other hosts too; wants --token-file"},
+	{"advertise", 0, FLAG_TEXT, "HOST:PORT", NULL, NULL,
+		"How other hosts reach what listens (this host's name where --listen names every "
+		"address)"},
 	{"token-file", 0, FLAG_TEXT, "FILE", NULL, NULL,
 		"The secret that callers of HOST:PORT have to know, one word"},
 	{"group", 0, FLAG_TEXT, "NAME", NULL, NULL, "Users of this group may use the unix socket"},

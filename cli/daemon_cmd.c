@@ -46,6 +46,7 @@ static int prepare(struct invocation *inv, struct paths *paths, struct host_opti
 		return r;
 	ho->paths = paths;
 	ho->listen = inv_text(inv, "listen");
+	ho->advertise = inv_text(inv, "advertise");
 	ho->token = *ret_token;
 	ho->socket_group = inv_text(inv, "group");
 	if (ho->listen && !*ret_token)

@@ -14,7 +14,7 @@
 #define OPTIONS_MAX 64
 
 int dataset_options(const struct invocation *inv, const char *origin, struct origin_options **ret,
-		struct error *err)
+	struct error *err)
 {
 	struct origin_options *o = origin_options_new();
 	int r = 0;

@@ -23,7 +23,7 @@ struct dataset_spec {
 /* Options for an origin from the flags of the command, then from the environment. Free with
  * origin_options_free. */
 int dataset_options(const struct invocation *inv, const char *origin, struct origin_options **ret,
-		struct error *err);
+	struct error *err);
 /* "SIZE" or "unlimited". */
 int dataset_quota_parse(
 	const char *text, bool *ret_limited, uint64_t *ret_bytes, struct error *err);

@@ -5,7 +5,9 @@
 
 #include "cli/commands.h"
 #include "cli/dataset_client.h"
+#include "cli/origin_argument.h"
 #include "cli/table.h"
+#include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/size.h"
 
@@ -96,7 +98,8 @@ static void show(const struct invocation *inv, Granary__V1__Dataset *d)
 
 int command_dataset_add(struct invocation *inv)
 {
-	struct dataset_spec spec = {.name = inv_argument(inv, 0), .origin = inv_argument(inv, 1)};
+	struct dataset_spec spec = {.name = inv_argument(inv, 0)};
+	cleanup_free char *origin = NULL;
 	const char *quota = inv_text(inv, "quota");
 	struct origin_options *options = NULL;
 	Granary__V1__Dataset *d = NULL;
@@ -104,7 +107,9 @@ int command_dataset_add(struct invocation *inv)
 	struct client c = {0};
 	int r;
 
-	if ((r = dataset_options(inv, spec.origin, &options, &err)) < 0 ||
+	r = origin_argument(inv_argument(inv, 1), &origin, &err);
+	spec.origin = origin;
+	if (r < 0 || (r = dataset_options(inv, spec.origin, &options, &err)) < 0 ||
 		(quota && (r = dataset_quota_parse(
 				   quota, &spec.quota_limited, &spec.quota_bytes, &err)) < 0) ||
 		(r = client_connect(inv, &c, &err)) < 0)
@@ -123,8 +128,27 @@ out:
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
 }
 
+/* A master that was restarted since has no credentials; this environment's are handed over. */
+static int hand_credentials(
+	struct invocation *inv, struct client *c, const char *name, struct error *err)
+{
+	struct origin_options *options = NULL;
+	Granary__V1__Dataset *d;
+	int r = dataset_get(c, name, &d, err);
+
+	if (r < 0)
+		return r;
+	r = dataset_options(inv, d->origin, &options, err);
+	if (r == 0)
+		r = dataset_renew(c, name, options, err);
+	origin_options_free(options);
+	granary__v1__dataset__free_unpacked(d, NULL);
+	return r;
+}
+
 int command_dataset_refresh(struct invocation *inv)
 {
+	const char *name = inv_argument(inv, 0);
 	Granary__V1__Dataset *d = NULL;
 	struct error err = ERROR_INIT;
 	struct client c;
@@ -132,7 +156,9 @@ int command_dataset_refresh(struct invocation *inv)
 
 	if (r < 0)
 		return inv_fail(inv, r, &err);
-	r = dataset_refresh(&c, inv_argument(inv, 0), inv_switch(inv, "switch"), &d, &err);
+	r = hand_credentials(inv, &c, name, &err);
+	if (r == 0)
+		r = dataset_refresh(&c, name, inv_switch(inv, "switch"), &d, &err);
 	if (r == 0 && d->report)
 		fprintf(stderr,
 			"snapshot %" PRIu64 ": %" PRIu64 " added, %" PRIu64 " changed, %" PRIu64

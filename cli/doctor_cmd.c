@@ -16,6 +16,7 @@
 
 #include "cli/commands.h"
 #include "cli/dataset_client.h"
+#include "cli/origin_argument.h"
 #include "cli/paths.h"
 #include "cli/table.h"
 #include "common/cleanup.h"
@@ -241,6 +242,7 @@ static void print_report(const struct report *r, bool json)
 
 int command_doctor(struct invocation *inv)
 {
+	cleanup_free char *url = NULL;
 	struct error err = ERROR_INIT;
 	struct report report = {0};
 	struct paths paths;
@@ -257,7 +259,9 @@ int command_doctor(struct invocation *inv)
 	check_disk(&report, "cache", paths.cache_dir);
 	check_disk(&report, "state", paths.state_dir);
 	if (inv_argument(inv, 0))
-		r = check_origin(&report, inv, inv_argument(inv, 0), &err);
+		r = origin_argument(inv_argument(inv, 0), &url, &err);
+	if (url)
+		r = check_origin(&report, inv, url, &err);
 	if (r < 0)
 		return inv_fail(inv, r, &err);
 	print_report(&report, inv_json(inv));

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "cli/signals.h"
+#include "common/address.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/metrics_http.h"
@@ -66,9 +67,9 @@ static int take_lock(const char *dir, const char *name, int *ret_fd, struct erro
 		return error_set_errno(err, -errno, "cannot open %s", path);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return error_set(err, -EBUSY,
-				"another granary process uses %s: stop it, or give another "
-				"--state-dir and --cache-dir",
-				dir);
+			"another granary process uses %s: stop it, or give another "
+			"--state-dir and --cache-dir",
+			dir);
 	*ret_fd = steal_fd(&fd);
 	return 0;
 }
@@ -76,8 +77,8 @@ static int take_lock(const char *dir, const char *name, int *ret_fd, struct erro
 static int take_locks(struct host *h, const struct paths *paths, struct error *err)
 {
 	bool master = h->parts & HOST_MASTER;
-	int r = take_lock(paths->state_dir, master ? PATHS_STATE_MARKER : "worker.lock",
-			&h->state_lock_fd, err);
+	int r = take_lock(paths->state_dir, master ? PATHS_STATE_MARKER : PATHS_WORKER_LOCK,
+		&h->state_lock_fd, err);
 
 	if (r == 0 && (h->parts & HOST_WORKER))
 		r = take_lock(paths->cache_dir, PATHS_CACHE_MARKER, &h->cache_lock_fd, err);
@@ -132,8 +133,35 @@ static int listen_all(struct host *h, const struct host_options *opts, struct er
 	return r;
 }
 
+/* What the master tells other hosts of this one: never an address that means "every address". */
+static int reachable_address(
+	const struct host_options *opts, char *ret, size_t room, struct error *err)
+{
+	const char *text = opts->advertise ? opts->advertise : opts->listen;
+	struct address a;
+	int r = address_parse(text, &a, err);
+
+	if (r < 0)
+		return r;
+	if (a.kind == ADDRESS_UNIX || a.port == 0)
+		return error_set(err, -EINVAL,
+			"other hosts cannot be told '%s': give --listen a port, or --advertise "
+			"HOST:PORT",
+			text);
+	if (strcmp(a.host, "0.0.0.0") != 0 && strcmp(a.host, "::") != 0) {
+		snprintf(ret, room, "%s", text);
+		return 0;
+	}
+	if (gethostname(a.host, sizeof(a.host)) < 0)
+		return error_set_errno(err, -errno, "cannot find this host's name");
+	a.host[sizeof(a.host) - 1] = '\0';
+	snprintf(ret, room, "%s:%d", a.host, a.port);
+	return 0;
+}
+
 static int add_parts(struct host *h, const struct host_options *opts, struct error *err)
 {
+	char reachable[ADDRESS_HOST_BYTES + 16];
 	int r = 0;
 
 	if (h->parts & HOST_MASTER) {
@@ -141,6 +169,8 @@ static int add_parts(struct host *h, const struct host_options *opts, struct err
 
 		r = master_new(&mo, h->server, &h->master, err);
 	}
+	if (r == 0 && opts->listen)
+		r = reachable_address(opts, reachable, sizeof(reachable), err);
 	if (r == 0 && (h->parts & HOST_WORKER)) {
 		struct worker_options wo = {
 			.cache_dir = opts->paths->cache_dir,
@@ -149,7 +179,7 @@ static int add_parts(struct host *h, const struct host_options *opts, struct err
 			.manifest_dir = h->manifest_dir,
 			.master_address = h->master_address,
 			.master_token = h->master_token,
-			.address = opts->listen ? opts->listen : h->address,
+			.address = opts->listen ? reachable : h->address,
 			.lease_socket = opts->paths->lease_socket,
 			.socket_group = opts->socket_group,
 		};
@@ -167,6 +197,10 @@ static int make_directories(const struct host_options *opts, struct error *err)
 
 	if (r == 0 && (opts->parts & HOST_WORKER))
 		r = paths_make_private(opts->paths->cache_dir, PATHS_CACHE_MARKER, err);
+	if (r == 0 && opts->socket_group)
+		r = paths_admit_group(opts->paths->state_dir, opts->socket_group, err);
+	if (r == 0 && opts->socket_group && (opts->parts & HOST_WORKER))
+		r = paths_admit_group(opts->paths->cache_dir, opts->socket_group, err);
 	if (r == 0 && mkdir(opts->paths->manifest_dir, 0700) < 0 && errno != EEXIST)
 		r = error_set_errno(
 			err, -errno, "cannot make directory %s", opts->paths->manifest_dir);

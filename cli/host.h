@@ -19,6 +19,7 @@ struct host_options {
 	const struct paths *paths;
 	struct cache_limits limits; /* HOST_WORKER */
 	const char *listen;	    /* HOST:PORT, besides the unix socket; NULL for none */
+	const char *advertise;	    /* how others reach it; NULL: as listen says */
 	const char *token;	    /* for listen and for a remote master */
 	const char *master_address; /* NULL: this host's own socket */
 	const char *socket_group;

@@ -1,6 +1,11 @@
+#include <malloc.h>
+
 #include "cli/command.h"
 
 int main(int argc, char **argv)
 {
+	/* glibc gives every few threads a heap of their own, and freed block buffers stay in each:
+	 * the mount of 96 readers peaked at 303 MiB with the default and at 139 MiB with two. */
+	mallopt(M_ARENA_MAX, 2);
 	return command_main(argc, argv);
 }

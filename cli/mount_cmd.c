@@ -1,8 +1,10 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -49,16 +51,42 @@ static int serve(struct mount *m, struct error *err)
 	return 0;
 }
 
+/* `granary purge` leaves a state directory alone as long as one mount holds this. */
+static int share_lock(const struct paths *paths, int *ret_fd, struct error *err)
+{
+	char path[PATH_MAX + 32];
+
+	snprintf(path, sizeof(path), "%s/%s", paths->state_dir, PATHS_MOUNTS_LOCK);
+	*ret_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (*ret_fd < 0)
+		return error_set_errno(err, -errno, "cannot open %s", path);
+	if (flock(*ret_fd, LOCK_SH | LOCK_NB) < 0)
+		return error_set(err, -EBUSY, "%s is being purged", paths->state_dir);
+	return 0;
+}
+
+/* STATE/mount-mnt-imagenet.log: each mount point has a log of its own. */
+static void log_name(const struct paths *paths, const char *mountpoint, char *ret, size_t room)
+{
+	size_t n = (size_t)snprintf(ret, room, "%s/mount", paths->state_dir);
+
+	for (const char *p = mountpoint; *p && n + sizeof(".log") < room; p++)
+		ret[n++] = *p == '/' ? '-' : *p;
+	snprintf(ret + n, room - n, ".log");
+}
+
 static int run(struct invocation *inv, struct mount_options *mo, const struct paths *paths,
 	struct error *err)
 {
+	cleanup_fd int lock = -1;
 	struct metrics_http *metrics[2] = {NULL, NULL};
 	struct daemonize d = {.ready_fd = -1};
 	char text[PATH_MAX + 64];
 	struct mount *m = NULL;
 	int r;
 
-	if (inv_switch(inv, "daemon") && (r = daemonize_fork(&d, err)) < 0)
+	if ((r = share_lock(paths, &lock, err)) < 0 ||
+		(inv_switch(inv, "daemon") && (r = daemonize_fork(&d, err)) < 0))
 		return r;
 	signals_block();
 	rpc_init();
@@ -72,7 +100,7 @@ static int run(struct invocation *inv, struct mount_options *mo, const struct pa
 	if (r == 0) {
 		fprintf(stderr, "mounted %s at %s%s\n", mo->dataset, mo->mountpoint,
 			d.ready_fd < 0 ? "; Ctrl-C unmounts" : "");
-		snprintf(text, sizeof(text), "%s/mount-%s.log", paths->state_dir, mo->dataset);
+		log_name(paths, mo->mountpoint, text, sizeof(text));
 		if (d.ready_fd >= 0)
 			r = daemonize_ready(&d, text, err);
 		if (r < 0)

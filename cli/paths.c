@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,6 +168,19 @@ int paths_make_private(const char *dir, const char *marker, struct error *err)
 	if ((st.st_mode & 077) && chmod(dir, 0700) < 0)
 		return error_set_errno(err, -errno, "cannot make directory %s private", dir);
 	return write_marker(dir, marker, err);
+}
+
+int paths_admit_group(const char *dir, const char *group, struct error *err)
+{
+	struct group entry, *found = NULL;
+	char room[16384];
+	int r = getgrnam_r(group, &entry, room, sizeof(room), &found);
+
+	if (!found)
+		return error_set(err, r ? -r : -EINVAL, "there is no group '%s'", group);
+	if (chown(dir, (uid_t)-1, entry.gr_gid) < 0 || chmod(dir, 0710) < 0)
+		return error_set_errno(err, -errno, "cannot open %s to group %s", dir, group);
+	return 0;
 }
 
 /* What the cache holds already: it is ours to use again. */

@@ -24,9 +24,15 @@ int paths_find(const struct invocation *inv, struct paths *ret, struct error *er
 #define PATHS_CACHE_MARKER "CACHEDIR.TAG"
 #define PATHS_STATE_MARKER "lock"
 
+/* Locked while in use; `granary purge` looks at all of them and at the markers. */
+#define PATHS_WORKER_LOCK "worker.lock"
+#define PATHS_MOUNTS_LOCK "mounts.lock" /* shared by the mounts of a state directory */
+
 /* Makes a directory of mode 0700 with its parents, or takes an empty one or one that has the
  * marker; refuses others' directories and folders with other things in them. */
 int paths_make_private(const char *dir, const char *marker, struct error *err);
+/* Lets a group reach the sockets in a private directory by name (0710), and nothing else. */
+int paths_admit_group(const char *dir, const char *group, struct error *err);
 
 struct cache_limits {
 	uint64_t capacity_bytes;

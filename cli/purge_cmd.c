@@ -10,21 +10,37 @@
 #include "cli/paths.h"
 #include "common/cleanup.h"
 
-/* Only a folder that has our marker is removed, and only while nobody uses it. */
-static int check(const char *dir, const char *marker, struct error *err)
+static int check_unused(const char *dir, const char *lock, struct error *err)
 {
 	char path[PATH_MAX + 32];
 	cleanup_fd int fd = -1;
 
+	snprintf(path, sizeof(path), "%s/%s", dir, lock);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return error_set(err, -EBUSY, "granary still uses %s: stop it first", dir);
+	return 0;
+}
+
+/* Only a folder that has our marker is removed, and only while nobody uses it. */
+static int check(const char *dir, const char *marker, struct error *err)
+{
+	static const char *const locks[] = {
+		PATHS_STATE_MARKER, PATHS_CACHE_MARKER, PATHS_WORKER_LOCK, PATHS_MOUNTS_LOCK};
+	char path[PATH_MAX + 32];
+
 	snprintf(path, sizeof(path), "%s/%s", dir, marker);
 	if (access(dir, F_OK) < 0)
 		return errno == ENOENT ? 0 : error_set_errno(err, -errno, "cannot look at %s", dir);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
+	if (access(path, F_OK) < 0)
 		return error_set(
 			err, -EINVAL, "%s is no folder of granary: nothing was removed", dir);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return error_set(err, -EBUSY, "granary still uses %s: stop it first", dir);
+	for (size_t i = 0; i < sizeof(locks) / sizeof(locks[0]); i++) {
+		int r = check_unused(dir, locks[i], err);
+
+		if (r < 0)
+			return r;
+	}
 	return 1;
 }
 

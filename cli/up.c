@@ -12,8 +12,8 @@
 #include "cli/dataset_client.h"
 #include "cli/host.h"
 #include "cli/mount_flags.h"
+#include "cli/origin_argument.h"
 #include "cli/signals.h"
-#include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/size.h"
@@ -22,9 +22,9 @@
 
 struct up {
 	struct invocation *inv;
-	const char *origin, *mountpoint;
+	char *origin; /* owned */
+	const char *mountpoint;
 	char name[129];
-	char *origin_url; /* made from a path; owned */
 	struct paths paths;
 	struct origin_options *options;
 	struct dataset_spec spec;
@@ -54,44 +54,17 @@ static void name_from_origin(const char *origin, char *ret, size_t room)
 		snprintf(ret, room, "dataset");
 }
 
-/* A path is taken for file://; '%' is the one byte that such a URL gives a meaning to. */
-static int origin_from_argument(struct up *u, const char *text, struct error *err)
-{
-	struct buf url = BUF_INIT;
-	char real[PATH_MAX];
-	int r;
-
-	if (strstr(text, "://")) {
-		u->origin = text;
-		return 0;
-	}
-	if (!realpath(text, real))
-		return error_set(err, -ENOENT,
-			"'%s' is neither a URL (s3://, http://, https://, file://) nor a "
-			"directory",
-			text);
-	r = buf_append_str(&url, "file://");
-	for (const char *p = real; *p && r == 0; p++)
-		r = *p == '%' ? buf_append_str(&url, "%25") : buf_append(&url, p, 1);
-	if (r < 0) {
-		buf_deinit(&url);
-		return error_set(err, r, "out of memory");
-	}
-	u->origin = u->origin_url = buf_take(&url);
-	return 0;
-}
-
 static int prepare(struct up *u, struct error *err)
 {
 	const char *name = inv_text(u->inv, "name"), *quota = inv_text(u->inv, "quota");
 	char real[PATH_MAX];
-	int r = origin_from_argument(u, inv_argument(u->inv, 0), err);
+	int r = origin_argument(inv_argument(u->inv, 0), &u->origin, err);
 
 	if (r < 0)
 		return r;
 	if (name && strlen(name) >= sizeof(u->name))
-		return error_set(err, -EINVAL, "--name is longer than %zu characters",
-				sizeof(u->name) - 1);
+		return error_set(
+			err, -EINVAL, "--name is longer than %zu characters", sizeof(u->name) - 1);
 	if (name)
 		snprintf(u->name, sizeof(u->name), "%s", name);
 	else
@@ -225,6 +198,7 @@ static int start_here(struct up *u, struct error *err)
 		.parts = HOST_MASTER | HOST_WORKER | HOST_MOUNTS,
 		.paths = &u->paths,
 		.listen = inv_text(u->inv, "listen"),
+		.advertise = inv_text(u->inv, "advertise"),
 		.socket_group = inv_text(u->inv, "group"),
 	};
 	struct host *h = NULL;

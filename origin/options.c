@@ -92,9 +92,9 @@ static const struct key keys[] = {
 		.env = {"AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"}},
 	{SECRET("container-token", "S3: token for the container's credentials"),
 		.env = {"AWS_CONTAINER_AUTHORIZATION_TOKEN"}},
-	{SECRET("http-user", "HTTP: user name")},
-	{SECRET("http-password", "HTTP: password")},
-	{SECRET("http-token", "HTTP: bearer token")},
+	{SECRET("http-user", "HTTP: user name"), .env = {"GRANARY_HTTP_USER"}},
+	{SECRET("http-password", "HTTP: password"), .env = {"GRANARY_HTTP_PASSWORD"}},
+	{SECRET("http-token", "HTTP: bearer token"), .env = {"GRANARY_HTTP_TOKEN"}},
 };
 
 #define KEYS (sizeof(keys) / sizeof(keys[0]))
