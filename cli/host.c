@@ -216,8 +216,11 @@ int host_new(const struct host_options *opts, struct host **ret, struct error *e
 	};
 	bool master = opts->parts & HOST_MASTER;
 	struct host *h;
-	int r = make_directories(opts, err);
+	int r;
 
+	/* Libraries make files, too: none of them is for others. */
+	umask(077);
+	r = make_directories(opts, err);
 	if (r < 0)
 		return r;
 	h = calloc(1, sizeof(*h));
