@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import threading
@@ -14,7 +15,7 @@ from harness.granary import Granary
 from harness.minio import Minio
 from harness.toxiproxy import Toxiproxy
 
-TIMEOUT = 4
+TIMEOUT = 3
 # A read that fails at its deadline is answered that much later at most, on a busy machine.
 LATE = 4
 
@@ -30,7 +31,7 @@ class Faults(suite.Case):
 
     def up(self, *flags, timeout=TIMEOUT):
         return self.granary.up(self.site.url, self.mount, "--name", "d", "--read-timeout",
-                               str(timeout), "--stall-timeout", "1s", *flags)
+                               str(timeout), "--stall-timeout", "1s", "--connect-timeout", "1s", *flags)
 
     def read(self, name):
         self.assertEqual((self.mount / name).read_bytes(), self.objects[name])
@@ -46,10 +47,10 @@ class Faults(suite.Case):
         """In the log, and in `status` of dataset or mount."""
         def shown():
             status = self.granary.status()
-            return " ".join(row["last_error"] for row in status["datasets"] + status["mounts"])
+            rows = status["datasets"] + status["mounts"]
+            return " ".join(row["last_error"] for row in rows).strip()
 
-        suite.wait_until(shown, 10, "an error in status")
-        self.assertRegex(shown(), pattern)
+        suite.wait_until(lambda: re.search(pattern, shown()), 10, f"{pattern} in status")
         self.assertRegex(server.output(), pattern)
         self.assertGreaterEqual(self.granary.settled_stat("d")["failed_reads"], 1)
 
@@ -57,16 +58,14 @@ class Faults(suite.Case):
 
     def test_passing_faults_are_retried_and_no_read_fails(self):
         self.up(timeout=60)
-        for number, (kind, more) in enumerate({
-                "500": {"kind": "status", "status": 500}, "503": {"kind": "status", "status": 503},
-                "429": {"kind": "status", "status": 429}, "truncate": {"kind": "truncate"},
-                "reset": {"kind": "reset"}, "stall": {"kind": "stall"},
-                "stall-body": {"kind": "stall-body"}}.items()):
-            with self.subTest(kind):
+        faults = [{"kind": "status", "status": status} for status in (500, 503, 429)]
+        faults += [{"kind": kind} for kind in ("truncate", "reset", "stall", "stall-body")]
+        for number, fault in enumerate(faults):
+            with self.subTest(**fault):
                 name = f"f{number:02d}"
-                fault = self.site.fault(name, times=2, **more)
+                shown = self.site.fault(name, times=1 if "stall" in fault["kind"] else 2, **fault)
                 self.read(name)
-                self.assertEqual(fault.shown, 2)
+                self.assertEqual(shown.left, 0)
         fault = self.site.fault("large", "truncate", times=3)
         self.read("large")
         self.assertEqual(fault.shown, 3)
@@ -95,9 +94,9 @@ class Faults(suite.Case):
                 self.assert_fails(name)
         self.assert_reason(server, "f0[01]")
 
-    def test_bodies_that_stay_cut_fail_in_time(self):
+    def test_answers_that_stay_wrong_fail_in_time(self):
         self.up()
-        for name, kind in (("f00", "reset"), ("f01", "garbage-length"), ("f02", "shifted")):
+        for name, kind in (("f00", "reset"), ("large", "garbage-range"), ("large", "shifted")):
             with self.subTest(kind):
                 self.site.fault(name, kind)
                 self.assert_fails(name)
@@ -110,9 +109,11 @@ class Faults(suite.Case):
 
     def test_an_object_of_another_size_is_never_served(self):
         server = self.up(timeout=60)
-        self.site.fault("f06", "size")
-        self.assert_fails("f06", within=LATE)
-        self.assert_reason(server, "f06")
+        for name in ("f06", "large"):
+            with self.subTest(name):
+                self.site.fault(name, "size")
+                self.assert_fails(name, within=LATE)
+                self.assert_reason(server, name)
 
     def test_an_object_that_was_replaced_is_never_served(self):
         self.site.objects["listing"] = self.site.listing()
@@ -190,6 +191,7 @@ class Faults(suite.Case):
             thread.join(3 * (TIMEOUT + LATE))
         self.assertEqual(failures, [errno.EIO] * 24)
         self.site.heal()
+        time.sleep(1)  # so long a read that failed is not tried again
         self.read("large")
 
     def test_a_listing_that_fails_ends_up_with_the_reason(self):

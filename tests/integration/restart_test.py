@@ -7,8 +7,8 @@ from harness import compare, page_cache, readers, suite, trees
 from harness.granary import Granary
 from harness.s3_origin import S3Origin
 
-KILLS = 12 if suite.LARGE else 5
-OBJECTS = 800
+KILLS = 12 if suite.LARGE else 4
+OBJECTS = 600
 # Dropped with a kill: what was fetched within a group commit (100 ms), and reads in flight.
 LOST_BYTES_PER_KILL = 32 << 20
 

@@ -89,8 +89,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.site.stop.wait(STALL_SECONDS)
             self.close_connection = True
             return
-        if kind == "etag":
-            etag = '"another"'
+        if kind == "size":
+            body += b"!"
         first, last = self._range(len(body))
         headers = {"ETag": etag, "Last-Modified": MTIME, "Accept-Ranges": "bytes"}
         if self.headers.get("If-Match") not in (None, etag):
@@ -101,12 +101,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             first, last = 0, len(body) - 1
         elif self.headers.get("Range"):
             status = 206
-            total = len(body) + (1 if kind == "size" else 0)
             shift = 1 if kind == "shifted" else 0
+            total = "x" if kind == "garbage-range" else len(body)
             headers["Content-Range"] = f"bytes {first + shift}-{last + shift}/{total}"
         part = body[first:last + 1]
-        if kind == "garbage-length":
-            headers["Content-Range"] = f"bytes {first}-{last}/x"
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(part))}.items():
             self.send_header(name, value)

@@ -9,6 +9,7 @@ from . import process, suite, workspace
 
 READY_SECONDS = 60
 COMMAND_SECONDS = 60
+STILL_SECONDS = 1.7
 
 
 class Granary:
@@ -48,7 +49,7 @@ class Granary:
         return self.json("dataset", "stat", dataset)
 
     def settled_stat(self, dataset, seconds=30):
-        """Counters travel with heartbeats: waits until they stand still for 2.5 s."""
+        """Counters travel with heartbeats, one a second: waits until they stand still."""
         def counters():
             stat = self.stat(dataset)
             return [stat[key] for key in ("hit_bytes", "miss_bytes", "origin_bytes",
@@ -61,7 +62,7 @@ class Granary:
             now = counters()
             if now != last:
                 last, since = now, time.monotonic()
-            elif time.monotonic() - since > 2.5:
+            elif time.monotonic() - since > STILL_SECONDS:
                 return self.stat(dataset)
         raise AssertionError(f"the counters of {dataset} do not stand still: {last}")
 
