@@ -49,7 +49,8 @@ static struct {
 	struct metric *metrics[METRICS_MAX];
 	size_t n_metrics;
 
-	/* Held while collectors run. */
+	/* Held while collectors run and until what they set has been rendered: a collector clears
+	 * before it sets, which another page must not see. */
 	struct mutex collect_mu;
 	/* guarded by collect_mu */
 	struct metrics_collection *collections[COLLECTIONS_MAX];
@@ -329,11 +330,9 @@ int metrics_render(struct buf *out)
 	size_t n;
 	int r = 0;
 
-	{
-		mutex_guard(&registry.collect_mu);
-		for (size_t i = 0; i < registry.n_collections; i++)
-			registry.collections[i]->fn(registry.collections[i]->arg);
-	}
+	mutex_guard(&registry.collect_mu);
+	for (size_t i = 0; i < registry.n_collections; i++)
+		registry.collections[i]->fn(registry.collections[i]->arg);
 	{
 		mutex_guard(&registry.mu);
 		n = registry.n_metrics;

@@ -107,7 +107,8 @@ void metric_observe(struct metric_series *s, double value);
  * go (datasets, workers) clears before it sets. */
 void metric_clear(struct metric *m);
 
-/* fn(arg) runs before each rendering, one at a time, and sets what it knows. When _remove has
+/* fn(arg) runs before each rendering, one at a time, and sets what it knows. Renderings are one at a
+ * time, too, so what one collects no other clears before it is on the page. When _remove has
  * returned, fn does not run any more. Not from within a collector. */
 typedef void metrics_collector(void *arg);
 struct metrics_collection;

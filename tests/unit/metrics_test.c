@@ -434,6 +434,45 @@ static void a_bad_address_is_refused(void **state)
 	metrics_http_stop(h);
 }
 
+/* As the collectors of datasets do, with time in between for another page. */
+static void clear_and_set(void *arg)
+{
+	(void)arg;
+	metric_clear(&table[GONE]);
+	usleep(1000);
+	metric_set(metric_with(&table[GONE], "scraped"), 7);
+}
+
+static void *scrape_often(void *arg)
+{
+	int *missing = arg;
+
+	for (int i = 0; i < 50; i++) {
+		char *page = render();
+
+		*missing += !has_line(page, "test_gone{what=\"scraped\"} 7");
+		free(page);
+	}
+	return NULL;
+}
+
+static void pages_rendered_at_once_are_each_complete(void **state)
+{
+	struct metrics_collection *c = metrics_collect(clear_and_set, NULL);
+	int missing[4] = {0};
+	pthread_t threads[4];
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, scrape_often, &missing[i]), 0);
+	for (int i = 0; i < 4; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(missing[i], 0);
+	}
+	metrics_collect_remove(c);
+	metric_clear(&table[GONE]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -444,6 +483,7 @@ int main(void)
 		cmocka_unit_test(a_histogram_is_cumulative),
 		cmocka_unit_test(beyond_the_bound_series_share_one),
 		cmocka_unit_test(a_collector_sets_and_forgets),
+		cmocka_unit_test(pages_rendered_at_once_are_each_complete),
 		cmocka_unit_test(nothing_is_lost_between_threads),
 		cmocka_unit_test(the_page_is_served_over_http),
 		cmocka_unit_test(idle_connections_do_not_lock_others_out),
