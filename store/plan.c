@@ -2,6 +2,7 @@
  * Applying the master's plan to what is stored. The directory is walked in slices, so that reads'
  * bookkeeping and puts go on in between; a put that began under the plan before is not kept.
  */
+#include <assert.h>
 #include <errno.h>
 
 #include "store/store_private.h"
@@ -159,7 +160,7 @@ static int reclassify(struct store *s, uint64_t dataset_id, bool walked, struct 
 	return for_each_block(s, dataset_id, refill, NULL, err);
 }
 
-static int plan_begin(struct store *s, uint64_t id, uint64_t grant_bytes, uint64_t threshold,
+static int plan_begin_locked(struct store *s, uint64_t id, uint64_t grant_bytes, uint64_t threshold,
 	bool remove, struct error *err)
 {
 	struct record r = {.kind = RECORD_DATASET,
@@ -167,7 +168,7 @@ static int plan_begin(struct store *s, uint64_t id, uint64_t grant_bytes, uint64
 	struct commit_op op = {0};
 	struct dataset *ds;
 
-	mutex_guard(&s->mu);
+	assert(mutex_held(&s->mu));
 	ds = dataset_get_locked(s, id);
 	if (!ds)
 		return error_set(
@@ -179,6 +180,28 @@ static int plan_begin(struct store *s, uint64_t id, uint64_t grant_bytes, uint64
 	record_encode(&r, remove, &op.record);
 	commit_add_locked(s, &op);
 	return 0;
+}
+
+static int plan_begin(struct store *s, uint64_t id, uint64_t grant_bytes, uint64_t threshold,
+	bool remove, struct error *err)
+{
+	mutex_guard(&s->mu);
+	return plan_begin_locked(s, id, grant_bytes, threshold, remove, err);
+}
+
+/* Without blocks there is nothing to walk, so this needs no plan_mu: whoever walks another dataset
+ * does not see this one, and whoever sets this one at the same time does so before or after. */
+int store_announce_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
+	uint64_t threshold, struct error *err)
+{
+	const struct dataset *ds;
+
+	mutex_guard(&s->mu);
+	ds = dataset_find_locked(s, dataset_id);
+	if (ds && (ds->removing || ds->class_bytes[CLASS_PINNED] || ds->class_bytes[CLASS_FILLER] ||
+			  ds->class_bytes[CLASS_ELASTIC]))
+		return STORE_HAS_BLOCKS;
+	return plan_begin_locked(s, dataset_id, grant_bytes, threshold, false, err);
 }
 
 int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,

@@ -72,6 +72,11 @@ typedef int store_live_fn(void *arg, struct block_id *ret_id);
  * May take long (it scans); call it from no read path. */
 int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
 		uint64_t threshold, store_live_fn *live, void *arg, struct error *err);
+#define STORE_HAS_BLOCKS 4
+/* The same for a dataset of which the store has no block: never scans, and waits for no scan that is
+ * under way. STORE_HAS_BLOCKS, and nothing done, when it would have to scan. */
+int store_announce_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
+		uint64_t threshold, struct error *err);
 /* Drops all blocks of the dataset. */
 int store_remove_dataset(struct store *s, uint64_t dataset_id, struct error *err);
 

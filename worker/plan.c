@@ -319,10 +319,9 @@ void plan_announce(struct plan *p, const Granary__V1__WorkerHeartbeatReply *repl
 		mutex_lock(&p->mu);
 		known = find_locked(p, d->dataset_id) != NULL;
 		mutex_unlock(&p->mu);
-		if (known || has_blocks(p, d->dataset_id))
-			continue;
-		if (store_set_dataset(p->store, d->dataset_id, d->granted_bytes, d->threshold, NULL,
-			    NULL, &err) == 0)
+		/* What needs a scan is the plan's thread's. This one beats the heart. */
+		if (!known && store_announce_dataset(p->store, d->dataset_id, d->granted_bytes,
+				      d->threshold, &err) == 0)
 			remember(p, d, true, true);
 	}
 }

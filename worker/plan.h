@@ -28,7 +28,7 @@ void plan_stop(struct plan *p);
 void plan_free(struct plan *p); /* NULL is fine */
 
 /* Grants that need no scan, because the store has no block of the dataset yet: done at once, so
- * that the first reads of a new dataset find their place. */
+ * that the first reads of a new dataset find their place. Waits for no scan of the plan's thread. */
 void plan_announce(struct plan *p, const Granary__V1__WorkerHeartbeatReply *reply);
 /* Takes the reply (a complete plan). */
 void plan_take(struct plan *p, Granary__V1__WorkerHeartbeatReply *reply);

@@ -1,5 +1,8 @@
 #include "store_fixture.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #define SMALL 20000u
 
 struct walk {
@@ -148,6 +151,59 @@ static void a_higher_threshold_pins_the_fillers_under_it(void **state)
 	fixture_plan(s, 1, 200 * SMALL, UINT64_MAX);
 	assert_int_equal(fixture_stat(s, 1).pinned_bytes, 150 * SMALL);
 	assert_int_equal(fixture_stat(s, 1).filler_bytes, 0);
+	store_close(s);
+}
+
+struct long_scan {
+	struct store *store;
+	atomic_bool walking, end;
+};
+
+/* A store_live_fn that takes its time, as the one of a large manifest does. */
+static int walk_slowly(void *arg, struct block_id *ret_id)
+{
+	struct long_scan *scan = arg;
+	int64_t limit_ms = clock_deadline_ms(3000);
+
+	(void)ret_id;
+	atomic_store(&scan->walking, true);
+	while (!atomic_load(&scan->end) && !clock_passed(limit_ms))
+		usleep(1000);
+	return 0;
+}
+
+static void *scan_slowly(void *arg)
+{
+	struct long_scan *scan = arg;
+
+	store_set_dataset(scan->store, 1, 200 * SMALL, UINT64_MAX, walk_slowly, scan, NULL);
+	return NULL;
+}
+
+static void a_new_dataset_gets_its_grant_while_another_is_scanned(void **state)
+{
+	struct long_scan scan = {.store = fixture_open(64 * MIB)};
+	struct store *s = scan.store;
+	pthread_t thread;
+	int64_t begun_ms;
+
+	(void)state;
+	fixture_plan(s, 1, 200 * SMALL, UINT64_MAX);
+	put_range(s, 1, 0, 50, STORE_ADMIT_GRANT);
+	assert_int_equal(pthread_create(&thread, NULL, scan_slowly, &scan), 0);
+	while (!atomic_load(&scan.walking))
+		usleep(1000);
+	begun_ms = clock_mono_ms();
+	assert_int_equal(store_announce_dataset(s, 2, 100 * SMALL, UINT64_MAX, NULL), 0);
+	put_range(s, 2, 0, 10, STORE_ADMIT_GRANT);
+	assert_int_equal(fixture_stat(s, 2).pinned_bytes, 10 * SMALL);
+	/* What would have to be scanned is left as it is. */
+	assert_int_equal(
+		store_announce_dataset(s, 2, 5 * SMALL, UINT64_MAX, NULL), STORE_HAS_BLOCKS);
+	assert_true(clock_mono_ms() - begun_ms < 2000);
+	atomic_store(&scan.end, true);
+	pthread_join(thread, NULL);
+	assert_int_equal(fixture_stat(s, 2).pinned_bytes, 10 * SMALL);
 	store_close(s);
 }
 
@@ -380,6 +436,7 @@ int main(void)
 		TEST(the_grant_bounds_pinned_blocks),
 		TEST(a_lower_threshold_drops_only_what_lies_between),
 		TEST(a_higher_threshold_pins_the_fillers_under_it),
+		TEST(a_new_dataset_gets_its_grant_while_another_is_scanned),
 		TEST(blocks_of_older_snapshots_become_elastic_and_stay_so),
 		TEST(a_put_under_the_quota_makes_an_elastic_copy_part_of_it),
 		TEST(elastic_blocks_go_least_recently_read_first_and_pinned_ones_never),

@@ -40,7 +40,7 @@ struct store {
 /* What a test sets. */
 static struct {
 	struct store *store; /* the one that is open */
-	atomic_bool put_says_full, would_not_take, reads_miss;
+	atomic_bool put_says_full, would_not_take, reads_miss, scans_stall;
 	atomic_int put_ms;
 } fake;
 
@@ -87,6 +87,16 @@ static struct fake_dataset *fake_dataset_locked(struct store *s, uint64_t id)
 	return &s->datasets[s->dataset_count++];
 }
 
+static void fake_set_locked(
+	struct store *s, uint64_t dataset_id, uint64_t grant_bytes, uint64_t threshold)
+{
+	struct fake_dataset *d = fake_dataset_locked(s, dataset_id);
+
+	d->grant_bytes = grant_bytes;
+	d->threshold = threshold;
+	d->times_set++;
+}
+
 int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
 	uint64_t threshold, store_live_fn *live, void *arg, struct error *err)
 {
@@ -95,17 +105,31 @@ int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes
 	uint64_t count = 0;
 
 	(void)err;
+	for (int64_t end_ms = clock_deadline_ms(10000); fake.scans_stall && !clock_passed(end_ms);)
+		usleep(1000);
 	while (live && live(arg, &id) == 1)
 		count++;
 	mutex_guard(&s->mu);
-	d = fake_dataset_locked(s, dataset_id);
-	d->grant_bytes = grant_bytes;
-	d->threshold = threshold;
-	d->times_set++;
+	fake_set_locked(s, dataset_id, grant_bytes, threshold);
 	if (live) {
+		d = fake_dataset_locked(s, dataset_id);
 		d->times_live++;
 		d->live_blocks = count;
 	}
+	return 0;
+}
+
+int store_announce_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
+	uint64_t threshold, struct error *err)
+{
+	struct fake_block *b, *next;
+
+	(void)err;
+	mutex_guard(&s->mu);
+	HASH_ITER (hh, s->blocks, b, next)
+		if (b->dataset_id == dataset_id)
+			return STORE_HAS_BLOCKS;
+	fake_set_locked(s, dataset_id, grant_bytes, threshold);
 	return 0;
 }
 

@@ -526,6 +526,31 @@ static void ranges_outside_of_the_block_are_refused(void **state)
 	assert_int_equal(fx_gets(f), 0);
 }
 
+static void a_long_scan_of_the_store_does_not_stop_the_heart(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 1000);
+	int64_t end_ms = clock_deadline_ms(3000);
+	unsigned beats;
+
+	atomic_store(&fake.scans_stall, true);
+	manifest_unref(fx_snapshot(f));
+	fx_worker_start(f, NULL);
+	for (int i = 0; i < 3; i++) {
+		/* Another grant, so that another scan is due. */
+		mutex_lock(&f->mu);
+		f->grant_bytes = f->threshold = UINT64_MAX - (uint64_t)i;
+		f->plan_version++;
+		mutex_unlock(&f->mu);
+		for (beats = f->beats; f->beats < beats + 2 && !clock_passed(end_ms);)
+			usleep(1000);
+	}
+	assert_false(clock_passed(end_ms));
+	/* The new dataset had its grant at once. */
+	assert_int_equal(fx_read_file(f, file, UINT32_MAX / 2, NULL), 0);
+	atomic_store(&fake.scans_stall, false);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -554,6 +579,7 @@ int main(void)
 		TEST(a_stalled_origin_fails_at_the_workers_own_bound),
 		TEST(readers_of_all_kinds_at_once_see_only_right_bytes),
 		TEST(ranges_outside_of_the_block_are_refused),
+		TEST(a_long_scan_of_the_store_does_not_stop_the_heart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
