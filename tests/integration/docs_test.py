@@ -19,7 +19,9 @@ DOCUMENTS = [suite.ROOT / "README.md", *sorted((suite.ROOT / "docs").rglob("*.md
 EXAMPLE_SECONDS = 20
 # What looks like ours and is not: placeholders, build options, the developer's script.
 FOREIGN_FLAGS = {"--unix-socket", "--device", "--some-name"}
-FOREIGN_SETTINGS = {"GRANARY_NAME", "GRANARY_SOME_NAME", "GRANARY_S3", "GRANARY_SANITIZE"}
+# Secrets have no flags.
+SECRET_SETTINGS = {"GRANARY_HTTP_USER", "GRANARY_HTTP_PASSWORD", "GRANARY_HTTP_TOKEN"}
+FOREIGN_SETTINGS = SECRET_SETTINGS | {"GRANARY_NAME", "GRANARY_SOME_NAME", "GRANARY_S3", "GRANARY_SANITIZE"}
 METRIC = re.compile(r"\b(?:granary_(?:client|worker|master|mount|rpc)|process)_[a-z_]+\b")
 EXIT_CODE = re.compile(r"#\s*exit code (\d+)\s*$")
 
