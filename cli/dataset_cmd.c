@@ -196,11 +196,12 @@ static void print_list_json(const Granary__V1__ListDatasetsReply *reply)
 	print_json(array);
 }
 
-int command_dataset_ls(struct invocation *inv)
+/* All datasets, as JSON or as the rows of a table. */
+static int show_list(struct invocation *inv, const char *headings,
+	void (*row)(struct table *t, const Granary__V1__Dataset *d))
 {
 	Granary__V1__ListDatasetsReply *reply;
 	struct error err = ERROR_INIT;
-	struct table *t;
 	int r = list(inv, &reply, &err);
 
 	if (r < 0)
@@ -208,28 +209,37 @@ int command_dataset_ls(struct invocation *inv)
 	if (inv_json(inv)) {
 		print_list_json(reply);
 	} else {
-		t = table_new("NAME\t>FILES\t>SIZE\t>QUOTA\t>CACHED\t>HIT\t>MOUNTS\tORIGIN");
-		for (size_t i = 0; i < reply->n_datasets; i++) {
-			const Granary__V1__Dataset *d = reply->datasets[i];
-			char size[SIZE_TEXT_BYTES], quota[SIZE_TEXT_BYTES], cached[SIZE_TEXT_BYTES];
-			char ratio[16];
+		struct table *t = table_new(headings);
 
-			quota_text(d, quota);
-			ratio_text(d, ratio);
-			table_cell(t, "%s", d->name);
-			table_cell(t, "%" PRIu64, d->files);
-			table_cell(t, "%s", size_format(d->bytes, size));
-			table_cell(t, "%s", quota);
-			table_cell(t, "%s", size_format(d->cached_bytes, cached));
-			table_cell(t, "%s", ratio);
-			table_cell(t, "%" PRIu64, d->mounts);
-			table_cell(t, "%s", d->origin);
-		}
+		for (size_t i = 0; i < reply->n_datasets; i++)
+			row(t, reply->datasets[i]);
 		table_print(t, stdout);
 		table_free(t);
 	}
 	granary__v1__list_datasets_reply__free_unpacked(reply, NULL);
 	return EXIT_OK;
+}
+
+static void dataset_row(struct table *t, const Granary__V1__Dataset *d)
+{
+	char text[SIZE_TEXT_BYTES], ratio[16];
+
+	table_cell(t, "%s", d->name);
+	table_cell(t, "%" PRIu64, d->files);
+	table_cell(t, "%s", size_format(d->bytes, text));
+	quota_text(d, text);
+	table_cell(t, "%s", text);
+	table_cell(t, "%s", size_format(d->cached_bytes, text));
+	ratio_text(d, ratio);
+	table_cell(t, "%s", ratio);
+	table_cell(t, "%" PRIu64, d->mounts);
+	table_cell(t, "%s", d->origin);
+}
+
+int command_dataset_ls(struct invocation *inv)
+{
+	return show_list(
+		inv, "NAME\t>FILES\t>SIZE\t>QUOTA\t>CACHED\t>HIT\t>MOUNTS\tORIGIN", dataset_row);
 }
 
 int command_dataset_stat(struct invocation *inv)
@@ -294,34 +304,20 @@ int command_quota_set(struct invocation *inv)
 	return EXIT_OK;
 }
 
+static void quota_row(struct table *t, const Granary__V1__Dataset *d)
+{
+	char text[SIZE_TEXT_BYTES];
+
+	table_cell(t, "%s", d->name);
+	table_cell(t, "%s", size_format(d->bytes, text));
+	quota_text(d, text);
+	table_cell(t, "%s", text);
+	table_cell(t, "%s", size_format(d->granted_bytes, text));
+	table_cell(t, "%s", size_format(d->pinned_bytes, text));
+	table_cell(t, "%s", size_format(d->cached_bytes, text));
+}
+
 int command_quota_ls(struct invocation *inv)
 {
-	Granary__V1__ListDatasetsReply *reply;
-	struct error err = ERROR_INIT;
-	struct table *t;
-	int r = list(inv, &reply, &err);
-
-	if (r < 0)
-		return inv_fail(inv, r, &err);
-	if (inv_json(inv)) {
-		print_list_json(reply);
-	} else {
-		t = table_new("DATASET\t>SIZE\t>QUOTA\t>GRANTED\t>PINNED\t>CACHED");
-		for (size_t i = 0; i < reply->n_datasets; i++) {
-			const Granary__V1__Dataset *d = reply->datasets[i];
-			char text[SIZE_TEXT_BYTES];
-
-			table_cell(t, "%s", d->name);
-			table_cell(t, "%s", size_format(d->bytes, text));
-			quota_text(d, text);
-			table_cell(t, "%s", text);
-			table_cell(t, "%s", size_format(d->granted_bytes, text));
-			table_cell(t, "%s", size_format(d->pinned_bytes, text));
-			table_cell(t, "%s", size_format(d->cached_bytes, text));
-		}
-		table_print(t, stdout);
-		table_free(t);
-	}
-	granary__v1__list_datasets_reply__free_unpacked(reply, NULL);
-	return EXIT_OK;
+	return show_list(inv, "DATASET\t>SIZE\t>QUOTA\t>GRANTED\t>PINNED\t>CACHED", quota_row);
 }
