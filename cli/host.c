@@ -24,7 +24,7 @@
 #include "common/log.h"
 
 #define HOST_MOUNTS_MAX 256
-#define HOST_THREADS 96 /* handlers that block on origins: bounds reads in flight */
+#define HOST_THREADS 16 /* control calls; what waits for origins has threads of its own */
 #define STOP_GRACE_MS 2000
 #define WAIT_STEP_MS 200
 #define METRICS_MAX 2

@@ -16,6 +16,7 @@
 #define PLAN_WAIT_MS 500	   /* of a worker that registers */
 #define UNPLANNED_HEARTBEAT_MS 250 /* while the plan is being made, ask again soon */
 #define CHUNK_BYTES ((size_t)1 << 20)
+#define FETCHES_MAX 16 /* of manifests at once; more wait for their turn */
 
 /* ---- workers --------------------------------------------------------------------------------- */
 
@@ -257,6 +258,8 @@ void cluster_service_add(struct master *m, struct rpc_server *server)
 {
 	rpc_server_add(server, SERVICE "WorkerHeartbeat", on_worker_heartbeat, m);
 	mount_calls_add(m, server);
-	rpc_server_add(server, SERVICE "FetchManifest", on_fetch_manifest, m);
+	/* Many workers fetch a new manifest at once, some slowly: not on the heartbeats' threads.
+	 */
+	rpc_server_add_bounded(server, SERVICE "FetchManifest", on_fetch_manifest, m, FETCHES_MAX);
 	rpc_server_add(server, SERVICE "Status", on_status, m);
 }

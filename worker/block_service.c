@@ -250,6 +250,6 @@ static void handle_cached(struct rpc_call *call, void *arg)
 
 void block_service_add(struct block_service *s, struct rpc_server *server)
 {
-	rpc_server_add(server, READ_PATH, handle_read, s);
-	rpc_server_add(server, CACHED_PATH, handle_cached, s);
+	rpc_server_add_bounded(server, READ_PATH, handle_read, s, BLOCK_SERVICE_READS_MAX);
+	rpc_server_add_bounded(server, CACHED_PATH, handle_cached, s, BLOCK_SERVICE_CACHED_MAX);
 }

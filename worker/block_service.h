@@ -16,6 +16,10 @@
 
 #define BLOCK_SERVICE_TIMEOUT_MS 60000 /* the longest that a read may take */
 #define BLOCK_SERVICE_PLAN_WAIT_MS 2000
+/* At once; more wait for their turn. They wait for origins and for the master, which in one process
+ * is another method of the same server: it must find a thread while all of these are taken. */
+#define BLOCK_SERVICE_READS_MAX 96
+#define BLOCK_SERVICE_CACHED_MAX 8
 
 struct block_service {
 	struct dataset_table *datasets;

@@ -49,7 +49,7 @@ struct rpc_call;
 typedef void rpc_handler(struct rpc_call *call, void *arg);
 
 struct rpc_server_options {
-	unsigned threads;	/* handlers that run at once; 0 is 16 */
+	unsigned threads;	/* handlers that run at once, bounded ones apart; 0 is 16 */
 	const char *token;	/* required for a HOST:PORT address; copied */
 	const char *socket_group; /* group of unix sockets, which makes them 0660; NULL for none */
 };
@@ -57,6 +57,11 @@ struct rpc_server_options {
 int rpc_server_new(const struct rpc_server_options *opts, struct rpc_server **ret, struct error *err);
 /* Before start. `path` is "/package.Service/Method", kept by reference (a literal). */
 void rpc_server_add(struct rpc_server *s, const char *path, rpc_handler *handler, void *arg);
+/* The same for calls that may wait long (for an origin, for a slow reader): at most max_running run
+ * at once, on threads of their own. Further ones take no thread: they wait for their turn, in the
+ * order in which they came, until their deadline. A server can have eight such methods. */
+void rpc_server_add_bounded(struct rpc_server *s, const char *path, rpc_handler *handler, void *arg,
+		unsigned max_running);
 /* Before start, once or more. A stale unix socket in the way is removed, a live one is -EADDRINUSE.
  * ret_port (may be NULL) receives the port of a HOST:0 address. */
 int rpc_server_listen(struct rpc_server *s, const char *address, int *ret_port, struct error *err);

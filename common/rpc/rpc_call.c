@@ -35,7 +35,7 @@ static void deinit_incoming(struct rpc_call *call)
 }
 
 struct rpc_call *rpc_call_new(
-	struct rpc_server *s, struct rpc_lane *lane, const struct rpc_method *control)
+	struct rpc_server *s, struct rpc_lane *lane, const struct rpc_method *only)
 {
 	struct rpc_call *call = calloc(1, sizeof(*call));
 
@@ -43,7 +43,7 @@ struct rpc_call *rpc_call_new(
 		return NULL;
 	call->server = s;
 	call->lane = lane;
-	call->control = control;
+	call->only = only;
 	call->queue = grpc_completion_queue_create_for_pluck(NULL);
 	init_incoming(call);
 	return call;
@@ -61,7 +61,7 @@ void rpc_call_free(struct rpc_call *call)
 
 static int64_t stall_ms(const struct rpc_call *call)
 {
-	return call->control ? CONTROL_STALL_MS : STALL_MS;
+	return call->lane->quick ? CONTROL_STALL_MS : STALL_MS;
 }
 
 bool rpc_call_post(struct rpc_call *call)
@@ -69,9 +69,9 @@ bool rpc_call_post(struct rpc_call *call)
 	struct rpc_server *s = call->server;
 	grpc_call_error e;
 
-	if (call->control)
-		e = grpc_server_request_registered_call(s->core, call->control->registered,
-			&call->core, &call->control_deadline, &call->metadata, NULL, call->queue,
+	if (call->only)
+		e = grpc_server_request_registered_call(s->core, call->only->registered,
+			&call->core, &call->only_deadline, &call->metadata, NULL, call->queue,
 			call->lane->next, call);
 	else
 		e = grpc_server_request_call(s->core, &call->core, &call->details, &call->metadata,
@@ -100,8 +100,8 @@ void rpc_call_begin(struct rpc_call *call, bool *handler_detached)
 	grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
 	grpc_call_error e;
 
-	call->deadline_ms = rpc_core_deadline_ms(
-		call->control ? call->control_deadline : call->details.deadline);
+	call->deadline_ms =
+		rpc_core_deadline_ms(call->only ? call->only_deadline : call->details.deadline);
 	call->handler_detached = handler_detached;
 	call->method = NULL;
 	call->arrived_ns = clock_mono_ns();
@@ -131,8 +131,8 @@ bool rpc_call_ended(const struct rpc_call *call)
 
 void rpc_call_path(const struct rpc_call *call, char text[RPC_PATH_TEXT_BYTES])
 {
-	if (call->control)
-		snprintf(text, RPC_PATH_TEXT_BYTES, "%s", call->control->path);
+	if (call->only)
+		snprintf(text, RPC_PATH_TEXT_BYTES, "%s", call->only->path);
 	else
 		snprintf(text, RPC_PATH_TEXT_BYTES, "%.*s",
 			(int)GRPC_SLICE_LENGTH(call->details.method),
@@ -195,7 +195,7 @@ const ProtobufCMessage *rpc_call_request(
 		return call->request;
 	}
 	op.data.recv_message.recv_message = &call->request_bytes;
-	if (!run_batch(call, &op, 1, call->control ? CONTROL_STALL_MS : REQUEST_MS)) {
+	if (!run_batch(call, &op, 1, call->lane->quick ? CONTROL_STALL_MS : REQUEST_MS)) {
 		rpc_call_fail(call, -ECANCELED, "the request did not arrive");
 		return NULL;
 	}

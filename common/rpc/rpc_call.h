@@ -11,13 +11,13 @@
 struct rpc_call {
 	struct rpc_server *server;
 	struct rpc_lane *lane;
-	const struct rpc_method *control; /* slots of the control lane serve one method each */
-	grpc_completion_queue *queue;	  /* of this slot alone */
+	const struct rpc_method *only; /* that the slot serves; NULL in the main lane: any */
+	grpc_completion_queue *queue;  /* of this slot alone */
 
 	/* filled by the library when a call arrives */
 	grpc_call *core;
 	grpc_call_details details;
-	gpr_timespec control_deadline;
+	gpr_timespec only_deadline;
 	grpc_metadata_array metadata;
 
 	const struct rpc_method *method; /* NULL until one is found */
@@ -37,7 +37,7 @@ struct rpc_call {
 };
 
 struct rpc_call *rpc_call_new(
-	struct rpc_server *s, struct rpc_lane *lane, const struct rpc_method *control);
+	struct rpc_server *s, struct rpc_lane *lane, const struct rpc_method *only);
 void rpc_call_free(struct rpc_call *call);
 
 /* Offers the slot to the library. False when the server is shutting down: nothing will arrive. */

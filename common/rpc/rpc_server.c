@@ -59,25 +59,31 @@ static void free_empty(struct rpc_server *s)
 	free(s->socket_group);
 	free(s->main.threads);
 	free(s->control.threads);
+	for (unsigned i = 0; i < s->n_bounded; i++)
+		free(s->bounded[i].threads);
 	free(s);
 }
 
-static struct rpc_server *new_empty(const struct rpc_server_options *opts, unsigned threads)
+static struct rpc_server *new_empty(const struct rpc_server_options *opts)
 {
 	struct rpc_server *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return NULL;
-	s->main.threads = calloc(threads, sizeof(pthread_t));
-	s->control.threads = calloc(1, sizeof(pthread_t));
 	s->token = opts->token ? strdup(opts->token) : NULL;
 	s->socket_group = opts->socket_group ? strdup(opts->socket_group) : NULL;
-	if (!s->main.threads || !s->control.threads || (opts->token && !s->token) ||
-		(opts->socket_group && !s->socket_group)) {
+	if ((opts->token && !s->token) || (opts->socket_group && !s->socket_group)) {
 		free_empty(s);
 		return NULL;
 	}
 	return s;
+}
+
+static void lane_init(struct rpc_server *s, struct rpc_lane *lane, unsigned threads)
+{
+	lane->next = grpc_completion_queue_create_for_next(NULL);
+	grpc_server_register_completion_queue(s->core, lane->next, NULL);
+	lane->wanted = threads;
 }
 
 int rpc_server_new(
@@ -91,7 +97,7 @@ int rpc_server_new(
 			threads, RPC_THREADS_MAX);
 	if (opts->token && !opts->token[0])
 		return error_set(err, -EINVAL, "the token is empty");
-	s = new_empty(opts, threads);
+	s = new_empty(opts);
 	if (!s)
 		return error_set(err, -ENOMEM, "out of memory");
 	rpc_init();
@@ -99,11 +105,9 @@ int rpc_server_new(
 	mutex_init(&s->mu);
 	cond_init(&s->changed);
 	s->core = create_core();
-	s->main.next = grpc_completion_queue_create_for_next(NULL);
-	s->control.next = grpc_completion_queue_create_for_next(NULL);
-	grpc_server_register_completion_queue(s->core, s->main.next, NULL);
-	grpc_server_register_completion_queue(s->core, s->control.next, NULL);
-	s->main.wanted = threads;
+	lane_init(s, &s->main, threads);
+	lane_init(s, &s->control, 0); /* one thread as soon as it has a method */
+	s->control.quick = true;
 	*ret = s;
 	return 0;
 }
@@ -115,6 +119,26 @@ void rpc_server_add(struct rpc_server *s, const char *path, rpc_handler *handler
 		(struct rpc_method){.path = path, .handler = handler, .arg = arg};
 }
 
+static void register_method(struct rpc_server *s, struct rpc_method *m)
+{
+	m->registered =
+		grpc_server_register_method(s->core, m->path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
+	assert(m->registered); /* else the path was added before */
+}
+
+void rpc_server_add_bounded(struct rpc_server *s, const char *path, rpc_handler *handler, void *arg,
+	unsigned max_running)
+{
+	struct rpc_method *m = &s->bounded_methods[s->n_bounded];
+
+	assert(s->state == RPC_SERVER_NEW && s->n_bounded < RPC_BOUNDED_MAX);
+	assert(max_running > 0 && max_running <= RPC_THREADS_MAX);
+	*m = (struct rpc_method){.path = path, .handler = handler, .arg = arg};
+	register_method(s, m);
+	lane_init(s, &s->bounded[s->n_bounded], max_running);
+	s->n_bounded++;
+}
+
 void rpc_server_add_control(struct rpc_server *s, const char *path, rpc_handler *handler, void *arg)
 {
 	struct rpc_method *m = &s->control_methods[s->n_control_methods];
@@ -122,8 +146,7 @@ void rpc_server_add_control(struct rpc_server *s, const char *path, rpc_handler 
 	assert(s->state == RPC_SERVER_NEW);
 	assert(s->n_control_methods < sizeof(s->control_methods) / sizeof(s->control_methods[0]));
 	*m = (struct rpc_method){.path = path, .handler = handler, .arg = arg};
-	m->registered = grpc_server_register_method(s->core, path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
-	assert(m->registered);
+	register_method(s, m);
 	s->n_control_methods++;
 	s->control.wanted = 1;
 }
@@ -138,8 +161,8 @@ bool rpc_server_is_stopping(struct rpc_server *s)
 
 static const struct rpc_method *find_method(struct rpc_server *s, struct rpc_call *call)
 {
-	if (call->control)
-		return call->control;
+	if (call->only)
+		return call->only;
 	for (unsigned i = 0; i < s->n_methods; i++)
 		if (rpc_call_has_path(call, s->methods[i].path))
 			return &s->methods[i];
@@ -212,7 +235,7 @@ void rpc_server_finish_detached(struct rpc_call *call)
 
 void rpc_server_replace_detached(struct rpc_call *call)
 {
-	struct rpc_call *fresh = rpc_call_new(call->server, call->lane, call->control);
+	struct rpc_call *fresh = rpc_call_new(call->server, call->lane, call->only);
 
 	if (fresh)
 		offer(call->server, fresh);
@@ -279,6 +302,11 @@ static int lane_start(struct rpc_server *s, struct rpc_lane *lane)
 {
 	int r = 0;
 
+	if (lane->wanted == 0)
+		return 0;
+	lane->threads = calloc(lane->wanted, sizeof(lane->threads[0]));
+	if (!lane->threads)
+		return -ENOMEM;
 	while (r == 0 && lane->started < lane->wanted)
 		r = lane_start_thread(s, lane);
 	return r;
@@ -294,9 +322,9 @@ static void lane_stop(struct rpc_server *s, struct rpc_lane *lane)
 		pthread_join(lane->threads[--lane->started], NULL);
 }
 
-static int post_slot(struct rpc_server *s, struct rpc_lane *lane, const struct rpc_method *control)
+static int post_slot(struct rpc_server *s, struct rpc_lane *lane, const struct rpc_method *only)
 {
-	struct rpc_call *call = rpc_call_new(s, lane, control);
+	struct rpc_call *call = rpc_call_new(s, lane, only);
 
 	if (!call)
 		return -ENOMEM;
@@ -306,21 +334,34 @@ static int post_slot(struct rpc_server *s, struct rpc_lane *lane, const struct r
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-int rpc_server_start(struct rpc_server *s, struct error *err)
+/* A slot for each thread. */
+static int post_slots(struct rpc_server *s, struct rpc_lane *lane, const struct rpc_method *only)
 {
 	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < lane->wanted; i++)
+		r = post_slot(s, lane, only);
+	return r;
+}
+
+int rpc_server_start(struct rpc_server *s, struct error *err)
+{
+	int r;
 
 	assert(s->state == RPC_SERVER_NEW);
 	grpc_server_start(s->core);
 	s->state = RPC_SERVER_STARTED;
-	for (unsigned i = 0; r == 0 && i < s->main.wanted; i++)
-		r = post_slot(s, &s->main, NULL);
+	r = post_slots(s, &s->main, NULL);
+	for (unsigned i = 0; r == 0 && i < s->n_bounded; i++)
+		r = post_slots(s, &s->bounded[i], &s->bounded_methods[i]);
 	for (unsigned i = 0; r == 0 && i < s->n_control_methods; i++)
 		r = post_slot(s, &s->control, &s->control_methods[i]);
 	if (r == 0)
 		r = lane_start(s, &s->main);
 	if (r == 0)
 		r = lane_start(s, &s->control);
+	for (unsigned i = 0; r == 0 && i < s->n_bounded; i++)
+		r = lane_start(s, &s->bounded[i]);
 	if (r < 0)
 		return error_set_errno(err, r, "cannot start the server's threads");
 	return 0;
@@ -372,12 +413,16 @@ void rpc_server_stop(struct rpc_server *s, int64_t grace_ms)
 	} else {
 		grpc_server_cancel_all_calls(s->core);
 	}
+	for (unsigned i = 0; i < s->n_bounded; i++)
+		lane_stop(s, &s->bounded[i]);
 	lane_stop(s, &s->control);
 	lane_stop(s, &s->main);
 	s->state = RPC_SERVER_STOPPED;
 	grpc_server_destroy(s->core);
 	s->core = NULL;
 	await_loans(s);
+	for (unsigned i = 0; i < s->n_bounded; i++)
+		grpc_completion_queue_destroy(s->bounded[i].next);
 	grpc_completion_queue_destroy(s->control.next);
 	grpc_completion_queue_destroy(s->main.next);
 	rpc_server_unlisten(s);

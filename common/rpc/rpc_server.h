@@ -4,7 +4,10 @@
  *
  * A lane is a queue of new calls and the threads that take them off it and run their handlers
  * inline. The main lane has opts.threads; the control lane has one thread for calls that never
- * block (health), which therefore answer while every handler of the main lane is busy.
+ * block (health), which therefore answer while every handler of the main lane is busy; each bounded
+ * method has a lane, so that its calls keep no thread from the others. A lane has as many slots as
+ * threads (control: one of each method); further calls wait inside the library, without a thread,
+ * until a slot is free, their deadline passes or their client goes.
  *
  * A slot (struct rpc_call) is what one call needs; it is posted to its lane, filled by the library
  * when a call arrives, served, and posted again. A handler may detach its call and end it later
@@ -21,6 +24,7 @@
 #include "common/sync.h"
 
 #define RPC_METHODS_MAX 128
+#define RPC_BOUNDED_MAX 8
 #define RPC_LISTENERS_MAX 8
 #define RPC_THREADS_MAX 1024
 
@@ -28,7 +32,7 @@ struct rpc_method {
 	const char *path;
 	rpc_handler *handler;
 	void *arg;
-	void *registered; /* the library's handle, for methods of the control lane */
+	void *registered; /* the library's handle, for methods outside of the main lane */
 };
 
 struct rpc_lane {
@@ -36,6 +40,7 @@ struct rpc_lane {
 	pthread_t *threads;
 	unsigned wanted;
 	unsigned started;
+	bool quick; /* its few threads wait for no slow peer */
 };
 
 struct rpc_listener {
@@ -57,6 +62,9 @@ struct rpc_server {
 	unsigned n_methods;
 	struct rpc_method control_methods[4];
 	unsigned n_control_methods;
+	struct rpc_method bounded_methods[RPC_BOUNDED_MAX];
+	struct rpc_lane bounded[RPC_BOUNDED_MAX]; /* of the method at the same place */
+	unsigned n_bounded;
 	struct rpc_listener listeners[RPC_LISTENERS_MAX]; /* the unix sockets */
 	unsigned n_listeners;
 	bool has_tcp;
