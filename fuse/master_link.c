@@ -31,7 +31,8 @@ struct master_link {
 	bool started;
 	/* owned by the thread, once started */
 	uint64_t mount_id, interval_ms;
-	bool lost; /* the last exchange failed, and that was logged */
+	uint64_t dataset_id; /* of the first plan, and so of all that is shown; 0: none yet */
+	bool lost;	     /* the last exchange failed, and that was logged */
 
 	struct mutex mu;
 	struct cond wake;
@@ -55,6 +56,55 @@ static void set_interval(struct master_link *l, uint64_t interval_ms)
 /* ---- the three calls ---------------------------------------------------------------------------
  */
 
+/* The plan of another dataset, which took the name of the one that is shown, is not for us: neither
+ * its snapshots nor its blocks are. (A master that knows dataset_id refuses; an older one does
+ * not.) */
+static int take_plan(struct master_link *l, const Granary__V1__DatasetPlan *plan,
+	Granary__V1__WorkerRef *const *workers, size_t count, struct error *err)
+{
+	if (l->dataset_id && plan->dataset_id != l->dataset_id)
+		return error_set(err, -ESTALE,
+			"the master has another dataset under the name %s: unmount and mount again "
+			"to see that one",
+			l->dataset);
+	l->dataset_id = plan->dataset_id;
+	l->opts.heard(l->opts.arg, plan, workers, count);
+	return 0;
+}
+
+static void send_close(struct master_link *l, const Granary__V1__CloseMountRequest *request)
+{
+	struct error err = ERROR_INIT;
+	ProtobufCMessage *reply;
+
+	if (rpc_unary(l->channel, CLOSE_PATH, &request->base,
+		    &granary__v1__close_mount_reply__descriptor, &reply,
+		    clock_deadline_ms(CLOSE_TIMEOUT_MS), &err) < 0)
+		log_warn("%s: the master was not told of the unmount: %s", l->mountpoint, err.text);
+	else
+		protobuf_c_message_free_unpacked(reply, NULL);
+}
+
+static int take_opened(
+	struct master_link *l, const Granary__V1__OpenMountReply *reply, struct error *err)
+{
+	Granary__V1__CloseMountRequest undo = GRANARY__V1__CLOSE_MOUNT_REQUEST__INIT;
+	int r;
+
+	if (!reply->plan || reply->plan->n_snapshots == 0)
+		return error_set(
+			err, -EINVAL, "the master told no snapshot of dataset %s", l->dataset);
+	r = take_plan(l, reply->plan, reply->workers, reply->n_workers, err);
+	if (r < 0) {
+		undo.mount_id = reply->mount_id;
+		send_close(l, &undo);
+		return r;
+	}
+	l->mount_id = reply->mount_id;
+	set_interval(l, reply->interval_ms);
+	return 0;
+}
+
 static int call_open(struct master_link *l, int64_t timeout_ms, struct error *err)
 {
 	Granary__V1__OpenMountRequest request = GRANARY__V1__OPEN_MOUNT_REQUEST__INIT;
@@ -62,6 +112,7 @@ static int call_open(struct master_link *l, int64_t timeout_ms, struct error *er
 	int r;
 
 	request.dataset = l->dataset;
+	request.dataset_id = l->dataset_id;
 	request.mountpoint = l->mountpoint;
 	request.host = l->host;
 	request.host_id = l->host_id;
@@ -72,14 +123,7 @@ static int call_open(struct master_link *l, int64_t timeout_ms, struct error *er
 		clock_deadline_ms(timeout_ms), err);
 	if (r < 0)
 		return r;
-	if (reply->plan && reply->plan->n_snapshots > 0) {
-		l->mount_id = reply->mount_id;
-		set_interval(l, reply->interval_ms);
-		l->opts.heard(l->opts.arg, reply->plan, reply->workers, reply->n_workers);
-	} else {
-		r = error_set(
-			err, -EINVAL, "the master told no snapshot of dataset %s", l->dataset);
-	}
+	r = take_opened(l, reply, err);
 	protobuf_c_message_free_unpacked(&reply->base, NULL);
 	return r;
 }
@@ -89,6 +133,7 @@ static void fill_report(struct master_link *l, Granary__V1__MountHeartbeatReques
 	granary__v1__mount_heartbeat_request__init(ret);
 	ret->mount_id = l->mount_id;
 	ret->dataset = l->dataset;
+	ret->dataset_id = l->dataset_id;
 	ret->mountpoint = l->mountpoint;
 	ret->host = l->host;
 	ret->host_id = l->host_id;
@@ -110,27 +155,20 @@ static int call_heartbeat(struct master_link *l, struct error *err)
 		return r;
 	set_interval(l, reply->interval_ms);
 	if (reply->plan && reply->plan->n_snapshots > 0)
-		l->opts.heard(l->opts.arg, reply->plan, reply->workers, reply->n_workers);
+		r = take_plan(l, reply->plan, reply->workers, reply->n_workers, err);
 	protobuf_c_message_free_unpacked(&reply->base, NULL);
-	return 0;
+	return r;
 }
 
 static void call_close(struct master_link *l)
 {
 	Granary__V1__CloseMountRequest request = GRANARY__V1__CLOSE_MOUNT_REQUEST__INIT;
 	Granary__V1__MountHeartbeatRequest last;
-	ProtobufCMessage *reply;
-	struct error err = ERROR_INIT;
 
 	fill_report(l, &last);
 	request.mount_id = l->mount_id;
 	request.last = &last;
-	if (rpc_unary(l->channel, CLOSE_PATH, &request.base,
-		    &granary__v1__close_mount_reply__descriptor, &reply,
-		    clock_deadline_ms(CLOSE_TIMEOUT_MS), &err) < 0)
-		log_warn("%s: the master was not told of the unmount: %s", l->mountpoint, err.text);
-	else
-		protobuf_c_message_free_unpacked(reply, NULL);
+	send_close(l, &request);
 }
 
 /* ---- the thread --------------------------------------------------------------------------------
@@ -145,7 +183,7 @@ static void exchange(struct master_link *l)
 	if (r == -ENOENT)
 		r = call_open(l, HEARTBEAT_TIMEOUT_MS, &err);
 	if (r < 0 && !l->lost)
-		log_warn("%s: no word from the master, the mount goes on without it: %s",
+		log_warn("%s: no plan from the master, the mount goes on without it: %s",
 			l->mountpoint, err.text);
 	else if (r == 0 && l->lost)
 		log_info("%s: the master is back", l->mountpoint);

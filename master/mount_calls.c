@@ -46,8 +46,22 @@ static int mount_reply_fill_locked(struct master *m, struct mount_reply *r, stru
 	return 0;
 }
 
+/* A name that was removed and added anew is another dataset: a mount of the old one is no mount of
+ * it, its counters and its snapshot's number mean nothing there. An id of 0 is not known. */
+static int check_same(
+	const char *name, uint64_t mounted_id, const struct dataset *d, struct error *err)
+{
+	if (mounted_id == 0 || mounted_id == d->id)
+		return 0;
+	return error_set(err, -ENOENT,
+		"the dataset '%.128s' that is mounted was removed, and another was added under its "
+		"name: unmount and mount again to see that one",
+		name);
+}
+
+/* `id` is that of the dataset which the mount shows already; 0: none or unknown. */
 static int find_mountable_locked(
-	struct master *m, const char *name, struct dataset **ret, struct error *err)
+	struct master *m, const char *name, uint64_t id, struct dataset **ret, struct error *err)
 {
 	struct dataset *d = dataset_registry_find(&m->datasets, name);
 
@@ -65,7 +79,7 @@ static int find_mountable_locked(
 			"the origin again",
 			name, name);
 	*ret = d;
-	return 0;
+	return check_same(name, id, d, err);
 }
 
 /* Enters the mount in memory and in the database. */
@@ -81,7 +95,7 @@ static int mount_enter(struct master *m, const Granary__V1__OpenMountRequest *re
 		return error_set(err, -ENOMEM, "the master is out of memory");
 	mutex_guard(&m->state_mu);
 	mutex_lock(&m->mu);
-	r = find_mountable_locked(m, request->dataset, &d, err);
+	r = find_mountable_locked(m, request->dataset, request->dataset_id, &d, err);
 	if (r == 0)
 		r = mounts_open(&m->mounts, d, id, request, clock_mono_ms(), &p, err);
 	if (r == 0 && mounts_put(p, batch) < 0)
@@ -159,8 +173,10 @@ static int mount_heard(struct master *m, const Granary__V1__MountHeartbeatReques
 		r = d && d->current ? 0
 				    : error_set(err, -ENOENT, "dataset %.128s was removed",
 					      request->dataset);
+		if (r == 0)
+			r = check_same(request->dataset, request->dataset_id, d, err);
 	} else {
-		r = find_mountable_locked(m, request->dataset, &d, err);
+		r = find_mountable_locked(m, request->dataset, request->dataset_id, &d, err);
 	}
 	if (r == 0)
 		r = mounts_heard(&m->mounts, d, request, clock_mono_ms(), &p, &revived, err);

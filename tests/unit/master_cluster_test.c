@@ -145,6 +145,45 @@ static void a_mount_nobody_knows_is_entered_from_its_heartbeat(void **state)
 	assert_int_equal(call_mount_beat(f, &request, &reply), -ENOENT);
 }
 
+static void a_mount_of_a_removed_dataset_is_no_mount_of_its_namesake(void **state)
+{
+	struct fixture *f = *state;
+	Granary__V1__OpenMountRequest open = GRANARY__V1__OPEN_MOUNT_REQUEST__INIT;
+	Granary__V1__OpenMountReply *mount, *again;
+	Granary__V1__MountHeartbeatRequest request;
+	Granary__V1__MountHeartbeatReply *reply;
+	Granary__V1__Dataset *d;
+
+	add_data(f);
+	assert_int_equal(call_open(f, "data", &mount), 0);
+	request = mount_beat(mount->mount_id, 1);
+	request.dataset_id = open.dataset_id = mount->plan->dataset_id;
+	granary__v1__open_mount_reply__free_unpacked(mount, NULL);
+	assert_int_equal(call_mount_beat(f, &request, &reply), 0);
+	granary__v1__mount_heartbeat_reply__free_unpacked(reply, NULL);
+
+	assert_int_equal(call_remove(f, "data", true), 0);
+	add_data(f);
+	assert_int_equal(call_mount_beat(f, &request, &reply), -ENOENT);
+	/* The master forgot it, or was started anew. */
+	fixture_restart(f);
+	assert_int_equal(call_mount_beat(f, &request, &reply), -ENOENT);
+	request.mount_id = 4711;
+	assert_int_equal(call_mount_beat(f, &request, &reply), -ENOENT);
+	assert_non_null(strstr(f->err.text, "mount again"));
+	open.dataset = open.mountpoint = open.host = (char *)"data";
+	assert_int_equal(call_unary(f, CLUSTER "OpenMount", &open.base,
+				 &granary__v1__open_mount_reply__descriptor, &again),
+		-ENOENT);
+	d = get_data(f);
+	assert_int_equal(d->mounts, 0);
+	/* Its own mounts name it. */
+	request.dataset_id = d->id;
+	granary__v1__dataset__free_unpacked(d, NULL);
+	assert_int_equal(call_mount_beat(f, &request, &reply), 0);
+	granary__v1__mount_heartbeat_reply__free_unpacked(reply, NULL);
+}
+
 static void a_silent_mount_is_lost_and_comes_back(void **state)
 {
 	struct fixture *f = *state;
@@ -365,6 +404,7 @@ int main(void)
 		TEST(counters_add_up_over_mounts_and_their_ends),
 		TEST(nothing_is_counted_twice_over_a_restart),
 		TEST(a_mount_nobody_knows_is_entered_from_its_heartbeat),
+		TEST(a_mount_of_a_removed_dataset_is_no_mount_of_its_namesake),
 		TEST(a_silent_mount_is_lost_and_comes_back),
 		TEST(failures_are_shown_and_made_printable),
 		TEST(mounting_what_is_not_there_is_refused),
