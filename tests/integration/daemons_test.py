@@ -122,7 +122,8 @@ class Daemons(suite.Case):
         self.assertTrue(is_mounted(self.mount))
         self.read_all(1)
         logs = sorted(path.name for path in self.granary.state.glob("*.log"))
-        self.assertEqual(logs, ["master.log", "mount-d.log", "worker.log"])
+        mount_log = "mount" + str(self.mount).replace("/", "-") + ".log"
+        self.assertEqual(logs, ["master.log", mount_log, "worker.log"])
 
 
 if __name__ == "__main__":
