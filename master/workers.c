@@ -186,6 +186,15 @@ static void take_share(struct worker *worker, struct dataset *d, struct worker_s
 	text_copy_printable(s->last_error, sizeof(s->last_error), said->last_error);
 }
 
+static bool is_named(const Granary__V1__WorkerHeartbeatRequest *request, uint64_t dataset_id)
+{
+	for (size_t i = 0; i < request->n_datasets; i++) {
+		if (request->datasets[i]->dataset_id == dataset_id)
+			return true;
+	}
+	return false;
+}
+
 static int take_shares(struct worker *worker, struct dataset_registry *datasets,
 	const Granary__V1__WorkerHeartbeatRequest *request, struct error *err)
 {
@@ -193,6 +202,12 @@ static int take_shares(struct worker *worker, struct dataset_registry *datasets,
 
 	HASH_ITER (hh, worker->shares, s, next) {
 		s->pinned_bytes = s->filler_bytes = s->elastic_bytes = 0;
+		/* A worker that was started anew counts from nothing, and may by its next heartbeat
+		 * be where it was before. */
+		if (s->origin_bytes && !is_named(request, s->dataset_id)) {
+			s->origin_bytes = 0;
+			worker->dirty = true;
+		}
 	}
 	for (size_t i = 0; i < request->n_datasets; i++) {
 		const Granary__V1__WorkerDataset *said = request->datasets[i];
