@@ -108,16 +108,27 @@ static void print_age(const Granary__V1__Dataset *d)
 			age / 3600);
 }
 
+static bool is_known(struct client *c, const char *name)
+{
+	Granary__V1__Dataset *d = NULL;
+	struct error why = ERROR_INIT;
+	bool known = dataset_get(c, name, &d, &why) == 0;
+
+	granary__v1__dataset__free_unpacked(d, NULL);
+	return known;
+}
+
 /* The dataset on a master that runs: known, listed for the first time, or listed again. */
 static int bring_dataset(struct up *u, struct client *c, struct error *err)
 {
 	Granary__V1__Dataset *d = NULL;
+	bool again = inv_switch(u->inv, "refresh") && is_known(c, u->name);
 	int r = dataset_add(c, &u->spec, &d, err);
 
 	if (r < 0)
 		return r;
 	r = dataset_renew(c, u->name, u->options, err);
-	if (r == 0 && inv_switch(u->inv, "refresh") && clock_wall_s() - d->snapshot_created_s > 1) {
+	if (r == 0 && again) {
 		granary__v1__dataset__free_unpacked(d, NULL);
 		d = NULL;
 		r = dataset_refresh(c, u->name, false, &d, err);
