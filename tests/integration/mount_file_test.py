@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 
-from harness import compare, page_cache, readers, suite, trees
+from harness import compare, page_cache, readers, suite, trees, workspace
 from harness.granary import Granary, xattr
 
 
@@ -205,7 +205,7 @@ class Unprivileged(suite.Case):
 
     def _open_device_to_everybody(self):
         """A device node of mode 0666, in this test's mount namespace only."""
-        if not os.environ.get(suite.INSIDE):
+        if not workspace.private_namespace():
             self.skipTest("/dev/fuse is for root only")
         node = self.work.path / "fuse"
         os.mknod(node, 0o666 | stat.S_IFCHR, os.stat("/dev/fuse").st_rdev)

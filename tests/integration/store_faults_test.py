@@ -23,7 +23,9 @@ class Store(suite.Case):
         self.seed = 0
 
     def up(self, *flags):
-        return self.granary.up(self.origin, self.mount, "--name", "d", *flags)
+        server = self.granary.up(self.origin, self.mount, "--name", "d", *flags)
+        self.origin_bytes = self.granary.stat("d")["origin_bytes"]
+        return server
 
     def down(self):
         self.granary.umount(self.mount)
@@ -31,11 +33,11 @@ class Store(suite.Case):
 
     def read_all(self):
         """Bytes that came from the origin."""
-        before = self.granary.settled_stat("d")["origin_bytes"]
-        self.seed += 1
+        before, self.seed = self.origin_bytes, self.seed + 1
         page_cache.drop(self.mount)
         readers.assert_clean(self, readers.epoch(self.expected, self.seed))
-        return self.granary.settled_stat("d")["origin_bytes"] - before
+        self.origin_bytes = self.granary.settled_stat("d")["origin_bytes"]
+        return self.origin_bytes - before
 
     def read_until_whole(self):
         """A damaged block of a large file comes back once the mount has let go of the file."""

@@ -24,7 +24,7 @@ class Minio:
         self.port = process.free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._work = work
-        self._data = work.directory("minio")
+        self._data = work.memory_directory("minio")
         work.at_close(lambda: self.server.close())
         self._start()
 

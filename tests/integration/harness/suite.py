@@ -17,7 +17,6 @@ from . import workspace
 
 SKIPPED = 77
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-INSIDE = "GRANARY_TEST_INSIDE"
 # `granary` of this checkout unless somebody names another.
 BINARY = os.environ.get("GRANARY", str(ROOT / "build/granary"))
 LARGE = os.environ.get("GRANARY_TEST_LARGE", "") not in ("", "0")
@@ -104,9 +103,9 @@ def _reap_until(child):
 
 
 def _enter_namespaces():
-    if os.environ.get(INSIDE) or os.geteuid() != 0 or not shutil.which("unshare"):
+    if workspace.private_namespace() or os.geteuid() != 0 or not shutil.which("unshare"):
         return
-    os.environ[INSIDE] = "1"
+    os.environ["GRANARY_TEST_INSIDE"] = "1"
     arguments = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
                  sys.executable, *sys.argv]
     os.execvp("unshare", arguments)

@@ -26,6 +26,11 @@ def detach(mountpoint):
                 return
 
 
+def private_namespace():
+    """What is mounted in it nobody else sees, and it ends with the test."""
+    return os.environ.get("GRANARY_TEST_INSIDE") is not None
+
+
 class Workspace:
     """Short paths: names of unix sockets have 107 bytes."""
 
@@ -43,6 +48,13 @@ class Workspace:
         path = self.path / name
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
+        return path
+
+    def memory_directory(self, name):
+        """One without a disk below it where that is possible: quick to fill and to remove."""
+        path = self.directory(name)
+        if private_namespace():
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80%", "none", path], check=True)
         return path
 
     def close(self):
