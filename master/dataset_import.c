@@ -28,6 +28,7 @@ struct work {
 	uint64_t number;			   /* of the snapshot to make */
 	char previous[MANIFEST_DIGEST_TEXT_BYTES]; /* "": none */
 	bool switch_mounts;
+	bool in_database; /* it was added before */
 	struct manifest_info info;
 	char guarantee[64];
 	struct import_report *report; /* owned by the outcome */
@@ -71,6 +72,7 @@ static void work_init_locked(struct work *w, struct dataset *d)
 	w->config = dataset_config_ref(d->config);
 	w->secrets = dataset_secrets_ref(d->secrets);
 	w->number = d->last_snapshot + 1;
+	w->in_database = d->in_database;
 	if (s)
 		memcpy(w->previous, s->state->digest, sizeof(w->previous));
 }
@@ -258,6 +260,23 @@ static int commit_unchanged(struct work *w, struct error *err)
 	return r;
 }
 
+/* Secrets are in memory only: after a restart the master lists without them until somebody hands
+ * them over again, and what the origin says then sounds as if they were wrong. */
+static int explain_refusal(const struct work *w, int r, struct error *err)
+{
+	const char *name = w->config->msg->name;
+	struct error said = *err;
+
+	if (r != -EACCES || w->secrets || !w->in_database ||
+		strncmp(w->config->msg->origin, "file:", 5) == 0)
+		return r;
+	return error_set(err, r,
+		"%.200s; the master has no secrets for dataset %s (it keeps them in memory only, so a "
+		"restart loses them): run `granary dataset refresh %s` or `granary up` on the "
+		"master's host with the credentials in the environment, which hands them over",
+		said.text, name, name);
+}
+
 /* Runs a claimed import to its end and gives the claim back. */
 static int run_claimed(struct work *w, struct import_outcome *ret, struct error *err)
 {
@@ -265,7 +284,7 @@ static int run_claimed(struct work *w, struct import_outcome *ret, struct error 
 
 	ret->dataset_id = w->dataset_id;
 	w->report = ret->report = import_report_new();
-	r = ret->report ? run(w, err) : no_memory(err);
+	r = ret->report ? explain_refusal(w, run(w, err), err) : no_memory(err);
 	ret->unchanged = r == IMPORT_UNCHANGED;
 	if (r == 0)
 		r = commit_snapshot(w, err);

@@ -589,6 +589,28 @@ static void secrets_stay_in_memory_and_on_the_socket(void **state)
 	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
 }
 
+static void a_refusal_says_that_secrets_were_lost(void **state)
+{
+	struct fixture *f = *state;
+	const struct mem_fault refused = {.kind = MEM_FAIL_CREDENTIALS, .ops = MEM_LIST};
+	Granary__V1__Option secret = GRANARY__V1__OPTION__INIT;
+
+	secret.key = (char *)"secret-access-key";
+	secret.value = (char *)SECRET_TEXT;
+	put_files(f, 3, 10);
+	assert_int_equal(add_with(f, f->channel, NULL, &secret, false), 0);
+	mem_store_add_fault(f->store, &refused);
+	/* It has them, so they are wrong. */
+	assert_int_equal(call_refresh(f, "data", false, NULL), -EACCES);
+	assert_null(strstr(f->err.text, "no secrets"));
+	fixture_restart(f);
+	assert_int_equal(call_refresh(f, "data", false, NULL), -EACCES);
+	assert_non_null(strstr(f->err.text, "no secrets for dataset data"));
+	assert_non_null(strstr(f->err.text, "`granary dataset refresh data`"));
+	mem_store_clear_faults(f->store);
+	assert_int_equal(call_refresh(f, "data", false, NULL), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -609,6 +631,7 @@ int main(void)
 		TEST(a_lost_manifest_is_mended_by_a_refresh),
 		TEST(a_mounted_dataset_is_removed_by_force_only),
 		TEST(secrets_stay_in_memory_and_on_the_socket),
+		TEST(a_refusal_says_that_secrets_were_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
