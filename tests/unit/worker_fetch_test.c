@@ -164,7 +164,7 @@ static void a_pass_through_is_cancelled_with_its_only_reader(void **state)
 	start(f, PIN_NONE, NULL);
 	mem_store_add_fault(f->mem, &(struct mem_fault){.kind = MEM_STALL, .ops = MEM_GET});
 	reader_start(&first, f);
-	while (fx_gets(f) == 0)
+	while (fx_gets(f) == 0 || !stream)
 		usleep(1000);
 	rpc_stream_cancel(stream);
 	pthread_join(first.thread, NULL);
