@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "common/cleanup.h"
+#include "master/master_metrics.h"
 #include "master/master_state.h"
 
 #define LOG_SUBSYSTEM "master"
@@ -125,6 +126,8 @@ int master_new(const struct master_options *opts, struct rpc_server *server, str
 	r = open_parts(m, opts->state_dir, err);
 	if (r == 0)
 		r = load(m, err);
+	if (r == 0 && !(m->metrics = master_metrics_start(m)))
+		r = error_set(err, -ENOMEM, "no memory for the master");
 	if (r < 0) {
 		master_free(m);
 		return r;
@@ -168,6 +171,7 @@ void master_free(struct master *m)
 {
 	if (!m)
 		return;
+	master_metrics_stop(m->metrics);
 	stop_threads(m);
 	if (m->db)
 		housekeeping_save(m);

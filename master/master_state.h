@@ -56,9 +56,10 @@ struct master {
 	/* guarded by state_mu */
 	int64_t saved_ms; /* when the counters were written last */
 
-	/* owned by master_start and master_free */
+	/* owned by master_new, master_start and master_free */
 	pthread_t planner, housekeeper;
 	bool planner_runs, housekeeper_runs;
+	struct master_metrics *metrics;
 };
 
 /* Grants may have to change. */

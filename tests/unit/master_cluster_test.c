@@ -1,6 +1,8 @@
 /* Workers and mounts: who is alive, what was counted, what a restarted master learns again. */
 #include "tests/unit/master_fixture.h"
 
+#include "common/metrics.h"
+
 static void add_data(struct fixture *f)
 {
 	mem_store_put_pattern(f->store, "a", 1000, 1);
@@ -339,6 +341,49 @@ static void a_worker_that_makes_no_sense_is_refused(void **state)
 
 /* ---- manifests ------------------------------------------------------------------------------- */
 
+static void check_metric(const char *line)
+{
+	cleanup_buf struct buf page = BUF_INIT;
+	char wanted[256];
+
+	assert_int_equal(metrics_render(&page), 0);
+	assert_int_equal(buf_append(&page, "", 1), 0);
+	snprintf(wanted, sizeof(wanted), "\n%s\n", line);
+	if (!strstr(page.data, wanted))
+		fail_msg("no line \"%s\" in:\n%s", line, page.data);
+}
+
+static void metrics_tell_of_datasets_workers_and_mounts(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id;
+	Granary__V1__Dataset *d;
+
+	check_metric("granary_master_datasets 0");
+	check_metric("granary_master_workers_alive 0");
+	add_data(f);
+	d = get_data(f);
+	id = open_data(f);
+	beat(f, id, 700, 300);
+	worker_join(f, 1, 1 << 30);
+	worker_says(f, 1, d->id, 1024, 200);
+	check_metric("granary_master_datasets 1");
+	check_metric("granary_master_workers_alive 1");
+	check_metric("granary_master_mounts 1");
+	check_metric("granary_master_imports_running 0");
+	check_metric("granary_master_dataset_bytes{dataset=\"data\"} 3000");
+	check_metric("granary_master_dataset_pinned_bytes{dataset=\"data\"} 1024");
+	check_metric("granary_master_dataset_hit_bytes_total{dataset=\"data\"} 700");
+	check_metric("granary_master_dataset_miss_bytes_total{dataset=\"data\"} 300");
+	check_metric("granary_master_dataset_origin_bytes_total{dataset=\"data\"} 200");
+	check_metric("granary_master_dataset_mounts{dataset=\"data\"} 1");
+	check_metric("granary_master_dataset_snapshot{dataset=\"data\"} 1");
+	check_metric("granary_master_dataset_importing{dataset=\"data\"} 0");
+	granary__v1__dataset__free_unpacked(d, NULL);
+	assert_int_equal(call_remove(f, "data", true), 0);
+	check_metric("granary_master_datasets 0");
+}
+
 static int fetch(struct fixture *f, const char *digest, struct buf *to)
 {
 	Granary__V1__FetchManifestRequest request = GRANARY__V1__FETCH_MANIFEST_REQUEST__INIT;
@@ -411,6 +456,7 @@ int main(void)
 		TEST(workers_add_up_and_restart_from_zero),
 		TEST(a_silent_worker_is_dead_and_its_capacity_held_a_while),
 		TEST(a_worker_that_makes_no_sense_is_refused),
+		TEST(metrics_tell_of_datasets_workers_and_mounts),
 		TEST(a_manifest_is_fetched_as_it_is),
 	};
 

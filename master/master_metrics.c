@@ -1,0 +1,197 @@
+#include "master/master_metrics.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/metrics.h"
+#include "master/master_state.h"
+
+enum {
+	DATASETS,
+	WORKERS_ALIVE,
+	MOUNTS,
+	IMPORTS_RUNNING,
+
+	/* of a dataset */
+	BYTES,
+	GRANTED_BYTES,
+	PINNED_BYTES,
+	CACHED_BYTES,
+	HIT_BYTES,
+	MISS_BYTES,
+	ORIGIN_BYTES,
+	FAILED_READS,
+	DATASET_MOUNTS,
+	SNAPSHOT,
+	SNAPSHOT_AGE,
+	IMPORTING,
+	METRICS
+};
+#define FIRST_OF_DATASET BYTES
+
+static struct metric metrics[METRICS] = {
+	[DATASETS] = METRIC_GAUGE("granary_master_datasets", "Datasets."),
+	[WORKERS_ALIVE] =
+		METRIC_GAUGE("granary_master_workers_alive", "Workers that were heard lately."),
+	[MOUNTS] = METRIC_GAUGE("granary_master_mounts", "Mounts that were heard lately."),
+	[IMPORTS_RUNNING] =
+		METRIC_GAUGE("granary_master_imports_running", "Origins that are being listed."),
+	[BYTES] = METRIC_GAUGE("granary_master_dataset_bytes",
+		"Bytes of the files of the current snapshot.", "dataset"),
+	[GRANTED_BYTES] = METRIC_GAUGE("granary_master_dataset_granted_bytes",
+		"Cache that the dataset is allotted.", "dataset"),
+	[PINNED_BYTES] = METRIC_GAUGE("granary_master_dataset_pinned_bytes",
+		"Pinned bytes in the stores of living workers.", "dataset"),
+	[CACHED_BYTES] = METRIC_GAUGE("granary_master_dataset_cached_bytes",
+		"Bytes in the stores of living workers: pinned, filler and elastic.", "dataset"),
+	[HIT_BYTES] = METRIC_COUNTER("granary_master_dataset_hit_bytes_total",
+		"Bytes that mounts read and a store had.", "dataset"),
+	[MISS_BYTES] = METRIC_COUNTER("granary_master_dataset_miss_bytes_total",
+		"Bytes that mounts read and that came from the origin.", "dataset"),
+	[ORIGIN_BYTES] = METRIC_COUNTER("granary_master_dataset_origin_bytes_total",
+		"Bytes of objects that were read from the origin.", "dataset"),
+	[FAILED_READS] = METRIC_COUNTER("granary_master_dataset_failed_reads_total",
+		"Reads of mounts that were answered with an error.", "dataset"),
+	[DATASET_MOUNTS] = METRIC_GAUGE("granary_master_dataset_mounts",
+		"Mounts of the dataset that were heard lately.", "dataset"),
+	[SNAPSHOT] = METRIC_GAUGE(
+		"granary_master_dataset_snapshot", "Number of the current snapshot.", "dataset"),
+	[SNAPSHOT_AGE] = METRIC_GAUGE("granary_master_dataset_snapshot_age_seconds",
+		"Time since the current snapshot was made.", "dataset"),
+	[IMPORTING] = METRIC_GAUGE("granary_master_dataset_importing",
+		"1 while the origin of the dataset is being listed.", "dataset"),
+};
+
+struct numbers {
+	char name[DATASET_NAME_MAX_BYTES + 1];
+	struct workers_sum stored;
+	uint64_t bytes, granted_bytes, hit_bytes, miss_bytes, origin_bytes, failed_reads, mounts,
+		snapshot;
+	int64_t age_s;
+	bool importing;
+};
+
+struct master_metrics {
+	struct master *master;
+	struct metrics_collection *collection;
+};
+
+/* ---- under the master's lock, copies only ---------------------------------------------------- */
+
+static void copy_dataset_locked(
+	const struct workers *workers, struct dataset *d, int64_t now_s, struct numbers *ret)
+{
+	const struct snapshot *s = dataset_current(d);
+
+	*ret = (struct numbers){
+		.stored = workers_sum(workers, d->id),
+		.bytes = s ? s->state->bytes : 0,
+		.granted_bytes = d->granted_bytes,
+		.hit_bytes = d->hit_bytes,
+		.miss_bytes = d->miss_bytes,
+		.origin_bytes = d->origin_bytes,
+		.failed_reads = d->failed_reads,
+		.mounts = d->live_mounts,
+		.snapshot = s ? s->number : 0,
+		.importing = d->importing,
+	};
+	if (s && now_s > s->state->created_s)
+		ret->age_s = now_s - s->state->created_s;
+	strncpy(ret->name, d->config->msg->name, sizeof(ret->name) - 1);
+}
+
+struct totals {
+	size_t datasets, workers_alive, mounts;
+	unsigned imports;
+};
+
+/* At most `room` datasets; returns how many. */
+static size_t copy(struct master *m, struct totals *totals, struct numbers *list, size_t room)
+{
+	int64_t now_s = clock_wall_s();
+	struct worker *worker, *next_worker;
+	struct dataset *d, *next;
+	size_t n = 0;
+
+	*totals = (struct totals){0};
+	mutex_guard(&m->mu);
+	totals->imports = m->imports;
+	HASH_ITER (hh, m->workers.by_id, worker, next_worker)
+		totals->workers_alive += worker->alive;
+	HASH_ITER (by_id, m->datasets.by_id, d, next) {
+		totals->mounts += d->live_mounts;
+		if (!d->in_database)
+			continue;
+		totals->datasets++;
+		if (n < room)
+			copy_dataset_locked(&m->workers, d, now_s, &list[n++]);
+	}
+	return n;
+}
+
+/* ---- without it ------------------------------------------------------------------------------ */
+
+static void show(int which, const char *name, double value)
+{
+	metric_set(metric_with(&metrics[which], name), value);
+}
+
+static void count(int which, const char *name, uint64_t total)
+{
+	metric_set_total(metric_with(&metrics[which], name), total);
+}
+
+static void show_dataset(const struct numbers *n)
+{
+	show(BYTES, n->name, (double)n->bytes);
+	show(GRANTED_BYTES, n->name, (double)n->granted_bytes);
+	show(PINNED_BYTES, n->name, (double)n->stored.pinned_bytes);
+	show(CACHED_BYTES, n->name, (double)n->stored.cached_bytes);
+	count(HIT_BYTES, n->name, n->hit_bytes);
+	count(MISS_BYTES, n->name, n->miss_bytes);
+	count(ORIGIN_BYTES, n->name, n->origin_bytes);
+	count(FAILED_READS, n->name, n->failed_reads);
+	show(DATASET_MOUNTS, n->name, (double)n->mounts);
+	show(SNAPSHOT, n->name, (double)n->snapshot);
+	show(SNAPSHOT_AGE, n->name, (double)n->age_s);
+	show(IMPORTING, n->name, n->importing);
+}
+
+static void collect(void *arg)
+{
+	struct master_metrics *mm = arg;
+	cleanup_free struct numbers *list = calloc(MASTER_METRICS_DATASETS_MAX, sizeof(*list));
+	struct totals totals;
+	size_t n = copy(mm->master, &totals, list, list ? MASTER_METRICS_DATASETS_MAX : 0);
+
+	metric_set(metric_only(&metrics[DATASETS]), (double)totals.datasets);
+	metric_set(metric_only(&metrics[WORKERS_ALIVE]), (double)totals.workers_alive);
+	metric_set(metric_only(&metrics[MOUNTS]), (double)totals.mounts);
+	metric_set(metric_only(&metrics[IMPORTS_RUNNING]), totals.imports);
+	/* Datasets come and go. */
+	for (int i = FIRST_OF_DATASET; i < METRICS; i++)
+		metric_clear(&metrics[i]);
+	for (size_t i = 0; i < n; i++)
+		show_dataset(&list[i]);
+}
+
+struct master_metrics *master_metrics_start(struct master *m)
+{
+	struct master_metrics *mm = calloc(1, sizeof(*mm));
+
+	if (!mm)
+		return NULL;
+	mm->master = m;
+	metrics_register(metrics, METRICS);
+	mm->collection = metrics_collect(collect, mm);
+	return mm;
+}
+
+void master_metrics_stop(struct master_metrics *mm)
+{
+	if (!mm)
+		return;
+	metrics_collect_remove(mm->collection);
+	free(mm);
+}
