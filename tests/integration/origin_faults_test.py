@@ -11,7 +11,7 @@ import time
 
 from harness import compare, page_cache, process, readers, suite, trees
 from harness.fault_server import FaultServer
-from harness.granary import Granary
+from harness.granary import Granary, is_mounted
 from harness.minio import Minio
 from harness.toxiproxy import Toxiproxy
 
@@ -74,6 +74,45 @@ class Faults(suite.Case):
         self.site.fault("", "status", times=2, status=503)
         self.up(timeout=60)
         self.assertEqual(len(os.listdir(self.mount)), len(self.objects))
+
+    def test_status_answers_while_every_read_of_a_worker_hangs(self):
+        """More of them than the worker has threads for reads (96), through two mounts."""
+        objects = {f"s{number:03d}": trees.noise(number, 4096) for number in range(128)}
+        site = FaultServer(self.work, objects)
+        other = self.work.directory("mnt2")
+        flags = ["--name", "d", "--read-timeout", "60", "--stall-timeout", "2s",
+                 "--max-connections", "128"]
+        self.granary.up(site.url, self.mount, *flags)
+        self.granary.start("up", site.url, other, *self.granary.directories(), "--name", "d")
+        suite.wait_until(lambda: is_mounted(other), 20, "the second mount")
+        for name in objects:
+            site.fault(name, "stall")
+        wrong = []
+
+        def read(number, name):
+            path = (self.mount, other)[number % 2] / name
+            if path.read_bytes() != objects[name]:
+                wrong.append(name)
+
+        threads = [threading.Thread(target=read, args=pair) for pair in enumerate(objects)]
+        for thread in threads:
+            thread.start()
+        time.sleep(8)
+        slowest = 0
+        for _ in range(5):
+            began = time.monotonic()
+            status = self.granary.status()
+            slowest = max(slowest, time.monotonic() - began)
+            self.assertEqual([worker["alive"] for worker in status["workers"]], [True])
+            self.assertEqual(len(status["mounts"]), 2)
+        self.assertLess(slowest, 2)
+        self.assertTrue(all(thread.is_alive() for thread in threads))
+        site.heal()
+        site.stop.set()
+        for thread in threads:
+            thread.join(60)
+        self.assertFalse(any(thread.is_alive() for thread in threads))
+        self.assertEqual(wrong, [])
 
     # ---- what does not pass ----------------------------------------------------------------
 
