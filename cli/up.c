@@ -246,6 +246,7 @@ int command_up(struct invocation *inv)
 						       : start_here(&u, &err);
 	mount_flags_free(&u.mount);
 	origin_options_free(u.options);
+	free(u.origin);
 	granary__v1__dataset__free_unpacked(u.dataset, NULL);
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
 }
