@@ -184,6 +184,11 @@ static void handle(struct rpc_server *s, struct rpc_call *call)
 		return;
 	}
 	call->method = m;
+	/* The library does not drop what waited for too long. */
+	if (clock_passed(call->deadline_ms)) {
+		rpc_call_fail(call, -ETIMEDOUT, "the server was busy until the deadline");
+		return;
+	}
 	m->handler(call, m->arg);
 }
 
