@@ -8,6 +8,7 @@ right after each other, so that a slow minute of the machine hits both.
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -34,11 +35,18 @@ def body(number):
     return os.urandom(FILE_BYTES - 8) + number.to_bytes(8, "little")
 
 
+SEEDS = itertools.count(1)
+
+
 def epochs(directory, count, environment):
-    """files/s of each shuffled epoch; the same program reads every side."""
+    """files/s of each shuffled epoch; the same program reads every side.
+
+    Every call has a seed of its own: the store is filled in the order of the first epoch, and an
+    epoch in the same order again would read it sequentially.
+    """
     done = subprocess.run([suite.BINARY, "epoch", directory, "--epochs", str(count), "--readers",
-                           str(READERS), "-o", "json"], check=True, text=True, capture_output=True,
-                          env=environment)
+                           str(READERS), "--seed", str(next(SEEDS)), "-o", "json"], check=True,
+                          text=True, capture_output=True, env=environment)
     return [epoch["files"] / epoch["seconds"] for epoch in json.loads(done.stdout)]
 
 
