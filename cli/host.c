@@ -27,6 +27,7 @@
 #define HOST_THREADS 16 /* control calls; what waits for origins has threads of its own */
 #define STOP_GRACE_MS 2000
 #define WAIT_STEP_MS 200
+#define WORKER_WAIT_MS 3000
 #define METRICS_MAX 2
 
 struct hosted_mount {
@@ -360,6 +361,9 @@ int host_mount(struct host *h, const struct mount_options *opts, struct error *e
 		goto fail;
 	}
 	m->host = h;
+	/* So that the mount is told of this worker at once, and finds the cache warm. */
+	if (h->worker)
+		worker_refresh(h->worker, clock_deadline_ms(WORKER_WAIT_MS));
 	r = mount_start(&mo, &m->mount, err);
 	if (r < 0)
 		goto fail;
