@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 
@@ -97,11 +98,15 @@ class Granary:
         return self.pid_of(mountpoint)
 
     def wait_mounted(self, server, mountpoint, seconds=READY_SECONDS):
-        server.wait_ready(lambda: "mounted " in server.output() and is_mounted(mountpoint), seconds)
+        def ready():
+            said = re.search(r"(?m)^mounted ", server.log.read_text(errors="replace"))
+            return said and is_mounted(mountpoint)
+
+        server.wait_ready(ready, seconds)
 
     def wait_serving(self, server, seconds=READY_SECONDS):
         """A master or worker says so on stderr."""
-        server.wait_ready(lambda: " serves at " in server.output(), seconds)
+        server.wait_ready(lambda: " serves at " in server.log.read_text(errors="replace"), seconds)
 
     def pid_of(self, mountpoint):
         for mount in self.status()["mounts"]:
