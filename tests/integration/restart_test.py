@@ -10,7 +10,7 @@ from harness.s3_origin import S3Origin
 KILLS = 12 if suite.LARGE else 4
 OBJECTS = 600
 # Dropped with a kill: what was fetched within a group commit (100 ms), and reads in flight.
-LOST_BYTES_PER_KILL = 32 << 20
+LOST_BYTES_PER_KILL = 12_000_000
 
 
 class Restart(suite.Case):
