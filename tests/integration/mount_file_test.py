@@ -99,10 +99,28 @@ class MountedDirectory(suite.Case):
         self.assertEqual(xattr(path, "snapshot"), "1")
         path.read_bytes()
         suite.wait_until(lambda: float(xattr(path, "cached")) == 1, 10, "cached wholly")
-        self.assertIn("user.granary.cached", os.listxattr(path))
         with self.assertRaises(OSError) as caught:
             os.getxattr(path, "user.other")
         self.assertEqual(caught.exception.errno, errno.ENODATA)
+
+    def test_copies_take_no_xattrs_along(self):
+        source = self.mount / "sizes"
+        for command in (["cp", "-a", "--preserve=all"], ["rsync", "-aX"],
+                        ["tar", "--xattrs", "--xattrs-include=*", "-C"]):
+            with self.subTest(command[0]):
+                suite.tool(command[0])
+                target = self.work.directory(command[0])
+                if command[0] == "tar":
+                    done = subprocess.run([*command, source, "-cf", target / "all.tar", "."],
+                                          capture_output=True, text=True, check=True)
+                    subprocess.run([*command, target, "-xf", target / "all.tar"], check=True)
+                else:
+                    done = subprocess.run([*command, f"{source}/.", target], check=True,
+                                          capture_output=True, text=True)
+                self.assertEqual(done.stderr, "")
+                copies = list(target.glob("*.bin"))
+                self.assertGreater(len(copies), 5)
+                self.assertEqual([os.listxattr(path) for path in copies if os.listxattr(path)], [])
 
     def test_an_entry_keeps_its_inode_number(self):
         path = self.mount / "many/000001.txt"
