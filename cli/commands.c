@@ -1,17 +1,16 @@
 #include "cli/commands.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "cli/generate.h"
+#include "cli/output.h"
 #include "cli/version.h"
+#include "common/cleanup.h"
 
 static const struct flag general_flags[] = {
 	{"config", 0, FLAG_TEXT, "FILE", NULL, NULL, "Read settings from FILE (name = value)"},
 	{"log-level", 0, FLAG_CHOICE, "LEVEL", "error,warn,info,debug", "info", "How much to log"},
-	{0},
-};
-
-static const struct flag output_flags[] = {
 	{"output", 'o', FLAG_CHOICE, "FORMAT", "table,json", "table",
 		"A table for people or json for programs"},
 	{0},
@@ -146,17 +145,33 @@ static const struct flag man_flags[] = {
 static int command_version_run(struct invocation *inv)
 {
 	if (inv_json(inv))
-		printf("{\"version\": \"%s\", \"commit\": \"%s\"}\n", GRANARY_VERSION,
-			GRANARY_COMMIT);
+		output_json(json_pack(
+			"{s:s, s:s}", "version", GRANARY_VERSION, "commit", GRANARY_COMMIT));
 	else
 		printf("granary %s (%s)\n", GRANARY_VERSION, GRANARY_COMMIT);
 	return EXIT_OK;
 }
 
+static int print_completion_json(void)
+{
+	cleanup_free char *script = NULL;
+	size_t len;
+	FILE *out = open_memstream(&script, &len);
+	int r = out ? generate_completion(out) : -ENOMEM;
+
+	if (out && fclose(out) != 0)
+		r = -ENOMEM;
+	if (r == 0)
+		output_json(
+			json_pack("{s:s, s:o}", "shell", "bash", "script", output_text(script)));
+	return r;
+}
+
 static int command_completion_run(struct invocation *inv)
 {
-	(void)inv;
-	return generate_completion(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
+	int r = inv_json(inv) ? print_completion_json() : generate_completion(stdout);
+
+	return r == 0 ? EXIT_OK : EXIT_FAILED;
 }
 
 static int command_man_run(struct invocation *inv)
@@ -164,6 +179,8 @@ static int command_man_run(struct invocation *inv)
 	struct error err = ERROR_INIT;
 	int r = generate_man_pages(inv_text(inv, "dir"), &err);
 
+	if (r == 0 && inv_json(inv))
+		output_json(json_pack("{s:o}", "dir", output_text(inv_text(inv, "dir"))));
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
 }
 
@@ -196,38 +213,36 @@ const struct command commands[] = {
 		"A pattern without / matches file names; * does not cross /, ** does.\n"
 		"\n"
 		"  granary dataset add imagenet s3://bucket/imagenet --exclude '*.tmp'",
-		{general_flags, output_flags, master_flags, add_flags, origin_flags},
-		command_dataset_add},
+		{general_flags, master_flags, add_flags, origin_flags}, command_dataset_add},
 	{"dataset refresh", "NAME", 1, 1, "List the origin again: the next snapshot",
 		"  granary dataset refresh imagenet --switch",
-		{general_flags, output_flags, master_flags, refresh_flags},
-		command_dataset_refresh},
-	{"dataset ls", "", 0, 0, "All datasets", NULL, {general_flags, output_flags, master_flags},
+		{general_flags, master_flags, refresh_flags}, command_dataset_refresh},
+	{"dataset ls", "", 0, 0, "All datasets", NULL, {general_flags, master_flags},
 		command_dataset_ls},
 	{"dataset stat", "NAME", 1, 1, "Everything about a dataset", NULL,
-		{general_flags, output_flags, master_flags}, command_dataset_stat},
+		{general_flags, master_flags}, command_dataset_stat},
 	{"dataset rm", "NAME", 1, 1, "Forget a dataset and its cached blocks",
-		"The origin is never touched.",
-		{general_flags, output_flags, master_flags, rm_flags}, command_dataset_rm},
+		"The origin is never touched.", {general_flags, master_flags, rm_flags},
+		command_dataset_rm},
 	{"quota set", "DATASET SIZE", 2, 2, "Give a dataset cache of its own, or `unlimited`",
 		"Sizes: 500G = 500GB = 500,000,000,000; 1.5TiB.\n"
 		"\n"
 		"  granary quota set imagenet 80GB\n"
 		"  granary quota set imagenet unlimited",
-		{general_flags, output_flags, master_flags}, command_quota_set},
+		{general_flags, master_flags}, command_quota_set},
 	{"quota ls", "", 0, 0, "Quotas and what is granted and cached", NULL,
-		{general_flags, output_flags, master_flags}, command_quota_ls},
+		{general_flags, master_flags}, command_quota_ls},
 	{"status", "", 0, 0, "Datasets, workers, mounts, hit ratios", NULL,
-		{general_flags, output_flags, master_flags}, command_status},
+		{general_flags, master_flags}, command_status},
 	{"epoch", "DIR", 1, 1, "Read a tree like a training loader: shuffled, several readers",
 		"Prints files/s and MB/s of each epoch and, on a mount of Granary, the "
 		"bytes that came from the origin and the hit ratio.\n"
 		"\n"
 		"  granary epoch /mnt/imagenet --epochs 3 --readers 8",
-		{general_flags, output_flags, master_flags, epoch_flags}, command_epoch},
+		{general_flags, master_flags, epoch_flags}, command_epoch},
 	{"doctor", "[ORIGIN]", 0, 1, "Check this host: kernel, privileges, disk, origin",
 		"Says what each missing thing costs and how to get it.",
-		{general_flags, output_flags, doctor_flags, origin_flags}, command_doctor},
+		{general_flags, doctor_flags, origin_flags}, command_doctor},
 	{"purge", "", 0, 0, "Remove cache and state of this host",
 		"Everything of Granary must be stopped. Origins are never touched.",
 		{general_flags, purge_flags}, command_purge},
@@ -244,7 +259,6 @@ const struct command commands[] = {
 	{"completion", "", 0, 0, "Print bash completion", "  source <(granary completion)",
 		{general_flags}, command_completion_run},
 	{"man", "", 0, 0, "Write the man pages", NULL, {general_flags, man_flags}, command_man_run},
-	{"version", "", 0, 0, "Print the version", NULL, {general_flags, output_flags},
-		command_version_run},
+	{"version", "", 0, 0, "Print the version", NULL, {general_flags}, command_version_run},
 	{0},
 };

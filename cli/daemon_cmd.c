@@ -1,17 +1,26 @@
 /* The daemons of a cluster: master and worker apart. `up` is the same parts in one process. */
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/daemonize.h"
 #include "cli/host.h"
+#include "cli/output.h"
 #include "cli/signals.h"
 #include "common/cleanup.h"
+
+static void report(const struct host *h, const struct host_options *ho, const char *role)
+{
+	output_json(json_pack("{s:s, s:o, s:o, s:I, s:o}", "role", role, "address",
+		output_text(host_address(h)), "listen", output_text(ho->listen), "pid",
+		(json_int_t)getpid(), "state_dir", output_text(ho->paths->state_dir)));
+}
 
 static int run(
 	struct invocation *inv, struct host_options *ho, const char *log_name, struct error *err)
 {
-	struct daemonize d = {.ready_fd = -1};
+	struct daemonize d = DAEMONIZE_INIT;
 	char log_file[PATH_MAX + 32];
 	struct host *h = NULL;
 	int r = 0;
@@ -25,10 +34,13 @@ static int run(
 	if (r == 0)
 		fprintf(stderr, "%s serves at %s%s%s\n", log_name, host_address(h),
 			ho->listen ? " and " : "", ho->listen ? ho->listen : "");
-	if (r == 0 && d.ready_fd >= 0) {
-		snprintf(log_file, sizeof(log_file), "%s/%s.log", ho->paths->state_dir, log_name);
-		r = daemonize_ready(&d, log_file, err);
-	}
+	snprintf(log_file, sizeof(log_file), "%s/%s.log", ho->paths->state_dir, log_name);
+	if (r == 0)
+		r = daemonize_prepare(&d, log_file, err);
+	if (r == 0 && inv_json(inv))
+		report(h, ho, log_name);
+	if (r == 0)
+		r = daemonize_ready(&d, err);
 	if (r == 0)
 		host_wait(h);
 	host_free(h);

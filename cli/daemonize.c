@@ -8,7 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/cleanup.h"
 #include "common/log.h"
 
 /* The parent: ends as the child says. */
@@ -55,20 +54,31 @@ int daemonize_fork(struct daemonize *d, struct error *err)
 	return 0;
 }
 
-int daemonize_ready(struct daemonize *d, const char *log_file, struct error *err)
+int daemonize_prepare(struct daemonize *d, const char *log_file, struct error *err)
 {
-	cleanup_fd int null = -1;
-	int r = log_to_file(log_file, err);
+	int r;
 
+	if (d->ready_fd < 0)
+		return 0;
+	r = log_to_file(log_file, err);
 	if (r < 0)
 		return r;
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0)
+	d->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (d->null_fd < 0)
 		return error_set_errno(err, -errno, "cannot open /dev/null");
+	return chdir("/") < 0 ? error_set_errno(err, -errno, "cannot go to /") : 0;
+}
+
+int daemonize_ready(struct daemonize *d, struct error *err)
+{
+	if (d->ready_fd < 0)
+		return 0;
 	for (int fd = 0; fd <= 2; fd++)
-		dup2(null, fd);
+		dup2(d->null_fd, fd);
+	close(d->null_fd);
+	d->null_fd = -1;
 	prctl(PR_SET_PDEATHSIG, 0);
-	if (chdir("/") < 0 || write(d->ready_fd, "", 1) != 1)
+	if (write(d->ready_fd, "", 1) != 1)
 		return error_set_errno(err, -errno, "cannot tell that the mount is ready");
 	close(d->ready_fd);
 	d->ready_fd = -1;

@@ -8,11 +8,20 @@
 
 struct daemonize {
 	int ready_fd; /* in the child: where readiness is told; -1 when in the foreground */
+	int null_fd;
 };
+
+#define DAEMONIZE_INIT                        \
+	{                                     \
+		.ready_fd = -1, .null_fd = -1 \
+	}
 
 /* Before any thread starts. Returns in the child only; the parent exits when the child is ready or
  * has failed. Until daemonize_ready the child keeps stderr, so that progress and errors are seen.
  */
 int daemonize_fork(struct daemonize *d, struct error *err);
-/* Lets the parent go, detaches from the terminal and sends the log to log_file. */
-int daemonize_ready(struct daemonize *d, const char *log_file, struct error *err);
+/* Sends the log to log_file, and does all else that may fail: what is said on stdout after it will
+ * be true. Nothing in the foreground, as daemonize_ready. */
+int daemonize_prepare(struct daemonize *d, const char *log_file, struct error *err);
+/* Detaches from the terminal and lets the parent go. */
+int daemonize_ready(struct daemonize *d, struct error *err);

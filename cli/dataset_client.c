@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/output.h"
 #include "cli/progress.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -203,10 +204,7 @@ static void set_uint(json_t *o, const char *key, uint64_t value)
 
 static void set_text(json_t *o, const char *key, const char *value)
 {
-	/* Names are arbitrary bytes: what is not UTF-8 is shown as null rather than refused. */
-	json_t *text = json_string(value);
-
-	json_object_set_new(o, key, text ? text : json_null());
+	json_object_set_new(o, key, output_text(value));
 }
 
 static json_t *report_to_json(const Granary__V1__ImportReport *report)

@@ -6,17 +6,11 @@
 #include "cli/commands.h"
 #include "cli/dataset_client.h"
 #include "cli/origin_argument.h"
+#include "cli/output.h"
 #include "cli/table.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/size.h"
-
-static void print_json(json_t *o)
-{
-	json_dumpf(o, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(o);
-}
 
 static void ratio_text(const Granary__V1__Dataset *d, char text[16])
 {
@@ -90,7 +84,7 @@ static void print_dataset(const Granary__V1__Dataset *d)
 static void show(const struct invocation *inv, Granary__V1__Dataset *d)
 {
 	if (inv_json(inv))
-		print_json(dataset_to_json(d));
+		output_json(dataset_to_json(d));
 	else
 		print_dataset(d);
 	granary__v1__dataset__free_unpacked(d, NULL);
@@ -193,7 +187,7 @@ static void print_list_json(const Granary__V1__ListDatasetsReply *reply)
 
 	for (size_t i = 0; i < reply->n_datasets; i++)
 		json_array_append_new(array, dataset_to_json(reply->datasets[i]));
-	print_json(array);
+	output_json(array);
 }
 
 /* All datasets, as JSON or as the rows of a table. */
@@ -278,6 +272,8 @@ int command_dataset_rm(struct invocation *inv)
 	if (r < 0)
 		return inv_fail(inv, r, &err);
 	protobuf_c_message_free_unpacked(reply, NULL);
+	if (inv_json(inv))
+		output_json(json_pack("{s:o}", "removed", output_text(inv_argument(inv, 0))));
 	return EXIT_OK;
 }
 

@@ -17,6 +17,7 @@
 #include "cli/commands.h"
 #include "cli/dataset_client.h"
 #include "cli/origin_argument.h"
+#include "cli/output.h"
 #include "cli/paths.h"
 #include "cli/table.h"
 #include "common/cleanup.h"
@@ -219,14 +220,12 @@ static void print_report(const struct report *r, bool json)
 		array = json_array();
 		for (size_t i = 0; i < r->count; i++)
 			json_array_append_new(array,
-				json_pack("{s:s, s:s, s:s, s:s}", "check", r->checks[i].name,
+				json_pack("{s:s, s:s, s:o, s:s}", "check", r->checks[i].name,
 					"state", verdict_names[r->checks[i].verdict], "found",
-					r->checks[i].found, "advice",
+					output_text(r->checks[i].found), "advice",
 					r->checks[i].verdict == VERDICT_OK ? ""
 									   : r->checks[i].cost));
-		json_dumpf(array, stdout, JSON_INDENT(2));
-		putchar('\n');
-		json_decref(array);
+		output_json(array);
 		return;
 	}
 	t = table_new("CHECK\tSTATE\tFOUND\tWITHOUT IT");

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "common/cleanup.h"
@@ -282,9 +283,7 @@ static void print_json(const struct epoch_result *epochs, size_t count)
 		}
 		json_array_append_new(array, o);
 	}
-	json_dumpf(array, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(array);
+	output_json(array);
 }
 
 int command_epoch(struct invocation *inv)

@@ -94,6 +94,7 @@ static void serve_mount(struct rpc_call *call, void *arg)
 		(const void *)rpc_call_request(call, &granary__v1__host_mount_request__descriptor);
 	Granary__V1__HostMountReply reply = GRANARY__V1__HOST_MOUNT_REPLY__INIT;
 	struct error err = ERROR_INIT;
+	struct host_mounted mounted;
 	struct mount_options opts;
 	int r;
 
@@ -112,7 +113,7 @@ static void serve_mount(struct rpc_call *call, void *arg)
 	};
 	r = mount_mode_parse(q->mode, &opts.mode);
 	if (r == 0)
-		r = host_mount(arg, &opts, &err);
+		r = host_mount(arg, &opts, &mounted, &err);
 	else
 		error_set(&err, r, "'%s' is no mount mode", q->mode);
 	if (r < 0) {
@@ -120,6 +121,8 @@ static void serve_mount(struct rpc_call *call, void *arg)
 		return;
 	}
 	reply.pid = (uint64_t)getpid();
+	reply.mountpoint = mounted.mountpoint;
+	reply.mode = (char *)mounted.mode;
 	rpc_call_reply(call, &reply.base);
 }
 
@@ -344,9 +347,11 @@ static void settle_mount(struct host *h, struct hosted_mount *m)
 		h->mounts[h->mount_count++] = m;
 }
 
-int host_mount(struct host *h, const struct mount_options *opts, struct error *err)
+int host_mount(struct host *h, const struct mount_options *opts, struct host_mounted *ret,
+	struct error *err)
 {
 	struct mount_options mo = *opts;
+	struct mount_stat st;
 	struct hosted_mount *m;
 	int r = reserve_mount(h, err);
 
@@ -367,6 +372,9 @@ int host_mount(struct host *h, const struct mount_options *opts, struct error *e
 	r = mount_start(&mo, &m->mount, err);
 	if (r < 0)
 		goto fail;
+	mount_stat(m->mount, &st);
+	snprintf(ret->mountpoint, sizeof(ret->mountpoint), "%s", mount_mountpoint(m->mount));
+	ret->mode = st.mode;
 	r = pthread_create(&m->thread, NULL, mount_main, m);
 	if (r) {
 		r = error_set_errno(err, -r, "cannot start a thread");

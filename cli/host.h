@@ -29,7 +29,12 @@ struct host_options {
 int host_new(const struct host_options *opts, struct host **ret, struct error *err);
 /* metrics_address: HOST:PORT besides the unix socket that is always there; NULL for none. */
 int host_start(struct host *h, const char *metrics_address, struct error *err);
-int host_mount(struct host *h, const struct mount_options *opts, struct error *err);
+struct host_mounted {
+	char mountpoint[PATH_MAX];
+	const char *mode; /* static */
+};
+int host_mount(struct host *h, const struct mount_options *opts, struct host_mounted *ret,
+	struct error *err);
 /* Serves until a signal, or, with HOST_MOUNTS, until the last mount has ended. */
 void host_wait(struct host *h);
 void host_free(struct host *h); /* unmounts and stops everything; NULL is fine */

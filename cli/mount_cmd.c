@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/daemonize.h"
 #include "cli/mount_flags.h"
+#include "cli/mount_report.h"
 #include "cli/paths.h"
 #include "cli/signals.h"
 #include "common/cleanup.h"
@@ -75,12 +76,30 @@ static void log_name(const struct paths *paths, const char *mountpoint, char *re
 	snprintf(ret + n, room - n, ".log");
 }
 
+static void report(struct mount *m, const struct mount_options *mo)
+{
+	struct mount_stat st;
+
+	mount_stat(m, &st);
+	mount_report_print(&(struct mount_report){
+		.dataset = mo->dataset,
+		.origin = st.origin,
+		.mountpoint = mount_mountpoint(m),
+		.mode = st.mode,
+		.master = mo->master_address,
+		.snapshot = st.snapshot,
+		.files = st.files,
+		.bytes = st.bytes,
+		.pid = (uint64_t)getpid(),
+	});
+}
+
 static int run(struct invocation *inv, struct mount_options *mo, const struct paths *paths,
 	struct error *err)
 {
 	cleanup_fd int lock = -1;
 	struct metrics_http *metrics[2] = {NULL, NULL};
-	struct daemonize d = {.ready_fd = -1};
+	struct daemonize d = DAEMONIZE_INIT;
 	char text[PATH_MAX + 64];
 	struct mount *m = NULL;
 	int r;
@@ -101,8 +120,11 @@ static int run(struct invocation *inv, struct mount_options *mo, const struct pa
 		fprintf(stderr, "mounted %s at %s%s\n", mo->dataset, mo->mountpoint,
 			d.ready_fd < 0 ? "; Ctrl-C unmounts" : "");
 		log_name(paths, mo->mountpoint, text, sizeof(text));
-		if (d.ready_fd >= 0)
-			r = daemonize_ready(&d, text, err);
+		r = daemonize_prepare(&d, text, err);
+		if (r == 0 && inv_json(inv))
+			report(m, mo);
+		if (r == 0)
+			r = daemonize_ready(&d, err);
 		if (r < 0)
 			mount_stop(m);
 		if (serve(m, r < 0 ? NULL : err) < 0)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "cli/paths.h"
 #include "common/cleanup.h"
 
@@ -44,10 +45,12 @@ static int check(const char *dir, const char *marker, struct error *err)
 	return 1;
 }
 
-static int remove_tree(const char *dir, struct error *err)
+/* What was removed is added to the list `removed`. */
+static int remove_tree(const char *dir, json_t *removed, struct error *err)
 {
 	char *const roots[] = {(char *)dir, NULL};
 	FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_XDEV | FTS_NOCHDIR, NULL);
+	uint64_t files = 0, bytes = 0;
 	int r = 0;
 
 	if (!fts)
@@ -55,16 +58,24 @@ static int remove_tree(const char *dir, struct error *err)
 	for (FTSENT *e = fts_read(fts); e && r == 0; e = fts_read(fts)) {
 		if (e->fts_info == FTS_D)
 			continue;
-		if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR)
+		if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR) {
 			r = error_set_errno(err, -e->fts_errno, "cannot read %s", e->fts_path);
-		else if (remove(e->fts_accpath) < 0)
+		} else if (remove(e->fts_accpath) < 0) {
 			r = error_set_errno(err, -errno, "cannot remove %s", e->fts_path);
+		} else if (e->fts_info != FTS_DP) {
+			files++;
+			bytes += (uint64_t)e->fts_statp->st_blocks * 512;
+		}
 	}
 	fts_close(fts);
+	if (r == 0)
+		json_array_append_new(
+			removed, json_pack("{s:o, s:I, s:I}", "path", output_text(dir), "files",
+					 (json_int_t)files, "bytes", (json_int_t)bytes));
 	return r;
 }
 
-static int purge(const struct paths *p, bool yes, struct error *err)
+static int purge(const struct paths *p, bool yes, json_t *removed, struct error *err)
 {
 	int state = check(p->state_dir, PATHS_STATE_MARKER, err);
 	int cache = state < 0 ? state : check(p->cache_dir, PATHS_CACHE_MARKER, err);
@@ -83,19 +94,23 @@ static int purge(const struct paths *p, bool yes, struct error *err)
 			state ? p->state_dir : "", cache ? (state ? " and " : " ") : "",
 			cache ? p->cache_dir : "");
 	if (cache)
-		r = remove_tree(p->cache_dir, err);
+		r = remove_tree(p->cache_dir, removed, err);
 	if (r == 0 && state)
-		r = remove_tree(p->state_dir, err);
+		r = remove_tree(p->state_dir, removed, err);
 	return r;
 }
 
 int command_purge(struct invocation *inv)
 {
+	json_t *removed = json_array();
 	struct error err = ERROR_INIT;
 	struct paths paths;
 	int r = paths_find(inv, &paths, &err);
 
 	if (r == 0)
-		r = purge(&paths, inv_switch(inv, "yes"), &err);
+		r = purge(&paths, inv_switch(inv, "yes"), removed, &err);
+	if (r == 0 && inv_json(inv))
+		output_json(json_pack("{s:O}", "removed", removed));
+	json_decref(removed);
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/dataset_client.h"
+#include "cli/output.h"
 #include "cli/table.h"
 #include "common/clock.h"
 #include "common/size.h"
@@ -122,9 +123,7 @@ static void print_json(const Granary__V1__StatusReply *s)
 	json_object_set_new(o, "datasets", datasets);
 	json_object_set_new(o, "workers", workers);
 	json_object_set_new(o, "mounts", mounts);
-	json_dumpf(o, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(o);
+	output_json(o);
 }
 
 int command_status(struct invocation *inv)

@@ -9,13 +9,17 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 
 #define DETACH_TIMEOUT_MS 10000
+#define DATASET_ROOM 256
+#define SOURCE "granary:" /* before the dataset's name in the table of mounts */
 
-/* 1 when a Granary mount is there, 0 when none is. getmntent decodes the table's escapes. */
-static int mounted(const char *mountpoint)
+/* 1 when a Granary mount is there, and of which dataset; 0 when none is. getmntent decodes the
+ * table's escapes. */
+static int mounted(const char *mountpoint, char ret_dataset[DATASET_ROOM])
 {
 	char line[PATH_MAX * 3];
 	struct mntent entry;
@@ -25,8 +29,13 @@ static int mounted(const char *mountpoint)
 	if (!table)
 		return -errno;
 	while (getmntent_r(table, &entry, line, sizeof(line))) {
-		if (strcmp(entry.mnt_dir, mountpoint) == 0)
-			found = strcmp(entry.mnt_type, "fuse.granary") == 0;
+		if (strcmp(entry.mnt_dir, mountpoint) != 0)
+			continue;
+		found = strcmp(entry.mnt_type, "fuse.granary") == 0;
+		snprintf(ret_dataset, DATASET_ROOM, "%s",
+			strncmp(entry.mnt_fsname, SOURCE, strlen(SOURCE)) == 0
+				? entry.mnt_fsname + strlen(SOURCE)
+				: "");
 	}
 	endmntent(table);
 	return found;
@@ -100,20 +109,24 @@ int command_umount(struct invocation *inv)
 {
 	const char *text = inv_argument(inv, 0);
 	struct error err = ERROR_INIT;
-	char mountpoint[PATH_MAX];
+	char mountpoint[PATH_MAX], dataset[DATASET_ROOM], gone[DATASET_ROOM];
+	bool lazy = inv_switch(inv, "lazy");
 	int64_t deadline_ms;
 	int r = resolve(text, mountpoint);
 
 	if (r < 0)
 		r = error_set_errno(&err, r, "cannot find %s", text);
-	else if (mounted(mountpoint) != 1)
+	else if (mounted(mountpoint, dataset) != 1)
 		r = error_set(&err, -ENOENT, "no dataset is mounted at %s", text);
 	else
-		r = detach(mountpoint, inv_switch(inv, "lazy"), &err);
+		r = detach(mountpoint, lazy, &err);
 	if (r < 0)
 		return inv_fail(inv, r, &err);
 	deadline_ms = clock_deadline_ms(DETACH_TIMEOUT_MS);
-	while (mounted(mountpoint) == 1 && !clock_passed(deadline_ms))
+	while (mounted(mountpoint, gone) == 1 && !clock_passed(deadline_ms))
 		usleep(10000);
+	if (inv_json(inv))
+		output_json(json_pack("{s:o, s:o, s:b}", "mountpoint", output_text(mountpoint),
+			"dataset", output_text(dataset), "lazy", lazy));
 	return EXIT_OK;
 }

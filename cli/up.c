@@ -12,6 +12,7 @@
 #include "cli/dataset_client.h"
 #include "cli/host.h"
 #include "cli/mount_flags.h"
+#include "cli/mount_report.h"
 #include "cli/origin_argument.h"
 #include "cli/signals.h"
 #include "common/cleanup.h"
@@ -108,6 +109,22 @@ static void print_age(const Granary__V1__Dataset *d)
 			age / 3600);
 }
 
+static void report(struct up *u, const char *mountpoint, const char *mode, uint64_t pid)
+{
+	mount_report_print(&(struct mount_report){
+		.dataset = u->name,
+		.origin = u->dataset->origin,
+		.mountpoint = mountpoint,
+		.mode = mode,
+		.master = u->paths.socket,
+		.snapshot = u->dataset->snapshot,
+		.files = u->dataset->files,
+		.bytes = u->dataset->bytes,
+		.pid = pid,
+		.joined = pid != (uint64_t)getpid(),
+	});
+}
+
 static bool is_known(struct client *c, const char *name)
 {
 	Granary__V1__Dataset *d = NULL;
@@ -165,6 +182,8 @@ static int join_running(struct up *u, struct error *err)
 		print_age(u->dataset);
 		fprintf(stderr, "mounted %s at %s by the running process %" PRIu64 "\n", u->name,
 			u->mountpoint, reply->pid);
+		if (inv_json(u->inv))
+			report(u, reply->mountpoint, reply->mode, reply->pid);
 		granary__v1__host_mount_reply__free_unpacked(reply, NULL);
 	}
 	client_close(&c);
@@ -174,6 +193,7 @@ static int join_running(struct up *u, struct error *err)
 static int serve(struct up *u, struct host *h, struct daemonize *d, struct error *err)
 {
 	char log_file[PATH_MAX + 16];
+	struct host_mounted mounted;
 	struct client c;
 	int r = host_start(h, inv_text(u->inv, "metrics"), err);
 
@@ -185,25 +205,26 @@ static int serve(struct up *u, struct host *h, struct daemonize *d, struct error
 		client_close(&c);
 	}
 	if (r == 0)
-		r = host_mount(h, &u->mount, err);
+		r = host_mount(h, &u->mount, &mounted, err);
 	if (r < 0)
 		return r;
 	print_age(u->dataset);
 	fprintf(stderr, "mounted %s at %s%s\n", u->name, u->mountpoint,
 		d->ready_fd < 0 ? "; Ctrl-C unmounts" : "");
-	if (d->ready_fd >= 0) {
-		snprintf(log_file, sizeof(log_file), "%s/granary.log", u->paths.state_dir);
-		r = daemonize_ready(d, log_file, err);
-		if (r < 0)
-			return r;
-	}
-	host_wait(h);
-	return 0;
+	snprintf(log_file, sizeof(log_file), "%s/granary.log", u->paths.state_dir);
+	r = daemonize_prepare(d, log_file, err);
+	if (r == 0 && inv_json(u->inv))
+		report(u, mounted.mountpoint, mounted.mode, (uint64_t)getpid());
+	if (r == 0)
+		r = daemonize_ready(d, err);
+	if (r == 0)
+		host_wait(h);
+	return r;
 }
 
 static int start_here(struct up *u, struct error *err)
 {
-	struct daemonize d = {.ready_fd = -1};
+	struct daemonize d = DAEMONIZE_INIT;
 	cleanup_free char *token = NULL;
 	struct host_options ho = {
 		.parts = HOST_MASTER | HOST_WORKER | HOST_MOUNTS,

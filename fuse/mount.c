@@ -102,13 +102,13 @@ static void on_heard(void *arg, const Granary__V1__DatasetPlan *plan,
 	}
 }
 
-static uint64_t shown_snapshot(struct fs *fs)
+static struct manifest_info shown(struct fs *fs)
 {
 	struct manifest *now = snapshot_slots_get(&fs->slots, NODE_SLOT_CURRENT, NULL);
-	uint64_t snapshot = manifest_info(now)->snapshot;
+	struct manifest_info info = *manifest_info(now);
 
 	manifest_unref(now);
-	return snapshot;
+	return info;
 }
 
 static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
@@ -118,7 +118,7 @@ static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
 	if (!m->fs_up)
 		return;
 	counters_last_error(&m->fs.counters, m->last_error);
-	ret->snapshot = shown_snapshot(&m->fs);
+	ret->snapshot = shown(&m->fs).snapshot;
 	ret->hit_bytes = counters_hit_bytes(&m->fs.counters);
 	ret->miss_bytes = counters_miss_bytes(&m->fs.counters);
 	ret->failed_reads = atomic_load(&m->fs.counters.failed_reads);
@@ -343,12 +343,17 @@ const char *mount_mountpoint(const struct mount *m)
 
 void mount_stat(struct mount *m, struct mount_stat *ret)
 {
+	struct manifest_info info = shown(&m->fs);
+
 	*ret = (struct mount_stat){
 		.hit_bytes = counters_hit_bytes(&m->fs.counters),
 		.miss_bytes = counters_miss_bytes(&m->fs.counters),
 		.failed_reads = atomic_load(&m->fs.counters.failed_reads),
 		.requests = counters_requests(&m->fs.counters),
-		.snapshot = shown_snapshot(&m->fs),
+		.snapshot = info.snapshot,
+		.files = info.files,
+		.bytes = info.bytes,
 		.mode = fs_mode_text(&m->fs),
+		.origin = m->fs.origin,
 	};
 }

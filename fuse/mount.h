@@ -37,10 +37,10 @@ void mount_stop(struct mount *m);
 void mount_free(struct mount *m); /* after mount_wait */
 const char *mount_mountpoint(const struct mount *m);
 
-/* What it counted, for metrics and status. */
+/* What it shows and counted. Texts live as long as the mount. */
 struct mount_stat {
 	uint64_t hit_bytes, miss_bytes, failed_reads, requests;
-	uint64_t snapshot;
-	const char *mode;
+	uint64_t snapshot, files, bytes;
+	const char *mode, *origin;
 };
 void mount_stat(struct mount *m, struct mount_stat *ret);

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import time
 
@@ -127,6 +128,108 @@ class CommandLine(suite.Case):
         added = self.granary.json("dataset", "add", "e", f"file://{self.origin}")
         self.assertEqual(added["files"], 30)
 
+    def test_every_command_has_json_output(self):
+        overview = self.granary.run("--help").stdout
+        names = re.findall(r"(?m)^  ([a-z]+(?: [a-z]+)?) {2,}[A-Z]", overview)
+        self.assertIn("dataset add", names)
+        self.assertGreater(len(names), 18)
+        for name in names:
+            with self.subTest(name):
+                self.assertIn("--output=FORMAT", self.granary.run(*name.split(), "--help").stdout)
+
+    def test_up_and_umount_say_in_json_what_they_did(self):
+        said = json.loads(self.granary.run("up", self.origin, self.mount,
+                                           *self.granary.directories(), "--name", "d", "--daemon",
+                                           "-o", "json").stdout)
+        pid = self.granary.pid_of(self.mount)
+        want = {"dataset": "d", "mountpoint": str(self.mount), "origin": f"file://{self.origin}",
+                "mode": "no-open", "snapshot": 1, "files": 30, "bytes": 150_000, "pid": pid,
+                "joined": False, "master": f"unix:{self.granary.state}/granary.sock"}
+        self.assertEqual(said, want)
+        other = self.work.directory("other")
+        joined = json.loads(self.granary.run("up", self.origin, other, "--mode", "open",
+                                             *self.granary.directories(), "--name", "d",
+                                             "-o", "json").stdout)
+        self.assertEqual(joined, {**want, "mountpoint": str(other), "joined": True,
+                                  "mode": "open"})
+        for mount, lazy in ((self.mount, False), (other, True)):
+            detached = json.loads(self.granary.run("umount", f"{mount}/", "-o", "json",
+                                                   *["--lazy"] * lazy).stdout)
+            self.assertEqual(detached, {"mountpoint": str(mount), "dataset": "d", "lazy": lazy})
+        self.granary.wait_ended()
+
+    def test_in_the_foreground_json_comes_once_the_mount_answers(self):
+        for command in ("up", "mount"):
+            with self.subTest(command):
+                mount = self.work.directory(command)
+                what = [self.origin, mount, *self.granary.directories(), "--name", "d"] \
+                    if command == "up" else ["d", mount, "--state-dir", self.granary.state]
+                said, pid = self._first_json(command, *what)
+                self.assertEqual((said["dataset"], said["mountpoint"], said["pid"]),
+                                 ("d", str(mount), pid))
+                self.assertEqual((said["files"], said["bytes"], said["snapshot"],
+                                  said["origin"], said["mode"]),
+                                 (30, 150_000, 1, f"file://{self.origin}", "no-open"))
+                self.assertEqual(len(compare.files(mount)), 30)
+
+    def _first_json(self, *arguments):
+        """What a command that goes on says on stdout, as soon as it does."""
+        running = subprocess.Popen([suite.BINARY, *arguments, "-o", "json"], text=True,
+                                   env=self.granary.environment, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.addCleanup(running.stdout.close)
+        self.addCleanup(running.wait)
+        self.addCleanup(running.terminate)
+        text = ""
+        while not text.endswith("}\n"):
+            line = running.stdout.readline()
+            self.assertTrue(line, text)
+            text += line
+        return json.loads(text), running.pid
+
+    def test_daemons_say_in_json_where_they_serve(self):
+        for role, flags in (("master", ["--state-dir", self.granary.state]),
+                            ("worker", self.granary.directories())):
+            said = json.loads(self.granary.run(role, *flags, "--daemon", "-o", "json").stdout)
+            socket = "granary.sock" if role == "master" else "worker.sock"
+            self.assertEqual(said, {"role": role, "address": f"unix:{self.granary.state}/{socket}",
+                                    "listen": None, "pid": said["pid"],
+                                    "state_dir": str(self.granary.state)})
+            self.assertIn(said["pid"], self.granary.processes())
+
+    def test_removals_say_in_json_what_is_gone(self):
+        self.up()
+        self.granary.ask("dataset", "add", "e", f"file://{self.origin}")
+        self.assertEqual(self.granary.json("dataset", "rm", "e"), {"removed": "e"})
+        self.granary.umount(self.mount)
+        self.granary.wait_ended()
+        purge = ["purge", "-o", "json", *self.granary.directories()]
+        refused = self.granary.run(*purge, check=False)
+        self.assertEqual((refused.returncode, refused.stdout), (2, ""))
+        self.assertEqual(len(refused.stderr.splitlines()), 1, refused.stderr)
+        removed = json.loads(self.granary.run(*purge, "--yes").stdout)["removed"]
+        self.assertEqual([tree["path"] for tree in removed],
+                         [str(self.granary.cache), str(self.granary.state)])
+        for tree in removed:
+            self.assertGreater(tree["files"], 2)
+            self.assertGreater(tree["bytes"], 0)
+        self.assertEqual(json.loads(self.granary.run(*purge).stdout), {"removed": []})
+
+    def test_errors_are_one_line_and_no_json(self):
+        done = self.granary.run("up", self.origin, self.work.path / "nothing", "--daemon",
+                                *self.granary.directories(), "-o", "json", check=False)
+        self.assertEqual((done.returncode, done.stdout), (4, ""))
+        # What makes a daemon fail last: the place of its log.
+        (self.granary.state / "granary.log").mkdir(parents=True)
+        (self.granary.state / "lock").touch()
+        self.granary.state.chmod(0o700)
+        done = self.granary.run("up", self.origin, self.mount, "--daemon",
+                                *self.granary.directories(), "-o", "json", check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+        self.assertIn("granary.log", done.stderr)
+        self.assertFalse(is_mounted(self.mount))
+        self.assertEqual(self.granary.processes(), [])
+
     def test_stat_has_the_promised_keys(self):
         self.up("--quota", "50MB")
         stat = self.granary.stat("d")
@@ -147,9 +250,13 @@ class CommandLine(suite.Case):
         self.assertIn("dataset add", self.granary.run("--help").stdout)
         self.assertIn("--cache-size", self.granary.run("up", "--help").stdout)
         pages = self.work.directory("man")
-        self.granary.run("man", "--dir", pages)
+        self.assertEqual(json.loads(self.granary.run("man", "--dir", pages, "-o", "json").stdout),
+                         {"dir": str(pages)})
         self.assertIn(pages / "granary.1", list(pages.iterdir()))
+        self.assertIn("output", (pages / "granary-umount.1").read_text())
         script = self.granary.run("completion").stdout
+        self.assertEqual(json.loads(self.granary.run("completion", "-o", "json").stdout),
+                         {"shell": "bash", "script": script})
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
     # ---- settings --------------------------------------------------------------------------
