@@ -174,6 +174,7 @@ static int join_running(struct up *u, struct error *err)
 		q.uid = u->mount.uid;
 		q.gid = u->mount.gid;
 		q.mode = (char *)inv_text(u->inv, "mode");
+		q.read_timeout_ms = (uint64_t)u->mount.read_timeout_ms;
 		r = rpc_unary(c.channel, "/granary.v1.HostService/Mount", &q.base,
 			&granary__v1__host_mount_reply__descriptor, (ProtobufCMessage **)&reply,
 			clock_deadline_ms(CLIENT_TIMEOUT_MS), err);

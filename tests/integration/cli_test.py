@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from harness import compare, process, suite, trees
+from harness.fault_server import FaultServer
 from harness.granary import Granary, is_mounted, xattr
 
 JSON_COMMANDS = [["status"], ["dataset", "ls"], ["dataset", "stat", "d"], ["quota", "ls"],
@@ -61,6 +62,18 @@ class CommandLine(suite.Case):
         self.assertEqual(self.granary.processes(), [server.pid])
         mounts = {mount["mountpoint"]: mount["pid"] for mount in self.granary.status()["mounts"]}
         self.assertEqual(mounts, {str(path): server.pid for path in (self.mount, other, again)})
+
+    def test_a_second_up_brings_its_own_read_timeout(self):
+        self.up()
+        site = FaultServer(self.work, {"a": b"x" * 1_000})
+        site.fault("a", "stall")
+        other = self.work.directory("other")
+        self.granary.run("up", site.url, other, *self.granary.directories(), "--name", "slow",
+                         "--read-timeout", "1")
+        began = time.monotonic()
+        with self.assertRaises(OSError):
+            (other / "a").read_bytes()
+        self.assertLess(time.monotonic() - began, 10)
 
     def test_another_state_directory_is_another_process(self):
         self.up()
