@@ -185,6 +185,7 @@ static int add_parts(struct host *h, const struct host_options *opts, struct err
 			.master_address = h->master_address,
 			.master_token = h->master_token,
 			.address = opts->listen ? reachable : h->address,
+			.local_address = h->address,
 			.lease_socket = opts->paths->lease_socket,
 			.socket_group = opts->socket_group,
 		};

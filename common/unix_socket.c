@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -142,6 +143,19 @@ int unix_socket_admit(const char *path, const char *group, struct error *err)
 	if (chmod(path, 0600) < 0)
 		return error_set_errno(err, -errno, "cannot set the mode of %s", path);
 	return group ? set_group(path, group, err) : 0;
+}
+
+int unix_socket_identity(const char *path, char ret_text[UNIX_SOCKET_IDENTITY_BYTES])
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -ENOTSOCK;
+	snprintf(ret_text, UNIX_SOCKET_IDENTITY_BYTES, "%" PRIx64 ":%" PRIx64, (uint64_t)st.st_dev,
+		(uint64_t)st.st_ino);
+	return 0;
 }
 
 int unix_socket_listen(const char *path, int *ret_fd, struct error *err)

@@ -26,5 +26,10 @@ void unix_socket_private_end(mode_t old);
 /* Sets 0600, or with a group (may be NULL) 0660 and that group. */
 int unix_socket_admit(const char *path, const char *group, struct error *err);
 
+/* Which socket that is, whatever the path is called in this or another mount namespace: equal for
+ * equal files of one kernel. -errno when there is none. */
+#define UNIX_SOCKET_IDENTITY_BYTES 48
+int unix_socket_identity(const char *path, char ret_text[UNIX_SOCKET_IDENTITY_BYTES]);
+
 /* Binds, listens and sets 0600; the path was claimed before. */
 int unix_socket_listen(const char *path, int *ret_fd, struct error *err);

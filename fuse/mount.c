@@ -73,6 +73,8 @@ static void learn_peers(struct mount *m, Granary__V1__WorkerRef *const *workers,
 		refs[i] = (struct peer_ref){
 			.id = workers[i]->worker_id,
 			.address = workers[i]->address,
+			.local_address = workers[i]->local_address,
+			.local_identity = workers[i]->local_identity,
 			.lease_socket = workers[i]->lease_socket,
 			.host_id = workers[i]->host_id,
 			.capacity_bytes = workers[i]->capacity_bytes,

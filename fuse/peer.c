@@ -1,11 +1,19 @@
 #define LOG_SUBSYSTEM "mount"
 #include "fuse/peer.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/unix_socket.h"
+#include "grpc/health/v1/health.pb-c.h"
+
+#define HEALTH_PATH "/grpc.health.v1.Health/Check"
+#define HEALTH_TIMEOUT_MS 1500
 
 struct peer *peer_ref(struct peer *p)
 {
@@ -23,19 +31,51 @@ void peer_unref(struct peer *p)
 	mutex_deinit(&p->mu);
 	free(p->address);
 	free(p->lease_socket);
+	free(p->socket);
+	free(p->socket_identity);
 	free(p);
+}
+
+/* Another container of this host may have a socket of its own at the same path. */
+static bool socket_reachable(const struct peer_ref *ref)
+{
+	char identity[UNIX_SOCKET_IDENTITY_BYTES];
+	const char *path;
+
+	if (strncmp(ref->local_address, "unix:", strlen("unix:")) != 0)
+		return false;
+	path = ref->local_address + strlen("unix:");
+	return unix_socket_identity(path, identity) == 0 &&
+	       !strcmp(identity, ref->local_identity) &&
+	       faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) == 0;
+}
+
+/* Whether it is reached as one that was made now would be. One that came by a socket goes on doing
+ * so while the worker starts anew. */
+static bool same_way(const struct peer *p, const struct peer_ref *ref)
+{
+	if (p->socket[0])
+		return !strcmp(p->socket, ref->local_address) &&
+		       !strcmp(p->socket_identity, ref->local_identity);
+	return !p->local || !socket_reachable(ref);
 }
 
 bool peer_is(const struct peer *p, const struct peer_ref *ref, bool local)
 {
 	return p->id == ref->id && p->local == local && !strcmp(p->address, ref->address) &&
-	       !strcmp(p->lease_socket, ref->lease_socket);
+	       !strcmp(p->lease_socket, ref->lease_socket) && same_way(p, ref);
+}
+
+const char *peer_address(const struct peer *p)
+{
+	return p->socket[0] ? p->socket : p->address;
 }
 
 struct peer *peer_new(const struct peer_ref *ref, bool local, const char *token)
 {
 	struct peer *p = calloc(1, sizeof(*p));
 	struct error err = ERROR_INIT;
+	bool by_socket = local && socket_reachable(ref);
 
 	if (!p)
 		return NULL;
@@ -46,7 +86,9 @@ struct peer *peer_new(const struct peer_ref *ref, bool local, const char *token)
 	p->local = local;
 	p->address = strdup(ref->address);
 	p->lease_socket = strdup(ref->lease_socket);
-	if (!p->address || !p->lease_socket) {
+	p->socket = strdup(by_socket ? ref->local_address : "");
+	p->socket_identity = strdup(by_socket ? ref->local_identity : "");
+	if (!p->address || !p->lease_socket || !p->socket || !p->socket_identity) {
 		peer_unref(p);
 		return NULL;
 	}
@@ -86,12 +128,57 @@ struct rpc_channel *peer_channel(struct peer *p)
 	struct error err = ERROR_INIT;
 	mutex_guard(&p->mu);
 
-	if (!*channel && rpc_channel_new(p->address, p->token, channel, &err) < 0) {
-		log_warn("worker %s: %s", p->address, err.text);
+	if (!*channel && rpc_channel_new(peer_address(p), p->token, channel, &err) < 0) {
+		log_warn("worker %s: %s", peer_address(p), err.text);
 		*channel = NULL;
 	}
 	return *channel;
 }
+
+/* ---- a worker that wants a token ---------------------------------------------------------------
+ */
+
+/* 0, or what the worker says to a call that asks for nothing: -EACCES when it refuses any. */
+static int ask_health(struct peer *p)
+{
+	Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+	struct rpc_channel *channel = peer_channel(p);
+	ProtobufCMessage *reply;
+	int r;
+
+	if (!channel)
+		return -EAGAIN;
+	r = rpc_unary(channel, HEALTH_PATH, &request.base,
+		&grpc__health__v1__health_check_response__descriptor, &reply,
+		clock_deadline_ms(HEALTH_TIMEOUT_MS), NULL);
+	if (r == 0)
+		protobuf_c_message_free_unpacked(reply, NULL);
+	return r;
+}
+
+bool peer_refuses(struct peer *p)
+{
+	enum peer_admission was = atomic_load(&p->admission);
+	int r;
+
+	if (was != PEER_UNKNOWN)
+		return was == PEER_REFUSES;
+	r = ask_health(p);
+	if (r == -EAGAIN || r == -ETIMEDOUT)
+		return false;
+	if (!atomic_compare_exchange_strong(
+		    &p->admission, &was, r == -EACCES ? PEER_REFUSES : PEER_ADMITS) ||
+		r != -EACCES)
+		return r == -EACCES;
+	log_warn("the worker at %s refuses this mount, which reads the origin past it, uncached: "
+		 "mount with --token-file and the file that the worker has%s",
+		p->address,
+		p->local ? ", or as the worker's user, who reaches it by its socket" : "");
+	return true;
+}
+
+/* ---- one that fails ----------------------------------------------------------------------------
+ */
 
 enum peer_state peer_ask(struct peer *p)
 {
@@ -122,6 +209,8 @@ void peer_failed(struct peer *p)
 
 void peer_answered(struct peer *p)
 {
+	if (atomic_load_explicit(&p->admission, memory_order_relaxed) == PEER_REFUSES)
+		atomic_store(&p->admission, PEER_UNKNOWN);
 	if (atomic_load_explicit(&p->failures, memory_order_relaxed) == 0)
 		return;
 	atomic_store(&p->failures, 0);

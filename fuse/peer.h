@@ -1,5 +1,7 @@
 /*
- * One worker and the way to it: a channel, and for one on this host the view into its store.
+ * One worker and the way to it: channels, and for one on this host the view into its store. One on
+ * this host is reached by its unix socket, which wants no token, where that is to be seen from here
+ * and lets us in; else by the address that it tells everybody.
  *
  * One that fails is left aside for a while, longer each time, so that reads go to the next source
  * at once instead of finding out again. When the time is up a single read tries it, with little
@@ -30,16 +32,20 @@
 struct peer_ref {
 	uint64_t id;
 	const char *address, *lease_socket, *host_id;
+	const char *local_address, *local_identity; /* for mounts of its host; "" for none */
 	uint64_t capacity_bytes;
 };
+
+enum peer_admission { PEER_UNKNOWN, PEER_ADMITS, PEER_REFUSES };
 
 struct peer {
 	atomic_uint refs;
 	/* constant */
 	uint64_t id;
 	char *address, *lease_socket;
-	const char *token;	 /* borrowed */
-	bool local;		 /* on this host */
+	char *socket, *socket_identity; /* "": its address is the only way */
+	const char *token;		/* borrowed */
+	bool local;			/* on this host */
 	struct store_view *view; /* NULL: none */
 
 	atomic_uint failures;		/* in a row */
@@ -47,6 +53,8 @@ struct peer {
 	_Atomic int64_t
 		view_shunned_ms; /* the view is not asked until then: it made readers wait */
 	int64_t listed_ms;	 /* owned by peers_update: when the master named it last */
+
+	_Atomic(enum peer_admission) admission;
 
 	atomic_uint next_channel;
 	struct mutex mu;
@@ -67,6 +75,12 @@ int peer_view_read(
 
 /* NULL: cannot be made. */
 struct rpc_channel *peer_channel(struct peer *p);
+/* How it is reached. */
+const char *peer_address(const struct peer *p);
+
+/* After a read that was refused (-EACCES): was it the worker, for want of a token? An origin that
+ * refuses the worker looks the same. Asks the worker once, and logs once what to do. */
+bool peer_refuses(struct peer *p);
 
 enum peer_state { PEER_GOOD, PEER_PROBE, PEER_ASIDE };
 /* PEER_PROBE: the caller is the one to try it, and must call peer_failed or peer_answered. */

@@ -136,10 +136,11 @@ static int64_t attempt_deadline(int64_t deadline_ms, enum peer_state state)
 static void note_failure(struct peer *p, int code, struct error *err)
 {
 	/* What the worker said about the request or the origin is no fault of the worker's. */
-	if (code == -EAGAIN || code == -ETIMEDOUT || code == -EPROTO)
+	if (code == -EAGAIN || code == -ETIMEDOUT || code == -EPROTO ||
+		(code == -EACCES && peer_refuses(p)))
 		peer_failed(p);
-	log_debug("worker %s: %s", p->address, err->text);
-	error_prefix(err, code, "worker %s", p->address);
+	log_debug("worker %s: %s", peer_address(p), err->text);
+	error_prefix(err, code, "worker %s", peer_address(p));
 }
 
 #define ALL_FAILED 1

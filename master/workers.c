@@ -241,6 +241,11 @@ static int request_check(const Granary__V1__WorkerHeartbeatRequest *r, struct er
 		return error_set(err, -EINVAL,
 			"a worker's address must have 1 to %d bytes, its host id at most %d",
 			WORKER_ADDRESS_BYTES - 1, WORKER_TEXT_BYTES - 1);
+	if (strlen(r->local_address) >= WORKER_SOCKET_BYTES ||
+		strlen(r->local_identity) >= WORKER_IDENTITY_BYTES)
+		return error_set(err, -EINVAL,
+			"a worker's local address must have at most %d bytes, its identity %d",
+			WORKER_SOCKET_BYTES - 1, WORKER_IDENTITY_BYTES - 1);
 	return 0;
 }
 
@@ -261,6 +266,10 @@ int workers_heard(struct workers *w, struct dataset_registry *datasets,
 		return -ENOSPC;
 	changed = !worker->alive || worker->capacity_bytes != request->capacity_bytes;
 	changed |= replace_text(worker->address, sizeof(worker->address), request->address);
+	changed |= replace_text(
+		worker->local_address, sizeof(worker->local_address), request->local_address);
+	changed |= replace_text(
+		worker->local_identity, sizeof(worker->local_identity), request->local_identity);
 	changed |= replace_text(
 		worker->lease_socket, sizeof(worker->lease_socket), request->lease_socket);
 	changed |= replace_text(worker->host_id, sizeof(worker->host_id), request->host_id);
@@ -361,6 +370,8 @@ static Granary__V1__WorkerRef *ref_new(const struct worker *worker)
 	ref->worker_id = worker->id;
 	ref->address = strdup(worker->address);
 	ref->lease_socket = strdup(worker->lease_socket);
+	ref->local_address = strdup(worker->local_address);
+	ref->local_identity = strdup(worker->local_identity);
 	ref->host_id = strdup(worker->host_id);
 	ref->capacity_bytes = worker->capacity_bytes;
 	return ref;

@@ -26,6 +26,8 @@
 #define WORKER_CAPACITY_HOLD_MS 30000
 #define WORKER_FORGET_MS 600000
 #define WORKER_ADDRESS_BYTES 512
+#define WORKER_SOCKET_BYTES 128 /* "unix:" and what a socket's path may have */
+#define WORKER_IDENTITY_BYTES 48
 #define WORKER_TEXT_BYTES 256
 
 /* What a worker has of a dataset. */
@@ -41,6 +43,8 @@ struct worker_share {
 struct worker {
 	uint64_t id;
 	char address[WORKER_ADDRESS_BYTES];
+	char local_address[WORKER_SOCKET_BYTES];
+	char local_identity[WORKER_IDENTITY_BYTES];
 	char lease_socket[WORKER_ADDRESS_BYTES];
 	char host_id[WORKER_TEXT_BYTES];
 	char degraded[WORKER_TEXT_BYTES];

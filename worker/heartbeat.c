@@ -6,6 +6,7 @@
 
 #include "cluster/host_id.h"
 #include "common/cleanup.h"
+#include "common/unix_socket.h"
 
 #define LOG_SUBSYSTEM "worker"
 #include "common/log.h"
@@ -14,8 +15,9 @@
 
 struct heartbeat {
 	struct heartbeat_options opts;
-	char *master_address, *address, *lease_socket;
+	char *master_address, *address, *local_address, *lease_socket;
 	char host_id[HOST_ID_TEXT_BYTES];
+	char local_identity[UNIX_SOCKET_IDENTITY_BYTES];
 	pthread_t thread;
 	bool started;
 	struct mutex mu;
@@ -118,6 +120,8 @@ static int fill(struct heartbeat *h, struct report *r)
 	make_ascii(r->degraded);
 	q->worker_id = store_id(h->opts.store);
 	q->address = h->address;
+	q->local_address = h->local_address;
+	q->local_identity = h->local_identity;
 	q->lease_socket = h->lease_socket;
 	q->host_id = h->host_id;
 	q->capacity_bytes = st.capacity_bytes;
@@ -267,8 +271,9 @@ int heartbeat_new(const struct heartbeat_options *opts, struct heartbeat **ret, 
 	cond_init(&h->changed);
 	h->master_address = copy(opts->master_address);
 	h->address = copy(opts->address);
+	h->local_address = copy(opts->local_address);
 	h->lease_socket = copy(opts->lease_socket);
-	if (!h->master_address || !h->address || !h->lease_socket) {
+	if (!h->master_address || !h->address || !h->local_address || !h->lease_socket) {
 		heartbeat_free(h);
 		return error_set(err, -ENOMEM, "out of memory");
 	}
@@ -278,9 +283,22 @@ int heartbeat_new(const struct heartbeat_options *opts, struct heartbeat **ret, 
 	return 0;
 }
 
+/* Without an identity nobody uses the socket: local mounts come by the address of all. */
+static void identify_socket(struct heartbeat *h)
+{
+	const char *address = h->local_address;
+
+	if (strncmp(address, "unix:", strlen("unix:")) == 0 &&
+		unix_socket_identity(address + strlen("unix:"), h->local_identity) < 0)
+		log_warn("there is no socket at %s", address);
+}
+
 int heartbeat_start(struct heartbeat *h, struct error *err)
 {
-	int r = pthread_create(&h->thread, NULL, thread_main, h);
+	int r;
+
+	identify_socket(h);
+	r = pthread_create(&h->thread, NULL, thread_main, h);
 
 	if (r != 0)
 		return error_set_errno(err, -r, "cannot start a thread");
@@ -306,6 +324,7 @@ void heartbeat_free(struct heartbeat *h)
 	assert(!h->started);
 	free(h->master_address);
 	free(h->address);
+	free(h->local_address);
 	free(h->lease_socket);
 	cond_deinit(&h->changed);
 	mutex_deinit(&h->mu);

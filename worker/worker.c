@@ -75,6 +75,7 @@ static int make_control(struct worker *w, const struct worker_options *opts, str
 		.datasets = w->datasets,
 		.master_address = opts->master_address,
 		.address = opts->address,
+		.local_address = opts->local_address,
 		.lease_socket = opts->lease_socket,
 		.tick = tick,
 		.arg = w,

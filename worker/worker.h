@@ -22,6 +22,7 @@ struct worker_options {
 	const char *master_address; /* "unix:PATH" or HOST:PORT */
 	const char *master_token;   /* NULL for none */
 	const char *address;	    /* where mounts reach the block service */
+	const char *local_address;  /* "unix:PATH" for mounts of this host; NULL for none */
 	const char *lease_socket;   /* path for the local short circuit; NULL for none */
 	const char *socket_group;
 	/* 0: the defaults of fetch_table.h and block_service.h */

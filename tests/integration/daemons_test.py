@@ -3,12 +3,12 @@
 import os
 import time
 
-from harness import compare, page_cache, readers, suite, trees, workspace
+from harness import compare, page_cache, process, readers, suite, trees, workspace
 from harness.granary import Granary, is_mounted
 from harness.s3_origin import S3Origin
 
 
-class Daemons(suite.Case):
+class Base(suite.Case):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -22,19 +22,14 @@ class Daemons(suite.Case):
         self.mount = self.work.directory("mnt")
         self.granary = Granary(self.work, environment=self.s3.environment())
         self.expected = compare.expected_of(self.mount, self.objects)
-        self.master = self.start_master()
-        self.worker = self.start_worker()
-        self.granary.ask("dataset", "add", "d", self.url, *self.s3.flags)
-        self.mounter = self.start_mount()
-        self.s3.object_bytes()
 
     def start_master(self):
         server = self.granary.start("master", "--state-dir", self.granary.state)
         self.granary.wait_serving(server)
         return server
 
-    def start_worker(self):
-        server = self.granary.start("worker", *self.granary.directories())
+    def start_worker(self, *flags):
+        server = self.granary.start("worker", *self.granary.directories(), *flags)
         self.granary.wait_serving(server)
         suite.wait_until(lambda: any(w["alive"] for w in self.granary.status()["workers"]), 20,
                          "a worker known to the master")
@@ -49,6 +44,16 @@ class Daemons(suite.Case):
         page_cache.drop(self.mount)
         readers.assert_clean(self, readers.epoch(self.expected, seed))
         return self.s3.object_bytes()
+
+
+class Daemons(Base):
+    def setUp(self):
+        super().setUp()
+        self.master = self.start_master()
+        self.worker = self.start_worker()
+        self.granary.ask("dataset", "add", "d", self.url, *self.s3.flags)
+        self.mounter = self.start_mount()
+        self.s3.object_bytes()
 
     def test_they_work_together(self):
         self.assertLessEqual(self.read_all(1), 1.02 * self.size)
@@ -124,6 +129,45 @@ class Daemons(suite.Case):
         logs = sorted(path.name for path in self.granary.state.glob("*.log"))
         mount_log = "mount" + str(self.mount).replace("/", "-") + ".log"
         self.assertEqual(logs, ["master.log", mount_log, "worker.log"])
+
+
+class ListeningWorker(Base):
+    """A worker that serves other hosts, too, and wants a token of them."""
+
+    def setUp(self):
+        super().setUp()
+        token = self.work.path / "token"
+        token.write_text("0123456789abcdef0123456789abcdef\n")
+        self.listen = f"127.0.0.1:{process.free_port()}"
+        self.master = self.start_master()
+        self.worker = self.start_worker("--listen", self.listen, "--token-file", token)
+        self.granary.ask("dataset", "add", "d", self.url, *self.s3.flags)
+        self.s3.object_bytes()
+
+    def refusals(self, mounter):
+        lines = mounter.log.read_text(errors="replace").splitlines()
+        return [line for line in lines if "refuses this mount" in line]
+
+    def test_a_mount_of_its_host_needs_no_token(self):
+        self.assertEqual(self.granary.status()["workers"][0]["address"], self.listen)
+        mounter = self.start_mount()
+        self.assertLessEqual(self.read_all(1), 1.02 * self.size)
+        self.assertEqual(self.read_all(2), 0)
+        self.assertEqual(self.granary.settled_stat("d")["cached_bytes"], self.size)
+        self.assertEqual(self.refusals(mounter), [])
+
+    def test_one_that_is_refused_says_once_what_to_do(self):
+        # As in a container that does not see the worker's directory.
+        (self.granary.state / "worker.sock").unlink()
+        mounter = self.start_mount()
+        self.read_all(1)
+        self.assertGreater(self.read_all(2), 0)
+        time.sleep(2)
+        self.read_all(3)
+        said = self.refusals(mounter)
+        self.assertEqual(len(said), 1, said)
+        self.assertIn(f" warn mount: the worker at {self.listen} ", said[0])
+        self.assertIn("--token-file", said[0])
 
 
 if __name__ == "__main__":

@@ -173,6 +173,8 @@ static void make_world(struct world *w, size_t workers, bool with_origin)
 		refs[i] = (struct peer_ref){.id = 100 + i,
 			.address = w->workers[i].address,
 			.lease_socket = "",
+			.local_address = "",
+			.local_identity = "",
 			.host_id = "another-host",
 			.capacity_bytes = 1000};
 	}
@@ -430,11 +432,15 @@ static void a_new_list_of_workers_keeps_the_known_ones(void **state)
 	refs[0] = (struct peer_ref){.id = 7,
 		.address = "unix:/nowhere",
 		.lease_socket = "",
+		.local_address = "",
+		.local_identity = "",
 		.host_id = "",
 		.capacity_bytes = 0};
 	refs[1] = (struct peer_ref){.id = 101,
 		.address = w.workers[1].address,
 		.lease_socket = "",
+		.local_address = "",
+		.local_identity = "",
 		.host_id = "another-host",
 		.capacity_bytes = 1000};
 	peer_failed(before->peers[0]);

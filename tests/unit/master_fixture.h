@@ -264,6 +264,8 @@ static inline Granary__V1__WorkerHeartbeatRequest worker_beat(uint64_t id, uint6
 	request.worker_id = id;
 	request.address = (char *)"unix:/run/worker";
 	request.lease_socket = (char *)"/run/lease";
+	request.local_address = (char *)"unix:/run/socket";
+	request.local_identity = (char *)"fd01:1234";
 	request.host_id = (char *)"boot";
 	request.capacity_bytes = capacity;
 	return request;

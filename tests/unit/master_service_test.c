@@ -102,6 +102,8 @@ static void a_directory_becomes_a_dataset_that_is_mounted(void **state)
 	assert_true(mount->plan->threshold == UINT64_MAX);
 	assert_int_equal(mount->n_workers, 1);
 	assert_string_equal(mount->workers[0]->lease_socket, "/run/lease");
+	assert_string_equal(mount->workers[0]->local_address, "unix:/run/socket");
+	assert_string_equal(mount->workers[0]->local_identity, "fd01:1234");
 	request = mount_beat(mount->mount_id, 1);
 	assert_int_equal(call_mount_beat(f, &request, &beat), 0);
 	assert_int_equal(beat->plan->snapshots[0]->snapshot, 1);
