@@ -68,6 +68,8 @@ static const struct flag mount_flags[] = {
 	{"gid", 0, FLAG_NUMBER, "GID", NULL, NULL, "Group of such files"},
 	{"mode", 0, FLAG_CHOICE, "MODE", "auto,no-open,open", "auto",
 		"How files are opened; auto looks at the file sizes"},
+	{"no-preload", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Do not give small files to the kernel before they are asked for"},
 	{"read-timeout", 0, FLAG_NUMBER, "SECONDS", NULL, "60",
 		"A read that nobody could answer by then fails"},
 	{0},

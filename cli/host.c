@@ -110,6 +110,7 @@ static void serve_mount(struct rpc_call *call, void *arg)
 		.allow_other = q->allow_other,
 		.uid = q->uid,
 		.gid = q->gid,
+		.no_preload = q->no_preload,
 		.read_timeout_ms = (int64_t)q->read_timeout_ms,
 	};
 	r = mount_mode_parse(q->mode, &opts.mode);

@@ -45,6 +45,7 @@ int mount_flags_read(const struct invocation *inv, const char *dataset, const ch
 							    : geteuid() == 0,
 		.uid = (uint32_t)uid,
 		.gid = (uint32_t)gid,
+		.no_preload = inv_switch(inv, "no-preload"),
 		.read_timeout_ms = (int64_t)inv_number(inv, "read-timeout", 60) * 1000,
 	};
 	return mount_mode_parse(inv_text(inv, "mode"), &ret->mode);

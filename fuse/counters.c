@@ -10,7 +10,7 @@
 
 #define LOG_INTERVAL_MS 1000
 
-enum { READ_BYTES, READ_SECONDS, REQUESTS, FAILED_READS, METRICS };
+enum { READ_BYTES, READ_SECONDS, REQUESTS, FAILED_READS, PRELOADED_BYTES, METRICS };
 
 static struct metric metrics[METRICS] = {
 	[READ_BYTES] = METRIC_COUNTER("granary_client_read_bytes_total",
@@ -25,6 +25,11 @@ static struct metric metrics[METRICS] = {
 		"Requests that the kernel made of the mount.", "dataset", "op"),
 	[FAILED_READS] = METRIC_COUNTER("granary_client_failed_reads_total",
 		"Reads that the mount answered with an error.", "dataset"),
+	[PRELOADED_BYTES] = METRIC_COUNTER("granary_client_preloaded_bytes_total",
+		"Bytes that the kernel was given out of the local store before a reader asked; "
+		"they "
+		"count as read.",
+		"dataset"),
 };
 
 /* No job is told apart yet. */
@@ -45,6 +50,7 @@ static void make_series(struct counters *c, const char *dataset)
 	for (int i = 0; i < OP_COUNT; i++)
 		c->op_series[i] = metric_with(&metrics[REQUESTS], dataset, counters_op_name(i));
 	c->seconds_series = metric_with(&metrics[READ_SECONDS], dataset);
+	c->preloaded_series = metric_with(&metrics[PRELOADED_BYTES], dataset);
 	c->failed_series = metric_with(&metrics[FAILED_READS], dataset);
 }
 

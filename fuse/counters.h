@@ -32,10 +32,11 @@ struct counters {
 	atomic_uint_fast64_t ops[OP_COUNT];
 	atomic_uint_fast64_t bytes[BLOCK_FROM_COUNT]; /* that readers asked for and got */
 	atomic_uint_fast64_t failed_reads, interrupted_reads;
+	atomic_uint_fast64_t preloaded_bytes; /* among those of the local store */
 
 	/* constant */
 	struct metric_series *op_series[OP_COUNT], *byte_series[BLOCK_FROM_COUNT];
-	struct metric_series *failed_series, *seconds_series;
+	struct metric_series *failed_series, *preloaded_series, *seconds_series;
 
 	struct mutex mu;
 	/* guarded by mu */
@@ -61,6 +62,16 @@ static inline void counters_bytes(struct counters *c, enum block_from from, uint
 		return;
 	atomic_fetch_add_explicit(&c->bytes[from], bytes, memory_order_relaxed);
 	metric_add(c->byte_series[from], bytes);
+}
+
+/* Given to the kernel before a reader asked. */
+static inline void counters_preloaded(struct counters *c, uint64_t bytes)
+{
+	if (bytes == 0)
+		return;
+	counters_bytes(c, BLOCK_FROM_LOCAL_STORE, bytes);
+	atomic_fetch_add_explicit(&c->preloaded_bytes, bytes, memory_order_relaxed);
+	metric_add(c->preloaded_series, bytes);
 }
 
 /* A read that was answered with bytes; began as of clock_mono_ns. */

@@ -51,6 +51,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 	counters_init(&fs->counters, fs->dataset);
 	read_ahead_init(&fs->read_ahead);
 	read_failures_init(&fs->read_failures);
+	preload_init(&fs->preload, fs);
 	return 0;
 }
 
@@ -61,6 +62,7 @@ void fs_stop(struct fs *fs)
 
 void fs_deinit(struct fs *fs)
 {
+	preload_deinit(&fs->preload);
 	read_failures_deinit(&fs->read_failures);
 	read_ahead_deinit(&fs->read_ahead);
 	counters_deinit(&fs->counters);

@@ -204,7 +204,10 @@ static int show_first(struct mount *m, const struct mount_options *opts, struct 
 static int go_live(struct mount *m, const struct mount_options *opts, struct error *err)
 {
 	struct session_options session = {
-		.mountpoint = m->mountpoint, .allow_other = opts->allow_other};
+		.mountpoint = m->mountpoint,
+		.allow_other = opts->allow_other,
+		.no_preload = opts->no_preload,
+	};
 	int r;
 
 	r = session_start(&m->fs, &session, &m->session, err);

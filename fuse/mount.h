@@ -24,6 +24,7 @@ struct mount_options {
 	bool allow_other;
 	uint32_t uid, gid; /* of entries whose origin knows no owner */
 	enum mount_mode mode;
+	bool no_preload;	 /* the kernel gets nothing that nobody asked for */
 	int64_t read_timeout_ms; /* 0: 60,000; a read that is not answered by then gives EIO */
 };
 

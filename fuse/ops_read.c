@@ -264,6 +264,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
 		counters_read_took(&fs->counters, began_ns);
 		fuse_reply_buf(req, (const char *)buffer, len);
+		preload_note(&fs->preload, &node, (uint64_t)off);
 		return;
 	}
 	submit(fs, req, &node, (uint64_t)off, len, ahead, began_ns);

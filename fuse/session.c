@@ -296,6 +296,14 @@ static void widen_read_ahead(const struct session *s)
 		log_debug("%s: %s", path, strerror(errno));
 }
 
+static void start_preload(struct session *s, const struct session_options *opts)
+{
+	struct error err = ERROR_INIT;
+
+	if (!opts->no_preload && preload_start(&s->fs->preload, s->se, &err) < 0)
+		log_warn("no preloading: %s", err.text);
+}
+
 int session_start(
 	struct fs *fs, const struct session_options *opts, struct session **ret, struct error *err)
 {
@@ -315,6 +323,7 @@ int session_start(
 		r = start_threads(s, err);
 		if (r == 0) {
 			widen_read_ahead(s);
+			start_preload(s, opts);
 			*ret = s;
 			return 0;
 		}
@@ -351,6 +360,8 @@ void session_stop(struct session *s)
 
 	if (atomic_exchange(&s->stopping, true))
 		return;
+	/* While the session still answers: a preload may wait for a read of the same file. */
+	preload_stop(&s->fs->preload);
 	if (still_mounted(s) && mountpoint_unmount(s->mountpoint, &err) < 0)
 		log_warn("%s", err.text);
 	fuse_session_exit(s->se);

@@ -17,6 +17,7 @@ struct session;
 struct session_options {
 	const char *mountpoint; /* checked by mountpoint_prepare */
 	bool allow_other;
+	bool no_preload;
 };
 
 int session_start(

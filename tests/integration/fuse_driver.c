@@ -260,10 +260,10 @@ static void print_counters(struct fs *fs)
 			*p = '?';
 	}
 	printf("\"mode\": \"%s\", \"hit_bytes\": %" PRIu64 ", \"miss_bytes\": %" PRIu64
-	       ", \"failed_reads\": %" PRIu64 ", \"interrupted\": %" PRIu64
-	       ", \"last_error\": \"%s\"}\n",
+	       ", \"preloaded_bytes\": %" PRIu64 ", \"failed_reads\": %" PRIu64
+	       ", \"interrupted\": %" PRIu64 ", \"last_error\": \"%s\"}\n",
 		fs_mode_text(fs), counters_hit_bytes(c), counters_miss_bytes(c),
-		(uint64_t)atomic_load(&c->failed_reads),
+		(uint64_t)atomic_load(&c->preloaded_bytes), (uint64_t)atomic_load(&c->failed_reads),
 		(uint64_t)atomic_load(&c->interrupted_reads), last_error);
 }
 
@@ -320,10 +320,14 @@ int main(int argc, char **argv)
 	struct fs fs;
 
 	if (argc < 4)
-		die("usage", "TREE MOUNTPOINT WORKDIR [MODE [TIMEOUT_MS [allow-other]]]");
+		die("usage",
+			"TREE MOUNTPOINT WORKDIR [MODE [TIMEOUT_MS [allow-other] [no-preload]]]");
 	workdir = argv[3];
 	session_opts.mountpoint = mountpoint;
-	session_opts.allow_other = argc > 6 && !strcmp(argv[6], "allow-other");
+	for (int i = 6; i < argc; i++) {
+		session_opts.allow_other |= !strcmp(argv[i], "allow-other");
+		session_opts.no_preload |= !strcmp(argv[i], "no-preload");
+	}
 	if (mountpoint_prepare(argv[2], session_opts.allow_other, mountpoint, &err) < 0)
 		die("refused", err.text);
 
