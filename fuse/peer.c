@@ -10,10 +10,6 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/unix_socket.h"
-#include "grpc/health/v1/health.pb-c.h"
-
-#define HEALTH_PATH "/grpc.health.v1.Health/Check"
-#define HEALTH_TIMEOUT_MS 1500
 
 struct peer *peer_ref(struct peer *p)
 {
@@ -26,8 +22,8 @@ void peer_unref(struct peer *p)
 	if (!p || atomic_fetch_sub(&p->refs, 1) != 1)
 		return;
 	store_view_free(p->view);
-	for (size_t i = 0; i < PEER_CHANNELS; i++)
-		rpc_channel_free(p->channels[i]);
+	for (size_t i = 0; i < PEER_LINES; i++)
+		peer_line_deinit(&p->lines[i]);
 	mutex_deinit(&p->mu);
 	free(p->address);
 	free(p->lease_socket);
@@ -121,49 +117,39 @@ int peer_view_read(
 	return r;
 }
 
-struct rpc_channel *peer_channel(struct peer *p)
+static struct peer_line *line_at(struct peer *p, unsigned i)
 {
-	unsigned turn = atomic_fetch_add_explicit(&p->next_channel, 1, memory_order_relaxed);
-	struct rpc_channel **channel = &p->channels[turn % PEER_CHANNELS];
+	struct peer_line *l = &p->lines[i];
 	struct error err = ERROR_INIT;
 	mutex_guard(&p->mu);
 
-	if (!*channel && rpc_channel_new(peer_address(p), p->token, channel, &err) < 0) {
+	if (!l->channel && peer_line_init(l, peer_address(p), p->token, &err) < 0) {
 		log_warn("worker %s: %s", peer_address(p), err.text);
-		*channel = NULL;
+		return NULL;
 	}
-	return *channel;
+	return l;
+}
+
+struct peer_line *peer_line(struct peer *p)
+{
+	unsigned turn = atomic_fetch_add_explicit(&p->next_line, 1, memory_order_relaxed);
+
+	return line_at(p, turn % PEER_LINES);
 }
 
 /* ---- a worker that wants a token ---------------------------------------------------------------
  */
 
-/* 0, or what the worker says to a call that asks for nothing: -EACCES when it refuses any. */
-static int ask_health(struct peer *p)
-{
-	Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
-	struct rpc_channel *channel = peer_channel(p);
-	ProtobufCMessage *reply;
-	int r;
-
-	if (!channel)
-		return -EAGAIN;
-	r = rpc_unary(channel, HEALTH_PATH, &request.base,
-		&grpc__health__v1__health_check_response__descriptor, &reply,
-		clock_deadline_ms(HEALTH_TIMEOUT_MS), NULL);
-	if (r == 0)
-		protobuf_c_message_free_unpacked(reply, NULL);
-	return r;
-}
-
 bool peer_refuses(struct peer *p)
 {
 	enum peer_admission was = atomic_load(&p->admission);
+	struct peer_line *line;
 	int r;
 
 	if (was != PEER_UNKNOWN)
 		return was == PEER_REFUSES;
-	r = ask_health(p);
+	line = peer_line(p);
+	r = line ? peer_line_ask(line) : -EAGAIN;
 	if (r == -EAGAIN || r == -ETIMEDOUT)
 		return false;
 	if (!atomic_compare_exchange_strong(
@@ -177,13 +163,41 @@ bool peer_refuses(struct peer *p)
 	return true;
 }
 
-/* ---- one that fails ----------------------------------------------------------------------------
+/* ---- one that is silent, one that fails --------------------------------------------------------
  */
+
+void peer_went_silent(struct peer *p, const char *why)
+{
+	atomic_store(&p->silent_since_ms, clock_mono_ms());
+	if (!atomic_exchange(&p->silent, true))
+		log_warn("worker %s is left aside until it answers: %s", peer_address(p), why);
+}
+
+static void speaks(struct peer *p)
+{
+	if (atomic_exchange(&p->silent, false))
+		log_info("worker %s answers again", peer_address(p));
+}
+
+static bool still_silent(struct peer *p)
+{
+	struct peer_line *line;
+
+	if (!atomic_load_explicit(&p->silent, memory_order_relaxed))
+		return false;
+	line = line_at(p, 0);
+	if (!line || peer_line_look(line, atomic_load(&p->silent_since_ms)) != PEER_LINE_ALIVE)
+		return true;
+	speaks(p);
+	return false;
+}
 
 enum peer_state peer_ask(struct peer *p)
 {
 	int64_t until_ms = atomic_load_explicit(&p->aside_until_ms, memory_order_relaxed);
 
+	if (still_silent(p))
+		return PEER_ASIDE;
 	if (until_ms == 0)
 		return PEER_GOOD;
 	if (!clock_passed(until_ms))
@@ -211,8 +225,15 @@ void peer_answered(struct peer *p)
 {
 	if (atomic_load_explicit(&p->admission, memory_order_relaxed) == PEER_REFUSES)
 		atomic_store(&p->admission, PEER_UNKNOWN);
+	if (atomic_load_explicit(&p->silent, memory_order_relaxed))
+		speaks(p);
 	if (atomic_load_explicit(&p->failures, memory_order_relaxed) == 0)
 		return;
 	atomic_store(&p->failures, 0);
 	atomic_store(&p->aside_until_ms, 0);
+}
+
+bool peer_is_good(const struct peer *p)
+{
+	return atomic_load(&p->failures) == 0 && !atomic_load(&p->silent);
 }

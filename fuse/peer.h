@@ -1,11 +1,14 @@
 /*
- * One worker and the way to it: channels, and for one on this host the view into its store. One on
+ * One worker and the way to it: connections, and for one on this host the view into its store. One on
  * this host is reached by its unix socket, which wants no token, where that is to be seen from here
  * and lets us in; else by the address that it tells everybody.
  *
- * One that fails is left aside for a while, longer each time, so that reads go to the next source
- * at once instead of finding out again. When the time is up a single read tries it, with little
- * patience; the others stay away until that one was answered.
+ * One that gives no sign of life is left aside: reads go to the next source at once instead of
+ * finding out again. The reads that pass by have it checked, without waiting for the outcome; when it
+ * answers, it is a source again.
+ *
+ * One that lives and fails is left aside for a while, longer each time. When the time is up a
+ * single read tries it, with little patience; the others stay away until that one was answered.
  *
  * Threading: any thread.
  */
@@ -15,8 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "common/rpc/rpc.h"
 #include "common/sync.h"
+#include "fuse/peer_line.h"
 #include "store/store_view.h"
 
 #define PEER_BACKOFF_MIN_MS 1000
@@ -25,7 +28,7 @@
 #define PEER_VIEW_SLOW_MS 300
 #define PEER_VIEW_SHUN_MS 10000
 /* Calls of one connection are served by one thread of the transport at a time: reads take turns. */
-#define PEER_CHANNELS 4
+#define PEER_LINES 4
 #define PEER_PROBE_MS 5000 /* the patience of the one that tries a peer that failed */
 
 /* What the master tells of a worker; borrowed. */
@@ -48,6 +51,8 @@ struct peer {
 	bool local;			/* on this host */
 	struct store_view *view; /* NULL: none */
 
+	atomic_bool silent;		/* gave no sign of life */
+	_Atomic int64_t silent_since_ms;
 	atomic_uint failures;		/* in a row */
 	_Atomic int64_t aside_until_ms; /* 0: not aside */
 	_Atomic int64_t
@@ -56,10 +61,10 @@ struct peer {
 
 	_Atomic(enum peer_admission) admission;
 
-	atomic_uint next_channel;
+	atomic_uint next_line;
 	struct mutex mu;
-	/* guarded by mu; made at first use, live as long as the peer */
-	struct rpc_channel *channels[PEER_CHANNELS];
+	/* their making is guarded by mu; made at first use, they live as long as the peer */
+	struct peer_line lines[PEER_LINES];
 };
 
 /* NULL: out of memory. `token` outlives the peer. */
@@ -74,7 +79,7 @@ int peer_view_read(
 	struct peer *p, const struct store_block *b, uint32_t offset, uint32_t len, void *dst);
 
 /* NULL: cannot be made. */
-struct rpc_channel *peer_channel(struct peer *p);
+struct peer_line *peer_line(struct peer *p);
 /* How it is reached. */
 const char *peer_address(const struct peer *p);
 
@@ -83,7 +88,10 @@ const char *peer_address(const struct peer *p);
 bool peer_refuses(struct peer *p);
 
 enum peer_state { PEER_GOOD, PEER_PROBE, PEER_ASIDE };
-/* PEER_PROBE: the caller is the one to try it, and must call peer_failed or peer_answered. */
+/* PEER_PROBE: the caller is the one to try it, and must call one of the three below. */
 enum peer_state peer_ask(struct peer *p);
+/* Nobody answered at all; `why` is logged once. */
+void peer_went_silent(struct peer *p, const char *why);
 void peer_failed(struct peer *p);
 void peer_answered(struct peer *p);
+bool peer_is_good(const struct peer *p); /* the last that is known of it is good */

@@ -98,7 +98,7 @@ static void add_lingering(struct peer_set *set, const struct peer_set *old, int6
 
 		/* Whoever was named now has now_ms. */
 		if (peer->listed_ms != now_ms && now_ms - peer->listed_ms < PEERS_LINGER_MS &&
-			atomic_load(&peer->failures) == 0)
+			peer_is_good(peer))
 			set_add(set, peer_ref(peer), old->nodes[i].weight);
 	}
 }

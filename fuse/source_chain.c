@@ -61,8 +61,8 @@ static int chain_read_local(struct block_source *s, const struct block_range *ra
  */
 
 /* Takes the chunks of one answer into dst. */
-static int receive(struct rpc_stream *stream, const struct block_range *range, bool *ret_fetched,
-	struct error *err)
+static int receive(struct peer_line *line, struct rpc_stream *stream,
+	const struct block_range *range, bool *ret_fetched, struct error *err)
 {
 	uint32_t filled = 0;
 
@@ -71,7 +71,7 @@ static int receive(struct rpc_stream *stream, const struct block_range *range, b
 		Granary__V1__ReadBlockChunk *head = NULL;
 		struct rpc_message *message;
 		size_t len;
-		int r = rpc_stream_next(stream, &message, err);
+		int r = peer_line_next(line, stream, &message, err);
 
 		if (r == RPC_STREAM_END)
 			break;
@@ -98,11 +98,11 @@ static int ask_worker(struct peer *p, const struct block_range *range, int64_t d
 {
 	const struct manifest_info *info = manifest_info(range->file->manifest);
 	Granary__V1__ReadBlockRequest request = GRANARY__V1__READ_BLOCK_REQUEST__INIT;
-	struct rpc_channel *channel = peer_channel(p);
+	struct peer_line *line = peer_line(p);
 	struct rpc_stream *stream;
 	int r;
 
-	if (!channel)
+	if (!line)
 		return error_set(err, -EAGAIN, "no way to reach it");
 	request.dataset_id = info->dataset_id;
 	request.manifest_digest = (char *)info->digest;
@@ -111,19 +111,20 @@ static int ask_worker(struct peer *p, const struct block_range *range, int64_t d
 	request.offset = range->offset;
 	request.len = range->len;
 	request.read_ahead = range->read_ahead;
-	r = rpc_stream_open(channel, READ_PATH, &request.base, deadline_ms, &stream, err);
+	r = rpc_stream_open(line->channel, READ_PATH, &request.base, deadline_ms, &stream, err);
 	if (r < 0)
 		return r;
 	r = read_cancel_attach(cancel, stream);
 	if (r == 0) {
-		r = receive(stream, range, ret_fetched, err);
+		r = receive(line, stream, range, ret_fetched, err);
 		read_cancel_detach(cancel);
 	}
 	rpc_stream_close(stream);
 	return r;
 }
 
-/* Half of what is left, so that a worker that hangs leaves time for the next source. */
+/* Half of what is left, so that a worker that lives, but whose reads hang, leaves time for the next
+ * source. */
 static int64_t attempt_deadline(int64_t deadline_ms, enum peer_state state)
 {
 	int64_t left_ms = clock_left_ms(deadline_ms) / 2;
@@ -136,8 +137,9 @@ static int64_t attempt_deadline(int64_t deadline_ms, enum peer_state state)
 static void note_failure(struct peer *p, int code, struct error *err)
 {
 	/* What the worker said about the request or the origin is no fault of the worker's. */
-	if (code == -EAGAIN || code == -ETIMEDOUT || code == -EPROTO ||
-		(code == -EACCES && peer_refuses(p)))
+	if (code == -EAGAIN)
+		peer_went_silent(p, err->text);
+	else if (code == -ETIMEDOUT || code == -EPROTO || (code == -EACCES && peer_refuses(p)))
 		peer_failed(p);
 	log_debug("worker %s: %s", peer_address(p), err->text);
 	error_prefix(err, code, "worker %s", peer_address(p));
@@ -231,16 +233,16 @@ static uint64_t cached_at_worker(struct peer *p, const struct block_file *file, 
 {
 	const struct manifest_info *info = manifest_info(file->manifest);
 	Granary__V1__CachedRequest request = GRANARY__V1__CACHED_REQUEST__INIT;
-	struct rpc_channel *channel = peer_channel(p);
 	Granary__V1__CachedReply *reply;
+	struct peer_line *line;
 	uint64_t bytes;
 
-	if (!channel || atomic_load(&p->failures) > 0)
+	if (!peer_is_good(p) || !(line = peer_line(p)))
 		return 0;
 	request.dataset_id = info->dataset_id;
 	request.manifest_digest = (char *)info->digest;
 	request.entry = file->index;
-	if (rpc_unary(channel, CACHED_PATH, &request.base, &granary__v1__cached_reply__descriptor,
+	if (rpc_unary(line->channel, CACHED_PATH, &request.base, &granary__v1__cached_reply__descriptor,
 		    (ProtobufCMessage **)&reply, deadline_ms, NULL) < 0)
 		return 0;
 	bytes = reply->cached_bytes;

@@ -120,6 +120,9 @@ int rpc_stream_open(struct rpc_channel *ch, const char *path, const ProtobufCMes
 #define RPC_STREAM_END 1
 struct rpc_message;
 int rpc_stream_next(struct rpc_stream *st, struct rpc_message **ret, struct error *err);
+/* Waits, at most until `until_ms`, for what next returns at once after it: 0, or -ETIMEDOUT. A time
+ * that has passed only looks. */
+int rpc_stream_wait(struct rpc_stream *st, int64_t until_ms);
 /* From any thread: makes a waiting next return -ECANCELED. */
 void rpc_stream_cancel(struct rpc_stream *st);
 void rpc_stream_close(struct rpc_stream *st); /* cancels what is left; NULL is fine */

@@ -76,14 +76,26 @@ static void await(struct rpc_stream *st, void *tag)
 	rpc_core_pluck(st->out.queue, tag, CLOCK_NEVER, NULL);
 }
 
+int rpc_stream_wait(struct rpc_stream *st, int64_t until_ms)
+{
+	if (st->receiving) {
+		if (!rpc_core_pluck(st->out.queue, &st->message_tag, until_ms, NULL))
+			return -ETIMEDOUT;
+		st->receiving = false;
+	}
+	if (!st->incoming && !st->ended) {
+		if (!rpc_core_pluck(st->out.queue, &st->status_tag, until_ms, NULL))
+			return -ETIMEDOUT;
+		st->ended = true;
+	}
+	return 0;
+}
+
 int rpc_stream_next(struct rpc_stream *st, struct rpc_message **ret, struct error *err)
 {
 	int r;
 
-	if (st->receiving) {
-		await(st, &st->message_tag);
-		st->receiving = false;
-	}
+	rpc_stream_wait(st, CLOCK_NEVER);
 	if (st->incoming) {
 		struct rpc_message *m = rpc_message_new(st->incoming);
 
@@ -95,10 +107,6 @@ int rpc_stream_next(struct rpc_stream *st, struct rpc_message **ret, struct erro
 		receive(st);
 		*ret = m;
 		return 0;
-	}
-	if (!st->ended) {
-		await(st, &st->status_tag);
-		st->ended = true;
 	}
 	if (atomic_load(&st->cancelled))
 		return error_set(err, -ECANCELED, "%s: cancelled", st->out.path);

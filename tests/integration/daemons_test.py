@@ -1,9 +1,12 @@
 """Master, worker and mount as processes of their own: the death of any delays, and fails no read."""
 
 import os
+import signal
+import threading
 import time
 
 from harness import compare, page_cache, process, readers, suite, trees, workspace
+from harness.fault_server import FaultServer
 from harness.granary import Granary, is_mounted
 from harness.s3_origin import S3Origin
 
@@ -90,6 +93,43 @@ class Daemons(Base):
         self.worker = self.start_worker()
         # The mount learns of it with a heartbeat.
         suite.wait_until(lambda: self.read_all(4) == 0, 30, "read from the cache again")
+
+    def test_a_worker_that_hangs_delays_the_first_read_alone(self):
+        # Connections stand, and most of the dataset is in no store.
+        paths = sorted(path for path in self.expected if b"shard" not in os.fsencode(path))
+        first = {path: self.expected[path] for path in paths[:10]}
+        readers.assert_clean(self, readers.epoch(first, 1))
+        self.worker.signal(signal.SIGSTOP)
+        times = [self.seconds_of(path) for path in paths[10:40]]
+        self.assertLess(times[0], 6)
+        self.assertLess(max(times[1:]), 1, times)
+        page_cache.drop(self.mount)
+        readers.assert_clean(self, readers.epoch(self.expected, 2))
+        self.s3.object_bytes()
+        self.worker.signal(signal.SIGCONT)
+        suite.wait_until(lambda: self.read_all(3) == 0, 30, "read from the cache again")
+        log = self.mounter.log.read_text(errors="replace")
+        self.assertEqual(log.count("is left aside until it answers"), 1, log)
+        self.assertEqual(log.count("answers again"), 1, log)
+
+    def seconds_of(self, path):
+        began = time.monotonic()
+        readers.assert_clean(self, readers.epoch({path: self.expected[path]}, 1, processes=1))
+        return time.monotonic() - began
+
+    def test_a_slow_origin_is_no_hanging_worker(self):
+        site = FaultServer(self.work, {"a": os.urandom(100_000)})
+        mount = self.work.directory("slow")
+        self.granary.ask("dataset", "add", "slow", site.url)
+        mounter = self.granary.start("mount", "slow", mount, "--state-dir", self.granary.state)
+        self.granary.wait_mounted(mounter, mount)
+        site.fault("a", "stall", times=1)
+        heal = threading.Timer(5, site.stop.set)
+        heal.start()
+        self.addCleanup(heal.cancel)
+        self.assertEqual((mount / "a").read_bytes(), site.objects["a"])
+        self.assertEqual(self.granary.settled_stat("slow")["cached_bytes"], 100_000)
+        self.assertNotIn("left aside", mounter.log.read_text(errors="replace"))
 
     def test_with_master_and_worker_dead_mounted_data_stays_readable(self):
         self.worker.kill()

@@ -15,20 +15,28 @@
 #include "fuse/source_chain.h"
 #include "fuse/thread.h"
 #include "granary/v1/block.pb-c.h"
+#include "grpc/health/v1/health.pb-c.h"
 #include "tests/unit/manifest_fixture.h"
 
 #define READ_PATH "/granary.v1.BlockService/Read"
 #define FILE_BYTES 300000u
 #define CHUNK_BYTES 65536u
 #define WORKERS_MAX 3
+#define READERS 8
 #define FAR_MS 20000
 
-enum behaviour { SERVES, SERVES_FETCHED, FAILS, STALE, SHORT, LONG, HANGS };
+#define HEALTH_PATH "/grpc.health.v1.Health/Check"
+#define SLOW_MS 3500 /* an origin's: longer than a silent worker is waited for */
+#define SOON_MS 4000
+
+enum behaviour { SERVES, SERVES_FETCHED, FAILS, STALE, SHORT, LONG, HANGS, SLOW, DENIES };
+enum health { ANSWERS, SILENT, REFUSES };
 
 struct fake_worker {
 	struct rpc_server *server;
 	char address[128];
 	_Atomic(enum behaviour) behaviour;
+	_Atomic(enum health) health;
 	atomic_int asked;
 };
 
@@ -77,6 +85,28 @@ static void send_range(
 	rpc_call_end(call);
 }
 
+static void wait_while(struct rpc_call *call, bool waits, int64_t until_ms)
+{
+	while (waits && !rpc_call_cancelled(call) && !clock_passed(rpc_call_deadline_ms(call)) &&
+		!clock_passed(until_ms))
+		usleep(1000);
+}
+
+static void handle_health(struct rpc_call *call, void *arg)
+{
+	Grpc__Health__V1__HealthCheckResponse reply = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+	struct fake_worker *w = arg;
+	enum health health = atomic_load(&w->health);
+
+	wait_while(call, health == SILENT, CLOCK_NEVER);
+	if (health == SILENT)
+		rpc_call_fail(call, -ETIMEDOUT, "too late");
+	else if (health == REFUSES)
+		rpc_call_fail(call, -EACCES, "a token is wanted");
+	else
+		rpc_call_reply(call, &reply.base);
+}
+
 static void handle_read(struct rpc_call *call, void *arg)
 {
 	struct fake_worker *w = arg;
@@ -87,11 +117,12 @@ static void handle_read(struct rpc_call *call, void *arg)
 	if (!request)
 		return;
 	atomic_fetch_add(&w->asked, 1);
-	while (behaviour == HANGS && !rpc_call_cancelled(call) &&
-		!clock_passed(rpc_call_deadline_ms(call)))
-		usleep(1000);
+	wait_while(call, behaviour == HANGS, CLOCK_NEVER);
+	wait_while(call, behaviour == SLOW, clock_deadline_ms(SLOW_MS));
 	if (behaviour == FAILS)
 		rpc_call_fail(call, -EIO, "the disk is on fire");
+	else if (behaviour == DENIES)
+		rpc_call_fail(call, -EACCES, "not with these credentials");
 	else if (behaviour == STALE)
 		rpc_call_fail(call, -ESTALE, "the object has changed");
 	else if (behaviour == HANGS)
@@ -107,7 +138,8 @@ static void start_worker(struct world *w, struct fake_worker *f, int i)
 
 	snprintf(f->address, sizeof(f->address), "unix:%s/worker%d", w->origin_dir, i);
 	assert_int_equal(rpc_server_new(&opts, &f->server, &err), 0);
-	rpc_server_add(f->server, READ_PATH, handle_read, f);
+	rpc_server_add_bounded(f->server, READ_PATH, handle_read, f, READERS);
+	rpc_server_add_bounded(f->server, HEALTH_PATH, handle_health, f, READERS);
 	assert_int_equal(rpc_server_listen(f->server, f->address, NULL, &err), 0);
 	assert_int_equal(rpc_server_start(f->server, &err), 0);
 }
@@ -275,7 +307,17 @@ static void a_worker_that_fails_is_followed_by_the_next(void **state)
 	}
 }
 
-static void one_that_is_gone_is_left_aside_for_a_while(void **state)
+static void wait_good(struct peer *p)
+{
+	int64_t end_ms = clock_deadline_ms(SOON_MS);
+
+	while (peer_ask(p) != PEER_GOOD) {
+		assert_false(clock_passed(end_ms));
+		usleep(10000);
+	}
+}
+
+static void one_that_is_gone_is_left_aside_until_it_is_back(void **state)
 {
 	int order[WORKERS_MAX];
 	struct peer_set *set;
@@ -289,11 +331,30 @@ static void one_that_is_gone_is_left_aside_for_a_while(void **state)
 	set = peers_get(&w.peers);
 	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_ASIDE);
 	assert_int_equal(peer_ask(set->peers[order[1]]), PEER_GOOD);
-	atomic_store(&set->peers[order[0]]->aside_until_ms, clock_mono_ms());
-	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_PROBE);
-	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_ASIDE); /* one is enough */
-	peer_answered(set->peers[order[0]]);
-	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_GOOD);
+	usleep(1200000); /* checked more than once, and still gone */
+	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_ASIDE);
+	assert_int_equal(peer_ask(set->peers[order[0]]), PEER_ASIDE);
+	start_worker(&w, &w.workers[order[0]], order[0]);
+	wait_good(set->peers[order[0]]);
+	peer_set_unref(set);
+	drop_world(&w);
+}
+
+static void one_that_fails_is_tried_by_a_single_read(void **state)
+{
+	struct peer_set *set;
+	struct world w;
+
+	(void)state;
+	make_world(&w, 1, true);
+	set = peers_get(&w.peers);
+	peer_failed(set->peers[0]);
+	assert_int_equal(peer_ask(set->peers[0]), PEER_ASIDE);
+	atomic_store(&set->peers[0]->aside_until_ms, clock_mono_ms());
+	assert_int_equal(peer_ask(set->peers[0]), PEER_PROBE);
+	assert_int_equal(peer_ask(set->peers[0]), PEER_ASIDE); /* one is enough */
+	peer_answered(set->peers[0]);
+	assert_int_equal(peer_ask(set->peers[0]), PEER_GOOD);
 	peer_set_unref(set);
 	drop_world(&w);
 }
@@ -370,7 +431,130 @@ static void the_failure_names_all_that_was_tried(void **state)
 	drop_world(&w);
 }
 
-static void a_worker_that_hangs_leaves_time_for_the_origin(void **state)
+static int64_t read_well_ms(struct world *w, enum block_from want)
+{
+	int64_t began_ms = clock_mono_ms();
+
+	read_well(w, want);
+	return clock_mono_ms() - began_ms;
+}
+
+static void a_silent_worker_is_given_up_soon_and_used_again(void **state)
+{
+	struct peer_set *set;
+	struct world w;
+
+	(void)state;
+	make_world(&w, 1, true);
+	read_well(&w, BLOCK_FROM_PEER_STORE);
+	atomic_store(&w.workers[0].behaviour, HANGS);
+	atomic_store(&w.workers[0].health, SILENT);
+	assert_in_range(read_well_ms(&w, BLOCK_FROM_ORIGIN), PEER_LINE_ANSWER_MS, SOON_MS);
+	/* Nobody else waits, however often it is checked meanwhile. */
+	for (int64_t end_ms = clock_deadline_ms(3000); !clock_passed(end_ms); usleep(100000))
+		assert_in_range(read_well_ms(&w, BLOCK_FROM_ORIGIN), 0, PEER_LINE_QUIET_MS - 1);
+	assert_int_equal(w.workers[0].asked, 2);
+	atomic_store(&w.workers[0].behaviour, SERVES);
+	atomic_store(&w.workers[0].health, ANSWERS);
+	set = peers_get(&w.peers);
+	wait_good(set->peers[0]);
+	peer_set_unref(set);
+	read_well(&w, BLOCK_FROM_PEER_STORE);
+	drop_world(&w);
+}
+
+static void a_worker_that_waits_for_its_origin_is_waited_for(void **state)
+{
+	struct world w;
+
+	(void)state;
+	make_world(&w, 1, true);
+	atomic_store(&w.workers[0].behaviour, SLOW);
+	assert_in_range(read_well_ms(&w, BLOCK_FROM_PEER_STORE), SLOW_MS, FAR_MS / 2);
+	/* One that refuses the check lives, too: it says so. */
+	atomic_store(&w.workers[0].health, REFUSES);
+	assert_in_range(read_well_ms(&w, BLOCK_FROM_PEER_STORE), SLOW_MS, FAR_MS / 2);
+	drop_world(&w);
+}
+
+struct reader {
+	struct world *w;
+	pthread_t thread;
+	int result;
+	enum block_from from;
+	int64_t took_ms;
+	unsigned char got[1000];
+};
+
+static void *read_main(void *arg)
+{
+	struct reader *r = arg;
+	struct block_range range = {
+		.file = &r->w->file, .offset = 5, .len = sizeof(r->got), .dst = r->got};
+	struct error err = ERROR_INIT;
+	struct read_cancel cancel;
+	int64_t began_ms = clock_mono_ms();
+
+	read_cancel_init(&cancel);
+	r->result = r->w->chain.source.read(&r->w->chain.source, &range, clock_deadline_ms(FAR_MS),
+		&cancel, &r->from, &err);
+	read_cancel_deinit(&cancel);
+	r->took_ms = clock_mono_ms() - began_ms;
+	return NULL;
+}
+
+static void many_readers_find_out_together(void **state)
+{
+	struct reader readers[READERS] = {0};
+	struct world w;
+
+	(void)state;
+	make_world(&w, 1, true);
+	atomic_store(&w.workers[0].behaviour, HANGS);
+	atomic_store(&w.workers[0].health, SILENT);
+	for (int i = 0; i < READERS; i++) {
+		readers[i].w = &w;
+		assert_int_equal(thread_start(&readers[i].thread, read_main, &readers[i]), 0);
+	}
+	for (int i = 0; i < READERS; i++) {
+		pthread_join(readers[i].thread, NULL);
+		assert_int_equal(readers[i].result, 0);
+		assert_int_equal(readers[i].from, BLOCK_FROM_ORIGIN);
+		assert_in_range(readers[i].took_ms, 0, SOON_MS);
+		for (size_t k = 0; k < sizeof(readers[i].got); k++)
+			assert_int_equal(readers[i].got[k], byte_at(5 + k));
+	}
+	drop_world(&w);
+}
+
+static void only_the_workers_own_refusal_puts_it_aside(void **state)
+{
+	struct peer_set *set;
+	struct world w;
+
+	(void)state;
+	make_world(&w, 1, true);
+	set = peers_get(&w.peers);
+	/* Its origin refuses the worker: that is not the worker's refusal. */
+	atomic_store(&w.workers[0].behaviour, DENIES);
+	read_well(&w, BLOCK_FROM_ORIGIN);
+	assert_int_equal(peer_ask(set->peers[0]), PEER_GOOD);
+	assert_false(peer_refuses(set->peers[0]));
+	peer_set_unref(set);
+	drop_world(&w);
+
+	make_world(&w, 1, true);
+	set = peers_get(&w.peers);
+	atomic_store(&w.workers[0].behaviour, DENIES);
+	atomic_store(&w.workers[0].health, REFUSES);
+	read_well(&w, BLOCK_FROM_ORIGIN);
+	assert_int_equal(peer_ask(set->peers[0]), PEER_ASIDE);
+	assert_true(peer_refuses(set->peers[0]));
+	peer_set_unref(set);
+	drop_world(&w);
+}
+
+static void a_worker_whose_reads_hang_leaves_time_for_the_origin(void **state)
 {
 	struct read_cancel cancel;
 	struct error err = ERROR_INIT;
@@ -487,12 +671,17 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_home_is_asked_and_nobody_else),
 		cmocka_unit_test(a_worker_that_fails_is_followed_by_the_next),
-		cmocka_unit_test(one_that_is_gone_is_left_aside_for_a_while),
+		cmocka_unit_test(one_that_is_gone_is_left_aside_until_it_is_back),
+		cmocka_unit_test(one_that_fails_is_tried_by_a_single_read),
 		cmocka_unit_test(without_workers_the_origin_is_read),
 		cmocka_unit_test(a_changed_object_is_final),
 		cmocka_unit_test(a_changed_object_at_the_origin_is_not_served),
 		cmocka_unit_test(the_failure_names_all_that_was_tried),
-		cmocka_unit_test(a_worker_that_hangs_leaves_time_for_the_origin),
+		cmocka_unit_test(a_silent_worker_is_given_up_soon_and_used_again),
+		cmocka_unit_test(a_worker_that_waits_for_its_origin_is_waited_for),
+		cmocka_unit_test(many_readers_find_out_together),
+		cmocka_unit_test(only_the_workers_own_refusal_puts_it_aside),
+		cmocka_unit_test(a_worker_whose_reads_hang_leaves_time_for_the_origin),
 		cmocka_unit_test(a_cancel_ends_the_wait_for_a_worker),
 		cmocka_unit_test(a_new_list_of_workers_keeps_the_known_ones),
 		cmocka_unit_test(a_master_that_knows_nobody_yet_takes_no_good_worker_away),

@@ -128,6 +128,30 @@ static void await_count(atomic_int *counter, int wanted)
 	assert_int_equal(atomic_load(counter), wanted);
 }
 
+static void a_wait_says_whether_next_would_wait(void **state)
+{
+	struct fixture *f = *state;
+	struct rpc_stream *st = open_stream(f->channel, "/t.T/Stall", 0, 0, 0, 20000);
+	struct error err = ERROR_INIT;
+	struct rpc_message *m;
+	int64_t began_ms;
+
+	assert_int_equal(rpc_stream_wait(st, clock_deadline_ms(10000)), 0);
+	assert_int_equal(rpc_stream_wait(st, clock_mono_ms()), 0); /* still there */
+	assert_int_equal(rpc_stream_next(st, &m, &err), 0);
+	rpc_message_free(m);
+	began_ms = clock_mono_ms();
+	assert_int_equal(rpc_stream_wait(st, clock_deadline_ms(200)), -ETIMEDOUT);
+	assert_in_range(clock_mono_ms() - began_ms, 150, 5000);
+	began_ms = clock_mono_ms();
+	assert_int_equal(rpc_stream_wait(st, began_ms), -ETIMEDOUT);
+	assert_in_range(clock_mono_ms() - began_ms, 0, 100);
+	rpc_stream_cancel(st);
+	assert_int_equal(rpc_stream_wait(st, clock_deadline_ms(10000)), 0);
+	assert_int_equal(rpc_stream_next(st, &m, &err), -ECANCELED);
+	rpc_stream_close(st);
+}
+
 static void messages_arrive_in_order_and_the_end_is_repeated(void **state)
 {
 	struct fixture *f = *state;
@@ -359,6 +383,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		with_server(messages_arrive_in_order_and_the_end_is_repeated),
+		with_server(a_wait_says_whether_next_would_wait),
 		with_server(a_failure_comes_after_the_messages_before_it),
 		with_server(lent_bytes_arrive_whole_and_are_released_once),
 		with_server(a_client_that_leaves_ends_the_sends_and_frees_what_was_lent),
