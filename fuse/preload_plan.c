@@ -7,7 +7,7 @@
 
 #define CHUNK_HOT 2
 #define FACTOR_MAX 4
-#define RECENT_MAX 32 /* first requests by which another pass is told */
+#define AGAIN_MAX (PRELOAD_RECENT / 2)
 #define SAMPLED_MIN 32
 #define REST_PASSES 8
 
@@ -99,47 +99,69 @@ static void begin_pass(struct preload_plan *p)
 	if (tables_new(p) < 0)
 		preload_plan_deinit(p);
 	p->hot_count = p->hot_next = p->at = p->end = 0;
-	p->recent = p->recent_again = 0;
+	p->again = 0;
 	p->credit_bytes = 0;
 	p->pushed_bytes = p->sampled = p->sample_reads = 0;
 }
 
-static bool pass_is_over(struct preload_plan *p, bool again, int64_t now_ms)
+static bool pass_is_over(struct preload_plan *p, int64_t now_ms)
 {
 	bool idle = p->read_ms && now_ms - p->read_ms >= PRELOAD_IDLE_MS;
-	bool over;
 
 	p->read_ms = now_ms;
-	p->recent++;
-	p->recent_again += again;
-	if (p->recent < RECENT_MAX)
-		return idle;
-	over = p->recent_again * 2 >= p->recent;
-	p->recent = p->recent_again = 0;
-	return over || idle;
+	return idle || __builtin_popcount(p->again) >= AGAIN_MAX;
+}
+
+/* True where it is the first time in this pass. */
+static bool see(struct preload_plan *p, uint32_t index)
+{
+	uint32_t chunk = index / PRELOAD_CHUNK;
+
+	if (bit(p->seen, index))
+		return false;
+	set(p->seen, index);
+	if (p->chunk_reads[chunk] < CHUNK_HOT && ++p->chunk_reads[chunk] == CHUNK_HOT)
+		p->hot[p->hot_count++] = chunk;
+	return true;
+}
+
+/* What was read again before the pass was known to be another one was its first. */
+static void next_pass(struct preload_plan *p)
+{
+	uint32_t again = p->again;
+
+	begin_pass(p);
+	for (uint32_t i = 0; p->entries > 0 && i < PRELOAD_RECENT; i++) {
+		if (again >> i & 1)
+			see(p, p->recent[i]);
+	}
+}
+
+static void note_recent(struct preload_plan *p, uint32_t index, bool again)
+{
+	uint32_t at = p->recent_at++ % PRELOAD_RECENT;
+
+	p->recent[at] = index;
+	p->again &= ~(UINT32_C(1) << at);
+	p->again |= (uint32_t)again << at;
 }
 
 void preload_plan_read(struct preload_plan *p, uint32_t index, uint64_t bytes, int64_t now_ms)
 {
-	uint32_t chunk = index / PRELOAD_CHUNK;
-
 	if (index >= p->entries)
 		return;
-	if (pass_is_over(p, bit(p->seen, index), now_ms)) {
-		begin_pass(p);
-		if (p->entries == 0)
-			return;
-	}
-	if (bit(p->seen, index))
+	if (pass_is_over(p, now_ms))
+		next_pass(p);
+	if (p->entries == 0)
 		return;
-	set(p->seen, index);
+	note_recent(p, index, bit(p->seen, index));
+	if (!see(p, index))
+		return;
 	if (bit(p->sample, index)) {
 		clear(p->sample, index);
 		p->sample_reads++;
 	}
 	p->credit_bytes += (int64_t)(bytes * p->factor);
-	if (p->chunk_reads[chunk] < CHUNK_HOT && ++p->chunk_reads[chunk] == CHUNK_HOT)
-		p->hot[p->hot_count++] = chunk;
 }
 
 /* ---- what comes next ------------------------------------------------------------------------- */

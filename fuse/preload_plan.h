@@ -6,9 +6,9 @@
  * order of the manifest, whichever comes first, the reader or the preload.
  *
  * Invariants
- *  1. A pass lasts until what is asked for was mostly read in it before (another epoch, or the page
- *     cache was dropped), or nothing was asked for 10 s. In a pass no file is handed out that was
- *     read or handed out in it.
+ *  1. A pass lasts until half of the last 32 requests were of files seen in it before (another
+ * epoch, or the page cache was dropped), or nothing was asked for 10 s. In a pass no file is handed
+ * out that was read or handed out in it.
  *  2. Only files among 256 neighbours of which two were read in the pass are handed out.
  *  3. Bytes handed out are at most `factor` (4) times the bytes read: a reader of a few files
  * cannot set off much. Each 16th file is left out as a sample: how many of these are asked for
@@ -30,6 +30,7 @@
 #define PRELOAD_CHUNK 256u
 #define PRELOAD_SAMPLE 16u
 #define PRELOAD_IDLE_MS 10000
+#define PRELOAD_RECENT 32u /* bits of a word */
 
 struct preload_plan {
 	uint32_t entries;
@@ -41,8 +42,10 @@ struct preload_plan {
 	uint32_t hot_count, hot_next;
 	uint32_t at, end; /* entries of the chunk at hand */
 
-	int64_t read_ms;	       /* when something was asked for last */
-	unsigned recent, recent_again; /* first requests, and those of a file that was seen */
+	int64_t read_ms; /* when something was asked for last */
+	/* The last first requests, and which of them were of a file that was seen, by place. */
+	uint32_t recent[PRELOAD_RECENT], again;
+	uint32_t recent_at;
 	int64_t credit_bytes;
 	uint64_t pushed_bytes, sampled, sample_reads; /* of this pass */
 	unsigned factor, rest_passes;
