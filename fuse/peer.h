@@ -1,11 +1,11 @@
 /*
- * One worker and the way to it: connections, and for one on this host the view into its store. One on
- * this host is reached by its unix socket, which wants no token, where that is to be seen from here
- * and lets us in; else by the address that it tells everybody.
+ * One worker and the way to it: connections, and for one on this host the view into its store. One
+ * on this host is reached by its unix socket, which wants no token, where that is to be seen from
+ * here and lets us in; else by the address that it tells everybody.
  *
  * One that gives no sign of life is left aside: reads go to the next source at once instead of
- * finding out again. The reads that pass by have it checked, without waiting for the outcome; when it
- * answers, it is a source again.
+ * finding out again. The reads that pass by have it checked, without waiting for the outcome; when
+ * it answers, it is a source again.
  *
  * One that lives and fails is left aside for a while, longer each time. When the time is up a
  * single read tries it, with little patience; the others stay away until that one was answered.
@@ -51,7 +51,7 @@ struct peer {
 	bool local;			/* on this host */
 	struct store_view *view; /* NULL: none */
 
-	atomic_bool silent;		/* gave no sign of life */
+	atomic_bool silent; /* gave no sign of life */
 	_Atomic int64_t silent_since_ms;
 	atomic_uint failures;		/* in a row */
 	_Atomic int64_t aside_until_ms; /* 0: not aside */

@@ -76,8 +76,7 @@ enum peer_line_state peer_line_look(struct peer_line *l, int64_t since_ms)
 	if (l->check && rpc_stream_wait(l->check, clock_mono_ms()) == 0)
 		state = take_outcome(l, since_ms);
 	/* Of a silent one the next is on its way at once, for whoever looks then. */
-	if (!l->check && state != PEER_LINE_ALIVE &&
-		clock_passed(l->sent_ms + PEER_LINE_CHECK_MS))
+	if (!l->check && state != PEER_LINE_ALIVE && clock_passed(l->sent_ms + PEER_LINE_CHECK_MS))
 		send_check(l);
 	atomic_flag_clear(&l->looking);
 	return state;
@@ -122,8 +121,8 @@ static int64_t wait_until(struct peer_line *l, int64_t began_ms)
 	return -EAGAIN;
 }
 
-int peer_line_next(struct peer_line *l, struct rpc_stream *stream, struct rpc_message **ret,
-	struct error *err)
+int peer_line_next(
+	struct peer_line *l, struct rpc_stream *stream, struct rpc_message **ret, struct error *err)
 {
 	int64_t began_ms = clock_mono_ms(), until_ms = began_ms + PEER_LINE_QUIET_MS;
 	int r;

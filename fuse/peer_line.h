@@ -34,8 +34,7 @@ struct peer_line {
 };
 
 /* Connects at the first call. */
-int peer_line_init(
-	struct peer_line *l, const char *address, const char *token, struct error *err);
+int peer_line_init(struct peer_line *l, const char *address, const char *token, struct error *err);
 void peer_line_deinit(struct peer_line *l); /* zeroed memory is fine */
 
 enum peer_line_state { PEER_LINE_ASKED, PEER_LINE_ALIVE, PEER_LINE_SILENT };

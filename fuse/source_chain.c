@@ -242,8 +242,9 @@ static uint64_t cached_at_worker(struct peer *p, const struct block_file *file, 
 	request.dataset_id = info->dataset_id;
 	request.manifest_digest = (char *)info->digest;
 	request.entry = file->index;
-	if (rpc_unary(line->channel, CACHED_PATH, &request.base, &granary__v1__cached_reply__descriptor,
-		    (ProtobufCMessage **)&reply, deadline_ms, NULL) < 0)
+	if (rpc_unary(line->channel, CACHED_PATH, &request.base,
+		    &granary__v1__cached_reply__descriptor, (ProtobufCMessage **)&reply,
+		    deadline_ms, NULL) < 0)
 		return 0;
 	bytes = reply->cached_bytes;
 	protobuf_c_message_free_unpacked(&reply->base, NULL);

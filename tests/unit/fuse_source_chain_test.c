@@ -26,7 +26,7 @@
 #define FAR_MS 20000
 
 #define HEALTH_PATH "/grpc.health.v1.Health/Check"
-#define SLOW_MS 3500 /* an origin's: longer than a silent worker is waited for */
+#define SLOW_MS 2500 /* an origin's: longer than a silent worker is waited for */
 #define SOON_MS 4000
 
 enum behaviour { SERVES, SERVES_FETCHED, FAILS, STALE, SHORT, LONG, HANGS, SLOW, DENIES };
@@ -496,8 +496,8 @@ static void *read_main(void *arg)
 	int64_t began_ms = clock_mono_ms();
 
 	read_cancel_init(&cancel);
-	r->result = r->w->chain.source.read(&r->w->chain.source, &range, clock_deadline_ms(FAR_MS),
-		&cancel, &r->from, &err);
+	r->result = r->w->chain.source.read(
+		&r->w->chain.source, &range, clock_deadline_ms(FAR_MS), &cancel, &r->from, &err);
 	read_cancel_deinit(&cancel);
 	r->took_ms = clock_mono_ms() - began_ms;
 	return NULL;
