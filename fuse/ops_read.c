@@ -263,8 +263,8 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	if (buffer && read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
 		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
 		counters_read_took(&fs->counters, began_ns);
-		fuse_reply_buf(req, (const char *)buffer, len);
 		preload_note(&fs->preload, &node, (uint64_t)off);
+		fuse_reply_buf(req, (const char *)buffer, len);
 		return;
 	}
 	submit(fs, req, &node, (uint64_t)off, len, ahead, began_ns);

@@ -18,6 +18,7 @@
 struct candidate {
 	struct manifest *manifest; /* a reference */
 	uint32_t slot, index;
+	struct preload_busy *busy;
 };
 
 /* ---- the plan -------------------------------------------------------------------------------- */
@@ -52,6 +53,11 @@ void preload_note(struct preload *p, const struct fs_node *node, uint64_t offset
 	mutex_guard(&p->mu);
 	if (!p->on || !plan_for_locked(p, node))
 		return;
+	for (unsigned i = 0; i < PRELOAD_THREADS; i++) {
+		struct preload_busy *b = &p->busy[i];
+
+		b->asked |= b->taken && b->index == node->index && b->slot == node->slot;
+	}
 	preload_plan_read(&p->plan, node->index, node->entry.size, clock_mono_ms());
 	cond_signal(&p->work);
 }
@@ -65,6 +71,11 @@ static bool take(struct preload *p, struct candidate *ret)
 		return false;
 	ret->manifest = manifest_ref(p->manifest);
 	ret->slot = p->slot;
+	/* There is one for each thread. */
+	ret->busy = p->busy;
+	while (ret->busy->taken)
+		ret->busy++;
+	*ret->busy = (struct preload_busy){.taken = true, .slot = ret->slot, .index = ret->index};
 	return true;
 }
 
@@ -114,6 +125,9 @@ static int preload_one(struct preload *p, const struct candidate *c, uint64_t *r
 static void settle(struct preload *p, const struct candidate *c, int result, uint64_t bytes)
 {
 	mutex_guard(&p->mu);
+	if (!c->busy->asked)
+		counters_preloaded(&p->fs->counters, bytes);
+	c->busy->taken = false;
 	if (c->manifest != p->manifest)
 		return;
 	if (result == -ENOENT)
@@ -131,7 +145,6 @@ static void *preload_main(void *arg)
 		uint64_t bytes;
 		int r = preload_one(p, &c, &bytes);
 
-		counters_preloaded(&p->fs->counters, bytes);
 		settle(p, &c, r, bytes);
 		manifest_unref(c.manifest);
 		if (r == -ENODEV || r == -ENOTCONN)

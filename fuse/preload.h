@@ -7,6 +7,8 @@
  *
  * Bytes given count as bytes read from the local store: reads that the kernel answers are
  * invisible, and each byte given to it is counted once, as it is with the kernel's own read-ahead.
+ * A file that its reader asks for meanwhile is counted as read, not as preloaded: the kernel makes
+ * the preload wait for the read's answer, and `note` comes before that.
  *
  * Threading: `note` from any thread. A preload waits in the kernel while a read of the same file is
  * under way, so `stop` has to come while the session still answers.
@@ -43,6 +45,11 @@ struct preload {
 	struct manifest *manifest; /* that the plan is about, NULL before the first read */
 	uint32_t slot;
 	struct preload_plan plan;
+	/* Files that are being given, and whether their readers asked meanwhile. */
+	struct preload_busy {
+		bool taken, asked;
+		uint32_t slot, index;
+	} busy[PRELOAD_THREADS];
 };
 
 void preload_init(struct preload *p, struct fs *fs);
@@ -51,5 +58,5 @@ void preload_deinit(struct preload *p); /* after preload_stop */
 int preload_start(struct preload *p, struct fuse_session *se, struct error *err);
 void preload_stop(struct preload *p);
 
-/* A read of the node was answered from the store of this host. */
+/* A read of the node is about to be answered from the store of this host. */
 void preload_note(struct preload *p, const struct fs_node *node, uint64_t offset);
