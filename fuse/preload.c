@@ -2,7 +2,6 @@
 #include "fuse/preload.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 #include "common/log.h"

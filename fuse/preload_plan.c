@@ -1,6 +1,5 @@
 #include "fuse/preload_plan.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

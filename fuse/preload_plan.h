@@ -6,14 +6,14 @@
  * order of the manifest, whichever comes first, the reader or the preload.
  *
  * Invariants
- *  1. A pass lasts until half of the last 32 requests were of files seen in it before (another
- * epoch, or the page cache was dropped), or nothing was asked for 10 s. In a pass no file is handed
- * out that was read or handed out in it.
+ *  1. In a pass no file is handed out that was read or handed out in it. A pass lasts until half of
+ *     the last 32 requests were of files seen in it before (another epoch, or the page cache was
+ *     dropped), or nothing was asked for 10 s.
  *  2. Only files among 256 neighbours of which two were read in the pass are handed out.
- *  3. Bytes handed out are at most `factor` (4) times the bytes read: a reader of a few files
- * cannot set off much. Each 16th file is left out as a sample: how many of these are asked for
- * later tells what the others were worth. A pass of which less than half was worth it lowers the
- *     factor, down to 0 for the next passes.
+ *  3. Bytes handed out are at most `factor` (4) times the bytes read, but for what is under way: a
+ *     reader of a few files cannot set off much. Each 16th file is left out as a sample: how many
+ *     of these are asked for later tells what the others were worth. A pass of which less than
+ *     half was worth it lowers the factor, down to 0 for the next passes.
  *  4. What was handed out and not used yet, as the sample says, is at most the window.
  *
  * Calling sequence: init; `read` for each first request of a file; `next` until it says false, and
