@@ -372,6 +372,7 @@ int host_mount(struct host *h, const struct mount_options *opts, struct host_mou
 	/* So that the mount is told of this worker at once, and finds the cache warm. */
 	if (h->worker)
 		worker_refresh(h->worker, clock_deadline_ms(WORKER_WAIT_MS));
+	mo.worker = h->worker ? worker_embedded(h->worker) : NULL;
 	r = mount_start(&mo, &m->mount, err);
 	if (r < 0)
 		goto fail;

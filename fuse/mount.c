@@ -170,7 +170,7 @@ static int meet_master(struct mount *m, const struct mount_options *opts, struct
 	if (r < 0)
 		return r;
 	origin_link_init(&m->origin);
-	source_chain_init(&m->chain, &m->peers, &m->origin);
+	source_chain_init(&m->chain, &m->peers, &m->origin, opts->worker);
 	m->peers_up = true;
 	link.host_id = host_id;
 	return master_link_open(&link, &m->link, err);

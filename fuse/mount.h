@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cluster/embedded_worker.h"
 #include "common/error.h"
 
 struct mount;
@@ -21,6 +22,7 @@ struct mount_options {
 	const char *master_address;
 	const char *master_token;
 	const char *manifest_dir; /* cache of manifests */
+	const struct embedded_worker *worker; /* of this process; outlives the mount; NULL for none */
 	bool allow_other;
 	uint32_t uid, gid; /* of entries whose origin knows no owner */
 	enum mount_mode mode;

@@ -1,6 +1,7 @@
 #define LOG_SUBSYSTEM "mount"
 #include "fuse/source_chain.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -93,7 +94,7 @@ static int receive(struct peer_line *line, struct rpc_stream *stream,
 	return 0;
 }
 
-static int ask_worker(struct peer *p, const struct block_range *range, int64_t deadline_ms,
+static int ask_peer(struct peer *p, const struct block_range *range, int64_t deadline_ms,
 	struct read_cancel *cancel, bool *ret_fetched, struct error *err)
 {
 	const struct manifest_info *info = manifest_info(range->file->manifest);
@@ -123,6 +124,59 @@ static int ask_worker(struct peer *p, const struct block_range *range, int64_t d
 	return r;
 }
 
+/* ---- the worker of this process ---------------------------------------------------------------- */
+
+struct embedded_sink {
+	const struct block_range *range;
+	struct read_cancel *cancel;
+	uint32_t filled;
+	bool fetched;
+};
+
+static void embedded_take(void *arg, bool from_origin, const void *data, size_t len)
+{
+	struct embedded_sink *sink = arg;
+
+	assert(len <= sink->range->len - sink->filled);
+	memcpy(sink->range->dst + sink->filled, data, len);
+	sink->filled += (uint32_t)len;
+	sink->fetched |= from_origin;
+}
+
+static bool embedded_gone(void *arg)
+{
+	struct embedded_sink *sink = arg;
+
+	return atomic_load(&sink->cancel->fired);
+}
+
+static int ask_embedded(const struct embedded_worker *w, const struct block_range *range,
+	int64_t deadline_ms, struct read_cancel *cancel, bool *ret_fetched, struct error *err)
+{
+	const struct manifest_info *info = manifest_info(range->file->manifest);
+	struct embedded_sink sink = {.range = range, .cancel = cancel};
+	const struct embedded_read read = {
+		.dataset_id = info->dataset_id,
+		.manifest_digest = info->digest,
+		.entry = range->file->index,
+		.block = range->block,
+		.offset = range->offset,
+		.len = range->len,
+		.read_ahead = range->read_ahead,
+		.deadline_ms = deadline_ms,
+		.take = embedded_take,
+		.gone = embedded_gone,
+		.arg = &sink,
+	};
+	int r = w->read(w->arg, &read, err);
+
+	assert(r != 0 || sink.filled == range->len);
+	*ret_fetched = sink.fetched;
+	return r;
+}
+
+/* ---- the workers, one after the other ---------------------------------------------------------- */
+
 /* Half of what is left, so that a worker that lives, but whose reads hang, leaves time for the next
  * source. */
 static int64_t attempt_deadline(int64_t deadline_ms, enum peer_state state)
@@ -132,6 +186,14 @@ static int64_t attempt_deadline(int64_t deadline_ms, enum peer_state state)
 	if (state == PEER_PROBE && left_ms > PEER_PROBE_MS)
 		left_ms = PEER_PROBE_MS;
 	return clock_deadline_ms(left_ms);
+}
+
+static int ask_worker(struct source_chain *c, struct peer *p, const struct block_range *range,
+	int64_t deadline_ms, struct read_cancel *cancel, bool *ret_fetched, struct error *err)
+{
+	if (c->embedded && c->embedded->id == p->id)
+		return ask_embedded(c->embedded, range, deadline_ms, cancel, ret_fetched, err);
+	return ask_peer(p, range, deadline_ms, cancel, ret_fetched, err);
 }
 
 static void note_failure(struct peer *p, int code, struct error *err)
@@ -148,8 +210,9 @@ static void note_failure(struct peer *p, int code, struct error *err)
 #define ALL_FAILED 1
 
 /* 0; a final error; or ALL_FAILED with the last text in err, "" when nobody was asked. */
-static int read_workers(struct peer_set *set, const struct block_range *range, int64_t deadline_ms,
-	struct read_cancel *cancel, enum block_from *ret_from, struct error *err)
+static int read_workers(struct source_chain *c, struct peer_set *set,
+	const struct block_range *range, int64_t deadline_ms, struct read_cancel *cancel,
+	enum block_from *ret_from, struct error *err)
 {
 	struct block_id id = block_id_make(&range->file->entry->object, range->block);
 	int order[WORKERS_TRIED];
@@ -164,7 +227,7 @@ static int read_workers(struct peer_set *set, const struct block_range *range, i
 		if (state == PEER_ASIDE)
 			continue;
 		r = ask_worker(
-			p, range, attempt_deadline(deadline_ms, state), cancel, &fetched, err);
+			c, p, range, attempt_deadline(deadline_ms, state), cancel, &fetched, err);
 		if (atomic_load(&cancel->fired))
 			return error_set(err, -ECANCELED, "called off");
 		if (r == 0) {
@@ -206,7 +269,7 @@ static int chain_read(struct block_source *s, const struct block_range *range, i
 	int r;
 
 	err->text[0] = '\0';
-	r = read_workers(set, range, deadline_ms, cancel, ret_from, err);
+	r = read_workers(c, set, range, deadline_ms, cancel, ret_from, err);
 	peer_set_unref(set);
 	if (r == ALL_FAILED)
 		r = read_origin(c, range, deadline_ms, cancel, ret_from, err);
@@ -275,7 +338,8 @@ static uint64_t chain_cached(
 	return bytes < file->entry->size ? bytes : file->entry->size;
 }
 
-void source_chain_init(struct source_chain *c, struct peers *peers, struct origin_link *origin)
+void source_chain_init(struct source_chain *c, struct peers *peers, struct origin_link *origin,
+	const struct embedded_worker *embedded)
 {
 	c->source = (struct block_source){
 		.read_local = chain_read_local,
@@ -284,4 +348,5 @@ void source_chain_init(struct source_chain *c, struct peers *peers, struct origi
 	};
 	c->peers = peers;
 	c->origin = origin;
+	c->embedded = embedded;
 }

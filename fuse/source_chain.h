@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "cluster/embedded_worker.h"
 #include "fuse/block_source.h"
 #include "fuse/origin_link.h"
 #include "fuse/peers.h"
@@ -18,6 +19,8 @@ struct source_chain {
 	struct block_source source;
 	struct peers *peers;	    /* borrowed */
 	struct origin_link *origin; /* borrowed */
+	const struct embedded_worker *embedded; /* borrowed; NULL: no worker in this process */
 };
 
-void source_chain_init(struct source_chain *c, struct peers *peers, struct origin_link *origin);
+void source_chain_init(struct source_chain *c, struct peers *peers, struct origin_link *origin,
+	const struct embedded_worker *embedded);

@@ -125,7 +125,7 @@ static bool call_gone(void *arg)
 	return rpc_call_cancelled(arg);
 }
 
-static int check_range(const Granary__V1__ReadBlockRequest *q, uint64_t size, struct error *err)
+static int check_range(const struct block_request *q, uint64_t size, struct error *err)
 {
 	uint64_t block_bytes;
 
@@ -139,8 +139,8 @@ static int check_range(const Granary__V1__ReadBlockRequest *q, uint64_t size, st
 	return 0;
 }
 
-static int read_block(struct block_service *s, struct rpc_call *call,
-	const Granary__V1__ReadBlockRequest *q, struct error *err)
+int block_service_read(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
+	block_send_fn *send, fetch_gone_fn *gone, void *arg, struct error *err)
 {
 	CLEANUP(dataset_unref_ptr) struct dataset *d = NULL;
 	CLEANUP(manifest_unref_ptr) struct manifest *m = NULL;
@@ -151,16 +151,14 @@ static int read_block(struct block_service *s, struct rpc_call *call,
 		.len = q->len,
 		.read_ahead = q->read_ahead,
 		.job = q->job,
-		.deadline_ms = rpc_call_deadline_ms(call),
-		.send = send_piece,
-		.gone = call_gone,
-		.arg = call,
+		.deadline_ms = deadline_ms < cap_ms ? deadline_ms : cap_ms,
+		.send = send,
+		.gone = gone,
+		.arg = arg,
 	};
 	struct store_block *b = &read.block;
 	int r;
 
-	if (cap_ms < read.deadline_ms)
-		read.deadline_ms = cap_ms;
 	r = find_snapshot(
 		s, q->dataset_id, q->manifest_digest, read.deadline_ms, &d, &m, &read.current, err);
 	if (r < 0)
@@ -184,14 +182,27 @@ static int read_block(struct block_service *s, struct rpc_call *call,
 static void handle_read(struct rpc_call *call, void *arg)
 {
 	struct block_service *s = arg;
-	const ProtobufCMessage *request =
-		rpc_call_request(call, &granary__v1__read_block_request__descriptor);
+	const Granary__V1__ReadBlockRequest *q =
+		(const Granary__V1__ReadBlockRequest *)rpc_call_request(
+			call, &granary__v1__read_block_request__descriptor);
+	struct block_request request;
 	struct error err = ERROR_INIT;
 	int r;
 
-	if (!request)
+	if (!q)
 		return;
-	r = read_block(s, call, (const Granary__V1__ReadBlockRequest *)request, &err);
+	request = (struct block_request){
+		.dataset_id = q->dataset_id,
+		.manifest_digest = q->manifest_digest,
+		.entry = q->entry,
+		.block = q->block,
+		.offset = q->offset,
+		.len = q->len,
+		.read_ahead = q->read_ahead,
+		.job = q->job,
+	};
+	r = block_service_read(
+		s, &request, rpc_call_deadline_ms(call), send_piece, call_gone, call, &err);
 	if (r < 0)
 		rpc_call_fail(call, r, err.text);
 	else

@@ -30,5 +30,20 @@ struct block_service {
 	int64_t timeout_ms;
 };
 
+/* What ReadBlockRequest says; borrowed. */
+struct block_request {
+	uint64_t dataset_id;
+	const char *manifest_digest;
+	uint32_t entry;
+	uint64_t block;
+	uint32_t offset, len;
+	uint32_t read_ahead;
+	const char *job;
+};
+
+/* One read, checked; `send` and `gone` as in block_read.h. The statuses of Read. */
+int block_service_read(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
+	block_send_fn *send, fetch_gone_fn *gone, void *arg, struct error *err);
+
 /* Adds the service to a server that is not started yet; `s` outlives it. */
 void block_service_add(struct block_service *s, struct rpc_server *server);

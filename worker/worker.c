@@ -27,6 +27,7 @@ struct worker {
 	struct heartbeat *heartbeat;
 	struct worker_metrics *metrics;
 	struct block_service service;
+	struct embedded_worker embedded;
 	struct store_lease_server *leases;
 	char *lease_socket, *socket_group;
 };
@@ -94,6 +95,50 @@ static int make_control(struct worker *w, const struct worker_options *opts, str
 	return heartbeat_new(&beat, &w->heartbeat, err);
 }
 
+/* ---- mounts of this process ------------------------------------------------------------------- */
+
+static int embedded_send(void *arg, bool from_origin, const void *data, size_t len,
+	void (*release)(void *holder), void *holder)
+{
+	const struct embedded_read *read = arg;
+
+	read->take(read->arg, from_origin, data, len);
+	release(holder);
+	return 0;
+}
+
+static bool embedded_gone(void *arg)
+{
+	const struct embedded_read *read = arg;
+
+	return read->gone(read->arg);
+}
+
+static int embedded_read(void *arg, const struct embedded_read *read, struct error *err)
+{
+	struct worker *w = arg;
+	const struct block_request request = {
+		.dataset_id = read->dataset_id,
+		.manifest_digest = read->manifest_digest,
+		.entry = read->entry,
+		.block = read->block,
+		.offset = read->offset,
+		.len = read->len,
+		.read_ahead = read->read_ahead,
+		.job = "",
+	};
+
+	return block_service_read(&w->service, &request, read->deadline_ms, embedded_send,
+		embedded_gone, (void *)read, err);
+}
+
+const struct embedded_worker *worker_embedded(const struct worker *w)
+{
+	return &w->embedded;
+}
+
+/* ---- begin and end ---------------------------------------------------------------------------- */
+
 static int copy_texts(struct worker *w, const struct worker_options *opts, struct error *err)
 {
 	if (opts->lease_socket && !(w->lease_socket = strdup(opts->lease_socket)))
@@ -119,6 +164,8 @@ static void add_service(
 			opts->read_timeout_ms ? opts->read_timeout_ms : BLOCK_SERVICE_TIMEOUT_MS,
 	};
 	block_service_add(&w->service, server);
+	w->embedded = (struct embedded_worker){
+		.id = store_id(w->store), .read = embedded_read, .arg = w};
 }
 
 int worker_new(const struct worker_options *opts, struct rpc_server *server, struct worker **ret,

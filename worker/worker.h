@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "cluster/embedded_worker.h"
 #include "common/error.h"
 #include "common/rpc/rpc.h"
 
@@ -42,6 +43,9 @@ void worker_free(struct worker *w); /* after the server is stopped; NULL is fine
 /* Asks the master for the plan now and waits until it is in force, in the store too (start of a
  * mount, tests): 0, -ETIMEDOUT, -EAGAIN (the master did not answer). */
 int worker_refresh(struct worker *w, int64_t deadline_ms);
+
+/* For mounts of this process; lives as long as the worker. */
+const struct embedded_worker *worker_embedded(const struct worker *w);
 
 struct worker_stat {
 	unsigned fetches_running;

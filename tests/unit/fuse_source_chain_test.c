@@ -195,7 +195,7 @@ static void make_world(struct world *w, size_t workers, bool with_origin)
 	make_manifest(w);
 	assert_int_equal(peers_init(&w->peers, "this-host", NULL, &err), 0);
 	origin_link_init(&w->origin);
-	source_chain_init(&w->chain, &w->peers, &w->origin);
+	source_chain_init(&w->chain, &w->peers, &w->origin, NULL);
 	snprintf(url, sizeof(url), "file://%s", w->origin_dir);
 	if (with_origin)
 		assert_int_equal(origin_link_configure(&w->origin, url, NULL, 0, NULL, 0, &err), 0);
@@ -666,6 +666,118 @@ static void a_master_that_knows_nobody_yet_takes_no_good_worker_away(void **stat
 	drop_world(&w);
 }
 
+/* ---- a worker of this process -------------------------------------------------------------------
+ */
+
+static int embedded_read(void *arg, const struct embedded_read *read, struct error *err)
+{
+	struct fake_worker *w = arg;
+	enum behaviour behaviour = atomic_load(&w->behaviour);
+	unsigned char data[CHUNK_BYTES];
+	uint32_t len, end = read->offset + read->len;
+
+	atomic_fetch_add(&w->asked, 1);
+	while (behaviour == HANGS && !read->gone(read->arg)) {
+		if (clock_passed(read->deadline_ms))
+			return error_set(err, -ETIMEDOUT, "too late");
+		usleep(1000);
+	}
+	if (behaviour == HANGS)
+		return error_set(err, -ECANCELED, "the reader is gone");
+	if (behaviour == FAILS)
+		return error_set(err, -EIO, "the disk is on fire");
+	if (behaviour == STALE)
+		return error_set(err, -ESTALE, "the object has changed");
+	for (uint32_t at = read->offset; at < end; at += len) {
+		len = end - at < CHUNK_BYTES ? end - at : CHUNK_BYTES;
+		for (uint32_t i = 0; i < len; i++)
+			data[i] = byte_at(at + i);
+		read->take(read->arg, behaviour == SERVES_FETCHED, data, len);
+	}
+	return 0;
+}
+
+/* Stands for the second worker, whose socket stays unused. */
+static void embed(struct world *w, struct fake_worker *f, struct embedded_worker *e)
+{
+	*e = (struct embedded_worker){.id = 101, .read = embedded_read, .arg = f};
+	w->chain.embedded = e;
+}
+
+static void the_worker_of_this_process_is_called_when_it_is_the_home(void **state)
+{
+	struct fake_worker here = {.behaviour = SERVES_FETCHED};
+	struct embedded_worker e;
+	int order[WORKERS_MAX];
+	struct world w;
+
+	(void)state;
+	make_world(&w, 2, true);
+	embed(&w, &here, &e);
+	rank(&w, order);
+	if (order[0] == 1) {
+		read_well(&w, BLOCK_FROM_FETCH);
+		atomic_store(&here.behaviour, SERVES);
+		read_well(&w, BLOCK_FROM_PEER_STORE);
+		assert_int_equal(atomic_load(&here.asked), 2);
+		assert_int_equal(atomic_load(&w.workers[0].asked), 0);
+	} else {
+		read_well(&w, BLOCK_FROM_PEER_STORE);
+		assert_int_equal(atomic_load(&here.asked), 0);
+		atomic_store(&w.workers[0].behaviour, FAILS);
+		read_well(&w, BLOCK_FROM_FETCH);
+		assert_int_equal(atomic_load(&here.asked), 1);
+	}
+	assert_int_equal(atomic_load(&w.workers[1].asked), 0);
+	drop_world(&w);
+}
+
+static void what_the_worker_of_this_process_says_counts_as_any_workers(void **state)
+{
+	struct fake_worker here = {.behaviour = FAILS};
+	struct read_cancel cancel;
+	struct error err = ERROR_INIT;
+	struct embedded_worker e;
+	enum block_from from;
+	struct world w;
+
+	(void)state;
+	make_world(&w, 2, true);
+	embed(&w, &here, &e);
+	atomic_store(&w.workers[0].behaviour, FAILS);
+	read_well(&w, BLOCK_FROM_ORIGIN);
+	drop_world(&w);
+
+	make_world(&w, 2, true);
+	embed(&w, &here, &e);
+	atomic_store(&here.behaviour, STALE);
+	atomic_store(&w.workers[0].behaviour, FAILS);
+	read_cancel_init(&cancel);
+	assert_int_equal(read_some(&w, 0, 1000, FAR_MS, &cancel, &from, &err), -ESTALE);
+	read_cancel_deinit(&cancel);
+	drop_world(&w);
+}
+
+static void a_cancel_ends_the_call_of_the_worker_of_this_process(void **state)
+{
+	struct fake_worker here = {.behaviour = HANGS};
+	struct read_cancel cancel;
+	struct error err = ERROR_INIT;
+	struct embedded_worker e;
+	enum block_from from;
+	struct world w;
+
+	(void)state;
+	make_world(&w, 2, true);
+	embed(&w, &here, &e);
+	atomic_store(&w.workers[0].behaviour, FAILS);
+	read_cancel_init(&cancel);
+	read_cancel_fire(&cancel);
+	assert_int_equal(read_some(&w, 0, 1000, FAR_MS, &cancel, &from, &err), -ECANCELED);
+	read_cancel_deinit(&cancel);
+	drop_world(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -683,6 +795,9 @@ int main(void)
 		cmocka_unit_test(only_the_workers_own_refusal_puts_it_aside),
 		cmocka_unit_test(a_worker_whose_reads_hang_leaves_time_for_the_origin),
 		cmocka_unit_test(a_cancel_ends_the_wait_for_a_worker),
+		cmocka_unit_test(the_worker_of_this_process_is_called_when_it_is_the_home),
+		cmocka_unit_test(what_the_worker_of_this_process_says_counts_as_any_workers),
+		cmocka_unit_test(a_cancel_ends_the_call_of_the_worker_of_this_process),
 		cmocka_unit_test(a_new_list_of_workers_keeps_the_known_ones),
 		cmocka_unit_test(a_master_that_knows_nobody_yet_takes_no_good_worker_away),
 	};

@@ -1,0 +1,36 @@
+/*
+ * A worker in the mount's own process (`granary up`): BlockService/Read as a function call, without
+ * the socket, the packing and the threads between them. What it checks, stores and answers is what
+ * the service does; only the way is shorter.
+ *
+ * The mount may call from any number of threads; the worker outlives every mount that has it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+struct embedded_read {
+	uint64_t dataset_id;
+	const char *manifest_digest;
+	uint32_t entry;
+	uint64_t block;
+	uint32_t offset, len; /* within the block */
+	uint32_t read_ahead;
+	int64_t deadline_ms;
+
+	/* Takes the next piece of the range; the bytes are the worker's again when it returns. */
+	void (*take)(void *arg, bool from_origin, const void *data, size_t len);
+	bool (*gone)(void *arg); /* the reader waits no longer */
+	void *arg;
+};
+
+struct embedded_worker {
+	uint64_t id; /* as the master names it */
+	/* 0 when all of the range was taken, else as the service's Read fails. */
+	int (*read)(void *arg, const struct embedded_read *read, struct error *err);
+	void *arg;
+};
