@@ -1,10 +1,14 @@
 #include "cli/client.h"
 
 #include <errno.h>
+#include <grp.h>
+#include <limits.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "cli/paths.h"
@@ -13,6 +17,7 @@
 #include "grpc/health/v1/health.pb-c.h"
 
 #define PROBE_TIMEOUT_MS 3000
+#define UNIX_PREFIX "unix:"
 
 static int probe(struct rpc_channel *channel, struct error *err)
 {
@@ -40,13 +45,72 @@ int client_open(const char *address, const char *token, struct client *ret, stru
 	return 0;
 }
 
-bool client_socket_live(const char *address)
+static void user_name(uid_t uid, char *ret, size_t room)
+{
+	struct passwd entry, *found = NULL;
+	char names[4096];
+
+	getpwuid_r(uid, &entry, names, sizeof(names), &found);
+	if (found)
+		snprintf(ret, room, "%s", found->pw_name);
+	else
+		snprintf(ret, room, "%u", (unsigned)uid);
+}
+
+static void group_name(gid_t gid, char *ret, size_t room)
+{
+	struct group entry, *found = NULL;
+	char names[16384];
+
+	getgrgid_r(gid, &entry, names, sizeof(names), &found);
+	if (found)
+		snprintf(ret, room, "%s", found->gr_name);
+	else
+		snprintf(ret, room, "%u", (unsigned)gid);
+}
+
+/* The socket, or the closest folder around it that this user may look at, tells the owner. */
+static int error_not_ours(const char *path, int code, struct error *err)
+{
+	char name[64] = "another", group[64] = "", around[PATH_MAX];
+	struct stat st;
+	char *slash;
+
+	snprintf(around, sizeof(around), "%s", path);
+	while (stat(around, &st) < 0) {
+		slash = strrchr(around, '/');
+		if (!slash || slash == around)
+			return error_set_errno(err, code, "cannot look at %s", path);
+		*slash = '\0';
+	}
+	user_name(st.st_uid, name, sizeof(name));
+	/* What --group opens: a socket of mode 0660, a folder of mode 0710. */
+	if (st.st_mode & (S_ISSOCK(st.st_mode) ? S_IWGRP : S_IXGRP))
+		group_name(st.st_gid, group, sizeof(group));
+	if (group[0] && strcmp(group, "root") != 0)
+		return error_set(err, code,
+			"%s belongs to user %s: run this as %s%s or as a member of group %s", path,
+			name, name, st.st_uid ? " or root," : "", group);
+	return error_set(err, code,
+		"%s belongs to user %s: run this as %s%s, or have its process started with --group "
+		"NAME of a group that you are in",
+		path, name, name, st.st_uid ? " or root" : "");
+}
+
+int client_socket_probe(const char *address, struct error *err)
 {
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-	cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cleanup_fd int fd = -1;
 
-	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", address + strlen("unix:"));
-	return fd >= 0 && connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0;
+	if (strncmp(address, UNIX_PREFIX, strlen(UNIX_PREFIX)) != 0)
+		return 0;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", address + strlen(UNIX_PREFIX));
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0)
+		return 1;
+	if (fd >= 0 && (errno == EACCES || errno == EPERM))
+		return error_not_ours(sun.sun_path, -EACCES, err);
+	return 0;
 }
 
 int client_connect(const struct invocation *inv, struct client *ret, struct error *err)
@@ -73,6 +137,9 @@ int client_connect(const struct invocation *inv, struct client *ret, struct erro
 	if (r == 0)
 		return 0;
 	client_close(ret);
+	/* To gRPC all refusals of the kernel are one. */
+	if (client_socket_probe(address, err) < 0)
+		return -EACCES;
 	if (r == -EAGAIN || r == -ETIMEDOUT)
 		return error_set(err, -EAGAIN,
 			"no master answers at %s: start one with `granary up` or "
@@ -83,7 +150,7 @@ int client_connect(const struct invocation *inv, struct client *ret, struct erro
 
 bool client_is_local(const struct client *c)
 {
-	return strncmp(c->address, "unix:", strlen("unix:")) == 0;
+	return strncmp(c->address, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0;
 }
 
 void client_close(struct client *c)

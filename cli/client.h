@@ -20,8 +20,9 @@ struct client {
 int client_connect(const struct invocation *inv, struct client *ret, struct error *err);
 /* To a known address; does not check that somebody answers. */
 int client_open(const char *address, const char *token, struct client *ret, struct error *err);
-/* Does somebody listen on this "unix:PATH"? Starts no thread, so that a fork may follow. */
-bool client_socket_live(const char *address);
+/* Does somebody listen on this "unix:PATH"? 1 or 0; -EACCES when this user may not ask, with a text
+ * that says whose it is. 0 for HOST:PORT. Starts no thread, so that a fork may follow. */
+int client_socket_probe(const char *address, struct error *err);
 /* Secrets are told over a unix socket only; a master elsewhere uses what its own host gives it. */
 bool client_is_local(const struct client *c);
 void client_close(struct client *c);

@@ -25,7 +25,7 @@ struct value {
 	char *text;  /* owned; NULL: unset */
 	char **list; /* FLAG_LIST */
 	size_t entries;
-	bool given; /* on the command line: nothing overrides it */
+	bool fallback; /* nobody said it */
 };
 
 struct invocation {
@@ -299,6 +299,7 @@ static int take_fallbacks(struct invocation *inv, struct error *err)
 		r = value_set(inv, (int)i, inv->flags[i].fallback, err);
 		if (r < 0)
 			return r;
+		inv->values[i].fallback = true;
 	}
 	return 0;
 }
@@ -478,6 +479,13 @@ const char *inv_text(const struct invocation *inv, const char *flag)
 	int i = flag_index(inv, flag);
 
 	return i < 0 ? NULL : inv->values[i].text;
+}
+
+bool inv_given(const struct invocation *inv, const char *flag)
+{
+	int i = flag_index(inv, flag);
+
+	return i >= 0 && inv->values[i].text && !inv->values[i].fallback;
 }
 
 bool inv_switch(const struct invocation *inv, const char *flag)

@@ -75,6 +75,8 @@ const struct command *inv_command(const struct invocation *inv);
 
 /* NULL when unset. The name has to be one of the command's flags. */
 const char *inv_text(const struct invocation *inv, const char *flag);
+/* By the command line, the environment or the config file; not by the table's fallback. */
+bool inv_given(const struct invocation *inv, const char *flag);
 bool inv_switch(const struct invocation *inv, const char *flag);
 /* `unset` when the flag is unset; values were checked when they were parsed. */
 uint64_t inv_size(const struct invocation *inv, const char *flag, uint64_t unset);

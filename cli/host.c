@@ -47,6 +47,7 @@ struct host {
 	struct master *master;
 	struct worker *worker;
 	struct metrics_http *metrics[METRICS_MAX];
+	const struct host_settings *settings;
 	bool serving;
 
 	struct mutex mu;
@@ -87,6 +88,30 @@ static int take_locks(struct host *h, const struct paths *paths, struct error *e
 }
 
 /* ---- HostService ----------------------------------------------------------------------------- */
+
+static void serve_settings(struct rpc_call *call, void *arg)
+{
+	const struct host *h = arg;
+	Granary__V1__HostSettingsReply reply = GRANARY__V1__HOST_SETTINGS_REPLY__INIT;
+	Granary__V1__HostSetting settings[HOST_SETTINGS], *pointers[HOST_SETTINGS];
+
+	if (!rpc_call_request(call, &granary__v1__host_settings_request__descriptor))
+		return;
+	if (!rpc_call_is_local(call)) {
+		rpc_call_fail(call, -EPERM, "settings are told to local callers only");
+		return;
+	}
+	for (int i = 0; i < HOST_SETTINGS; i++) {
+		granary__v1__host_setting__init(&settings[i]);
+		settings[i].flag = (char *)h->settings->all[i].flag;
+		settings[i].value = (char *)h->settings->all[i].value;
+		pointers[i] = &settings[i];
+	}
+	reply.pid = (uint64_t)getpid();
+	reply.n_settings = HOST_SETTINGS;
+	reply.settings = pointers;
+	rpc_call_reply(call, &reply.base);
+}
 
 static void serve_mount(struct rpc_call *call, void *arg)
 {
@@ -193,8 +218,10 @@ static int add_parts(struct host *h, const struct host_options *opts, struct err
 
 		r = worker_new(&wo, h->server, &h->worker, err);
 	}
-	if (r == 0 && (h->parts & HOST_MOUNTS))
+	if (r == 0 && (h->parts & HOST_MOUNTS)) {
+		rpc_server_add(h->server, "/granary.v1.HostService/Settings", serve_settings, h);
 		rpc_server_add(h->server, "/granary.v1.HostService/Mount", serve_mount, h);
+	}
 	return r;
 }
 
@@ -235,6 +262,7 @@ int host_new(const struct host_options *opts, struct host **ret, struct error *e
 		return error_set(err, -ENOMEM, "out of memory");
 	mutex_init(&h->mu);
 	h->parts = opts->parts;
+	h->settings = opts->settings;
 	h->state_lock_fd = -1;
 	h->cache_lock_fd = -1;
 	snprintf(h->address, sizeof(h->address), "unix:%s/%s", opts->paths->state_dir,

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "cli/host_settings.h"
 #include "cli/paths.h"
 #include "fuse/mount.h"
 
@@ -23,6 +24,7 @@ struct host_options {
 	const char *token;	    /* for listen and for a remote master */
 	const char *master_address; /* NULL: this host's own socket */
 	const char *socket_group;
+	const struct host_settings *settings; /* HOST_MOUNTS; read as long as the host lives */
 };
 
 /* -EBUSY: another process uses these directories. */

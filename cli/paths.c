@@ -36,8 +36,7 @@ static int default_dir(const char *root, const char *variable, const char *below
 	return n < PATH_MAX ? 0 : error_set(err, -ENAMETOOLONG, "%s is too long", variable);
 }
 
-/* An absolute form without a trailing slash: a daemon's working directory is /. */
-static int absolute(const char *dir, char *ret, struct error *err)
+int paths_absolute(const char *dir, char *ret, struct error *err)
 {
 	char cwd[PATH_MAX];
 	int n;
@@ -81,11 +80,11 @@ int paths_find(const struct invocation *inv, struct paths *ret, struct error *er
 	struct paths p;
 	int r;
 
-	r = state ? absolute(state, p.state_dir, err)
+	r = state ? paths_absolute(state, p.state_dir, err)
 		  : default_dir("/var/lib", "XDG_STATE_HOME", ".local/state", p.state_dir, err);
 	if (r < 0)
 		return r;
-	r = cache ? absolute(cache, p.cache_dir, err)
+	r = cache ? paths_absolute(cache, p.cache_dir, err)
 		  : default_dir("/var/cache", "XDG_CACHE_HOME", ".cache", p.cache_dir, err);
 	if (r < 0)
 		return r;

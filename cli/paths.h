@@ -17,6 +17,9 @@ struct paths {
 	char lease_socket[PATH_MAX]; /* CACHE/lease.sock: the local short circuit */
 };
 
+/* Without a trailing slash, into PATH_MAX bytes: a daemon's working directory is /. */
+int paths_absolute(const char *text, char *ret, struct error *err);
+
 /* From --state-dir and --cache-dir where the command has them. Makes nothing. */
 int paths_find(const struct invocation *inv, struct paths *ret, struct error *err);
 

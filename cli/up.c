@@ -21,6 +21,8 @@
 #include "fuse/mountpoint.h"
 #include "granary/v1/host.pb-c.h"
 
+#define JUST_LISTED_S 5
+
 struct up {
 	struct invocation *inv;
 	char *origin; /* owned */
@@ -94,19 +96,25 @@ static int prepare(struct up *u, struct error *err)
 
 static void print_age(const Granary__V1__Dataset *d)
 {
-	int64_t age = clock_wall_s() - d->snapshot_created_s;
+	static const struct {
+		int64_t from_s, unit_s;
+		const char *unit;
+	} units[] = {{2 * 86400, 86400, "days"}, {7200, 3600, "hours"}, {120, 60, "minutes"},
+		{0, 1, "seconds"}};
+	int64_t age_s = clock_wall_s() - d->snapshot_created_s;
 	char size[SIZE_TEXT_BYTES];
+	int i = 0;
 
 	fprintf(stderr, "dataset %s: %" PRIu64 " files, %s, snapshot %" PRIu64, d->name, d->files,
 		size_format(d->bytes, size), d->snapshot);
-	if (age < 10)
+	if (age_s < JUST_LISTED_S) {
 		fputs(", listed now\n", stderr);
-	else if (age < 7200)
-		fprintf(stderr, ", listed %" PRId64 " minutes ago (--refresh lists again)\n",
-			age / 60);
-	else
-		fprintf(stderr, ", listed %" PRId64 " hours ago (--refresh lists again)\n",
-			age / 3600);
+		return;
+	}
+	while (age_s < units[i].from_s)
+		i++;
+	fprintf(stderr, ", listed %" PRId64 " %s ago (--refresh lists again)\n",
+		age_s / units[i].unit_s, units[i].unit);
 }
 
 static void report(struct up *u, const char *mountpoint, const char *mode, uint64_t pid)
@@ -150,8 +158,10 @@ static int bring_dataset(struct up *u, struct client *c, struct error *err)
 		d = NULL;
 		r = dataset_refresh(c, u->name, false, &d, err);
 	}
-	if (r == 0)
+	if (r == 0) {
 		dataset_print_report(d->report);
+		dataset_print_kept(u->inv, &u->spec, d);
+	}
 	u->dataset = d;
 	return r;
 }
@@ -166,7 +176,9 @@ static int join_running(struct up *u, struct error *err)
 
 	if (r < 0)
 		return r;
-	r = bring_dataset(u, &c, err);
+	r = host_settings_agree(u->inv, &u->paths, &c, err);
+	if (r == 0)
+		r = bring_dataset(u, &c, err);
 	if (r == 0) {
 		q.dataset = u->name;
 		q.mountpoint = (char *)u->mountpoint;
@@ -228,15 +240,18 @@ static int start_here(struct up *u, struct error *err)
 {
 	struct daemonize d = DAEMONIZE_INIT;
 	cleanup_free char *token = NULL;
+	cleanup_free struct host_settings *settings = malloc(sizeof(*settings));
 	struct host_options ho = {
 		.parts = HOST_MASTER | HOST_WORKER | HOST_MOUNTS,
 		.paths = &u->paths,
 		.listen = inv_text(u->inv, "listen"),
 		.advertise = inv_text(u->inv, "advertise"),
 		.socket_group = inv_text(u->inv, "group"),
+		.settings = settings,
 	};
 	struct host *h = NULL;
-	int r = paths_read_token(inv_text(u->inv, "token-file"), &token, err);
+	int r = settings ? paths_read_token(inv_text(u->inv, "token-file"), &token, err)
+			 : error_set(err, -ENOMEM, "out of memory");
 
 	if (r < 0)
 		return r;
@@ -245,7 +260,8 @@ static int start_here(struct up *u, struct error *err)
 			"--listen wants a --token-file, so that not everybody "
 			"on the network can use the cache");
 	if ((r = paths_make_private(u->paths.cache_dir, PATHS_CACHE_MARKER, err)) < 0 ||
-		(r = paths_cache_limits(u->inv, u->paths.cache_dir, &ho.limits, err)) < 0)
+		(r = paths_cache_limits(u->inv, u->paths.cache_dir, &ho.limits, err)) < 0 ||
+		(r = host_settings_read(u->inv, &u->paths, &ho.limits, settings, err)) < 0)
 		return r;
 	ho.token = token;
 	if (inv_switch(u->inv, "daemon") && (r = daemonize_fork(&d, err)) < 0)
@@ -265,8 +281,9 @@ int command_up(struct invocation *inv)
 	int r = prepare(&u, &err);
 
 	if (r == 0)
-		r = client_socket_live(u.paths.socket) ? join_running(&u, &err)
-						       : start_here(&u, &err);
+		r = client_socket_probe(u.paths.socket, &err);
+	if (r >= 0)
+		r = r ? join_running(&u, &err) : start_here(&u, &err);
 	mount_flags_free(&u.mount);
 	origin_options_free(u.options);
 	free(u.origin);

@@ -1,0 +1,121 @@
+#include "cli/host_settings.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/client.h"
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "granary/v1/host.pb-c.h"
+
+static const struct {
+	const char *flag;
+	enum { AS_IT_IS, PATH, BYTES } form;
+} table[HOST_SETTINGS] = {
+	{"cache-dir", PATH},
+	{"cache-size", BYTES},
+	{"free-floor", BYTES},
+	{"listen", AS_IT_IS},
+	{"advertise", AS_IT_IS},
+	{"token-file", PATH},
+	{"group", AS_IT_IS},
+	{"metrics", AS_IT_IS},
+	{"log-level", AS_IT_IS},
+};
+
+int host_settings_read(const struct invocation *inv, const struct paths *paths,
+	const struct cache_limits *limits, struct host_settings *ret, struct error *err)
+{
+	int r = 0;
+
+	memset(ret, 0, sizeof(*ret));
+	for (int i = 0; r == 0 && i < HOST_SETTINGS; i++) {
+		const char *flag = table[i].flag, *text = inv_text(inv, flag);
+		char *value = ret->all[i].value;
+
+		ret->all[i].flag = flag;
+		if (text && table[i].form == PATH)
+			r = paths_absolute(text, value, err);
+		else if (text && table[i].form == BYTES)
+			snprintf(value, PATH_MAX, "%" PRIu64, inv_size(inv, flag, 0));
+		else if (text)
+			snprintf(value, PATH_MAX, "%s", text);
+	}
+	/* What the defaults came to. */
+	snprintf(ret->all[0].value, PATH_MAX, "%s", paths->cache_dir);
+	if (limits) {
+		snprintf(ret->all[1].value, PATH_MAX, "%" PRIu64, limits->capacity_bytes);
+		snprintf(ret->all[2].value, PATH_MAX, "%" PRIu64, limits->free_floor_bytes);
+	}
+	return r;
+}
+
+static const char *value_there(const Granary__V1__HostSettingsReply *there, const char *flag)
+{
+	for (size_t i = 0; i < there->n_settings; i++) {
+		if (strcmp(there->settings[i]->flag, flag) == 0)
+			return there->settings[i]->value;
+	}
+	return "";
+}
+
+static int compare(const struct invocation *inv, const struct host_settings *wanted,
+	const Granary__V1__HostSettingsReply *there, struct error *err)
+{
+	char names[ERROR_TEXT_BYTES / 2] = "";
+	size_t n = 0;
+
+	for (int i = 0; i < HOST_SETTINGS; i++) {
+		const char *flag = wanted->all[i].flag, *value = wanted->all[i].value;
+		const char *has = value_there(there, flag);
+
+		if (!inv_given(inv, flag) || strcmp(value, has) == 0)
+			continue;
+		if (strcmp(flag, "log-level") == 0) {
+			/* Of use to a command that ends, too. */
+			fprintf(stderr,
+				"granary: --log-level %s is for this command; the running process "
+				"%" PRIu64 " keeps %s\n",
+				value, there->pid, has);
+			continue;
+		}
+		if (n < sizeof(names))
+			n += (size_t)snprintf(names + n, sizeof(names) - n, "%s--%s (there: %.60s)",
+				n ? ", " : "", flag, *has ? has : "none");
+	}
+	if (!n)
+		return 0;
+	return error_set(err, -EEXIST,
+		"the running process %" PRIu64 " has other values of %s: leave these flags away, "
+		"unmount what it serves first, or give another --state-dir and --cache-dir",
+		there->pid, names);
+}
+
+int host_settings_agree(const struct invocation *inv, const struct paths *paths,
+	struct client *running, struct error *err)
+{
+	Granary__V1__HostSettingsRequest q = GRANARY__V1__HOST_SETTINGS_REQUEST__INIT;
+	cleanup_free struct host_settings *wanted = malloc(sizeof(*wanted));
+	Granary__V1__HostSettingsReply *there;
+	int r = wanted ? host_settings_read(inv, paths, NULL, wanted, err)
+		       : error_set(err, -ENOMEM, "out of memory");
+
+	if (r < 0)
+		return r;
+	r = rpc_unary(running->channel, "/granary.v1.HostService/Settings", &q.base,
+		&granary__v1__host_settings_reply__descriptor, (ProtobufCMessage **)&there,
+		clock_deadline_ms(CLIENT_TIMEOUT_MS), err);
+	if (r == -EOPNOTSUPP)
+		return error_set(err, r,
+			"a `granary master` runs with %s: use `granary dataset add` and `granary "
+			"mount` there, or give another --state-dir and --cache-dir",
+			paths->state_dir);
+	if (r < 0)
+		return r;
+	r = compare(inv, wanted, there, err);
+	granary__v1__host_settings_reply__free_unpacked(there, NULL);
+	return r;
+}
