@@ -22,16 +22,20 @@ static int run(
 {
 	struct daemonize d = DAEMONIZE_INIT;
 	char log_file[PATH_MAX + 32];
+	struct paths_made made = {0};
 	struct host *h = NULL;
+	bool started;
 	int r = 0;
 
+	ho->made = &made;
 	if (inv_switch(inv, "daemon") && (r = daemonize_fork(&d, err)) < 0)
 		return r;
 	signals_block();
 	r = host_new(ho, &h, err);
 	if (r == 0)
 		r = host_start(h, inv_text(inv, "metrics"), err);
-	if (r == 0)
+	started = r == 0;
+	if (started)
 		fprintf(stderr, "%s serves at %s%s%s\n", log_name, host_address(h),
 			ho->listen ? " and " : "", ho->listen ? ho->listen : "");
 	snprintf(log_file, sizeof(log_file), "%s/%s.log", ho->paths->state_dir, log_name);
@@ -44,6 +48,8 @@ static int run(
 	if (r == 0)
 		host_wait(h);
 	host_free(h);
+	if (!started)
+		paths_discard(ho->paths, &made);
 	return r;
 }
 
@@ -90,8 +96,6 @@ int command_worker(struct invocation *inv)
 	int r = prepare(inv, &paths, &ho, &token, &err);
 
 	ho.master_address = inv_text(inv, "master");
-	if (r == 0)
-		r = paths_make_private(paths.cache_dir, PATHS_CACHE_MARKER, &err);
 	if (r == 0)
 		r = paths_cache_limits(inv, paths.cache_dir, &ho.limits, &err);
 	if (r == 0)

@@ -56,11 +56,15 @@ static struct check *add(struct report *r, const char *name, enum verdict verdic
 static void check_fuse_device(struct report *r)
 {
 	cleanup_fd int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	int error = fd < 0 ? errno : 0;
 	struct check *c = add(r, "/dev/fuse", fd >= 0 ? VERDICT_OK : VERDICT_MISSING,
-		"nothing can be mounted: load the fuse module; in a container pass "
-		"--device /dev/fuse");
+		error == EACCES || error == EPERM
+			? "nothing can be mounted: chmod 666 /dev/fuse as root, or run as root; in a "
+			  "container pass --device /dev/fuse"
+			: "nothing can be mounted: load the module (modprobe fuse as root); in a "
+			  "container pass --device /dev/fuse");
 
-	snprintf(c->found, sizeof(c->found), "%s", fd >= 0 ? "opens" : strerror(errno));
+	snprintf(c->found, sizeof(c->found), "%s", error ? strerror(error) : "opens");
 }
 
 static bool on_path(const char *program)
@@ -133,18 +137,6 @@ static void check_files_limit(struct report *r)
 	snprintf(c->found, sizeof(c->found), "%llu", (unsigned long long)limit.rlim_max);
 }
 
-/* The folder, or its closest parent that is there. */
-static void existing_parent(const char *dir, char ret[PATH_MAX])
-{
-	char *slash;
-
-	snprintf(ret, PATH_MAX, "%s", dir);
-	while (access(ret, F_OK) < 0 && (slash = strrchr(ret, '/')) && slash != ret)
-		*slash = '\0';
-	if (access(ret, F_OK) < 0)
-		strcpy(ret, "/");
-}
-
 static void check_disk(struct report *r, const char *name, const char *dir)
 {
 	char parent[PATH_MAX], text[2][SIZE_TEXT_BYTES];
@@ -152,7 +144,7 @@ static void check_disk(struct report *r, const char *name, const char *dir)
 	struct check *c;
 	bool writable, roomy;
 
-	existing_parent(dir, parent);
+	paths_existing(dir, parent);
 	writable = access(parent, W_OK | X_OK) == 0;
 	statvfs(parent, &vfs);
 	roomy = (uint64_t)vfs.f_bavail * vfs.f_frsize >= FREE_WANTED_BYTES;

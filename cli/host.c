@@ -229,9 +229,15 @@ static int make_directories(const struct host_options *opts, struct error *err)
 {
 	int r = paths_make_private(opts->paths->state_dir, PATHS_STATE_MARKER, err);
 
-	if (r == 0 && (opts->parts & HOST_WORKER))
+	opts->made->state = r > 0;
+	if (r >= 0 && (opts->parts & HOST_WORKER)) {
 		r = paths_make_private(opts->paths->cache_dir, PATHS_CACHE_MARKER, err);
-	if (r == 0 && opts->socket_group)
+		opts->made->cache = r > 0;
+	}
+	if (r < 0)
+		return r;
+	r = 0;
+	if (opts->socket_group)
 		r = paths_admit_group(opts->paths->state_dir, opts->socket_group, err);
 	if (r == 0 && opts->socket_group && (opts->parts & HOST_WORKER))
 		r = paths_admit_group(opts->paths->cache_dir, opts->socket_group, err);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/client.h"
 #include "common/cleanup.h"
@@ -62,6 +63,17 @@ static const char *value_there(const Granary__V1__HostSettingsReply *there, cons
 	return "";
 }
 
+static bool same(int i, const char *a, const char *b)
+{
+	struct stat here, there;
+
+	if (strcmp(a, b) == 0)
+		return true;
+	/* One file may have many names. */
+	return table[i].form == PATH && stat(a, &here) == 0 && stat(b, &there) == 0 &&
+	       here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+}
+
 static int compare(const struct invocation *inv, const struct host_settings *wanted,
 	const Granary__V1__HostSettingsReply *there, struct error *err)
 {
@@ -72,7 +84,7 @@ static int compare(const struct invocation *inv, const struct host_settings *wan
 		const char *flag = wanted->all[i].flag, *value = wanted->all[i].value;
 		const char *has = value_there(there, flag);
 
-		if (!inv_given(inv, flag) || strcmp(value, has) == 0)
+		if (!inv_given(inv, flag) || same(i, value, has))
 			continue;
 		if (strcmp(flag, "log-level") == 0) {
 			/* Of use to a command that ends, too. */

@@ -143,6 +143,7 @@ int command_mount(struct invocation *inv)
 	cleanup_free char *token = NULL;
 	struct error err = ERROR_INIT;
 	struct mount_options mo = {0};
+	struct paths_made made = {0};
 	struct paths paths;
 	int r;
 
@@ -151,13 +152,14 @@ int command_mount(struct invocation *inv)
 		(r = client_socket_probe(inv_text(inv, "master") ? inv_text(inv, "master")
 								 : paths.socket,
 			 &err)) < 0 ||
-		(r = paths_make_private(paths.state_dir, PATHS_STATE_MARKER, &err)) < 0 ||
 		(r = mount_flags_read(inv, inv_argument(inv, 0), inv_argument(inv, 1), &mo, &err)) <
 			0)
 		return inv_fail(inv, r, &err);
-	if (mkdir(paths.manifest_dir, 0700) < 0 && errno != EEXIST) {
+	r = paths_make_private(paths.state_dir, PATHS_STATE_MARKER, &err);
+	made.state = r > 0;
+	if (r >= 0 && mkdir(paths.manifest_dir, 0700) < 0 && errno != EEXIST)
 		r = error_set_errno(&err, -errno, "cannot make directory %s", paths.manifest_dir);
-	} else {
+	if (r >= 0) {
 		mo.master_address =
 			inv_text(inv, "master") ? inv_text(inv, "master") : paths.socket;
 		mo.master_token = token;
@@ -165,5 +167,7 @@ int command_mount(struct invocation *inv)
 		r = run(inv, &mo, &paths, &err);
 	}
 	mount_flags_free(&mo);
+	if (r < 0)
+		paths_discard(&paths, &made);
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
 }

@@ -146,11 +146,13 @@ int paths_make_private(const char *dir, const char *marker, struct error *err)
 {
 	char path[PATH_MAX];
 	struct stat st;
+	bool made;
 	int r = make_parents(dir, err);
 
 	if (r < 0)
 		return r;
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+	made = mkdir(dir, 0700) == 0;
+	if (!made && errno != EEXIST)
 		return error_set_errno(err, -errno, "cannot make directory %s", dir);
 	if (stat(dir, &st) < 0)
 		return error_set_errno(err, -errno, "cannot use directory %s", dir);
@@ -166,7 +168,10 @@ int paths_make_private(const char *dir, const char *marker, struct error *err)
 			"directory %s holds other things: choose an empty or a new one", dir);
 	if ((st.st_mode & 077) && chmod(dir, 0700) < 0)
 		return error_set_errno(err, -errno, "cannot make directory %s private", dir);
-	return write_marker(dir, marker, err);
+	r = write_marker(dir, marker, err);
+	if (r < 0 && made)
+		rmdir(dir);
+	return r < 0 ? r : made;
 }
 
 int paths_admit_group(const char *dir, const char *group, struct error *err)
@@ -180,6 +185,17 @@ int paths_admit_group(const char *dir, const char *group, struct error *err)
 	if (chown(dir, (uid_t)-1, entry.gr_gid) < 0 || chmod(dir, 0710) < 0)
 		return error_set_errno(err, -errno, "cannot open %s to group %s", dir, group);
 	return 0;
+}
+
+void paths_existing(const char *dir, char ret[PATH_MAX])
+{
+	char *slash;
+
+	snprintf(ret, PATH_MAX, "%s", dir);
+	while (access(ret, F_OK) < 0 && (slash = strrchr(ret, '/')) && slash != ret)
+		*slash = '\0';
+	if (access(ret, F_OK) < 0)
+		strcpy(ret, "/");
 }
 
 /* What the cache holds already: it is ours to use again. */
@@ -204,9 +220,10 @@ int paths_cache_limits(const struct invocation *inv, const char *cache_dir,
 {
 	struct statvfs vfs;
 	uint64_t free_bytes, total, ours, capacity, floor;
-	char text[2][SIZE_TEXT_BYTES];
+	char text[2][SIZE_TEXT_BYTES], existing[PATH_MAX];
 
-	if (statvfs(cache_dir, &vfs) < 0)
+	paths_existing(cache_dir, existing);
+	if (statvfs(existing, &vfs) < 0)
 		return error_set_errno(
 			err, -errno, "cannot look at the filesystem of %s", cache_dir);
 	ours = allocated_below(cache_dir);

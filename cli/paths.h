@@ -5,6 +5,7 @@
 #pragma once
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "cli/command.h"
@@ -31,18 +32,36 @@ int paths_find(const struct invocation *inv, struct paths *ret, struct error *er
 #define PATHS_WORKER_LOCK "worker.lock"
 #define PATHS_MOUNTS_LOCK "mounts.lock" /* shared by the mounts of a state directory */
 
-/* Makes a directory of mode 0700 with its parents, or takes an empty one or one that has the
- * marker; refuses others' directories and folders with other things in them. */
+/* Makes a directory of mode 0700 with its parents (1), or takes an empty one or one that has the
+ * marker (0); refuses others' directories and folders with other things in them. */
 int paths_make_private(const char *dir, const char *marker, struct error *err);
 /* Lets a group reach the sockets in a private directory by name (0710), and nothing else. */
 int paths_admit_group(const char *dir, const char *group, struct error *err);
+
+/* Removes a folder of ours with all that is in it, locked meanwhile. -EINVAL when it has no marker,
+ * -EBUSY when a process uses it; 1 when it is not there. With `only_look` it stays. */
+struct paths_removed {
+	uint64_t files, bytes;
+};
+int paths_remove(const char *dir, const char *marker, bool only_look, struct paths_removed *ret,
+	struct error *err);
+
+/* Which directories a command made: they go again when nothing comes of it. */
+struct paths_made {
+	bool state, cache;
+};
+void paths_discard(const struct paths *paths, const struct paths_made *made);
+
+/* The folder, or its closest parent that is there. */
+void paths_existing(const char *dir, char ret[PATH_MAX]);
 
 struct cache_limits {
 	uint64_t capacity_bytes;
 	uint64_t free_floor_bytes;
 };
 /* From --cache-size and --free-floor; defaults: 80 % of what is free (what the cache holds already
- * counts as free), floor 5 % of the filesystem but at most half of what that leaves. */
+ * counts as free), floor 5 % of the filesystem but at most half of what that leaves. The directory
+ * need not be there yet. */
 int paths_cache_limits(const struct invocation *inv, const char *cache_dir,
 	struct cache_limits *ret, struct error *err);
 

@@ -32,7 +32,7 @@ struct up {
 	struct origin_options *options;
 	struct dataset_spec spec;
 	struct mount_options mount;
-	Granary__V1__Dataset *dataset; /* as the master knows it */
+	Granary__V1__Dataset *dataset; /* as the master knows it; NULL until then */
 };
 
 static bool name_byte(char c)
@@ -239,6 +239,7 @@ static int serve(struct up *u, struct host *h, struct daemonize *d, struct error
 static int start_here(struct up *u, struct error *err)
 {
 	struct daemonize d = DAEMONIZE_INIT;
+	struct paths_made made = {0};
 	cleanup_free char *token = NULL;
 	cleanup_free struct host_settings *settings = malloc(sizeof(*settings));
 	struct host_options ho = {
@@ -248,6 +249,7 @@ static int start_here(struct up *u, struct error *err)
 		.advertise = inv_text(u->inv, "advertise"),
 		.socket_group = inv_text(u->inv, "group"),
 		.settings = settings,
+		.made = &made,
 	};
 	struct host *h = NULL;
 	int r = settings ? paths_read_token(inv_text(u->inv, "token-file"), &token, err)
@@ -259,8 +261,7 @@ static int start_here(struct up *u, struct error *err)
 		return error_set(err, -EINVAL,
 			"--listen wants a --token-file, so that not everybody "
 			"on the network can use the cache");
-	if ((r = paths_make_private(u->paths.cache_dir, PATHS_CACHE_MARKER, err)) < 0 ||
-		(r = paths_cache_limits(u->inv, u->paths.cache_dir, &ho.limits, err)) < 0 ||
+	if ((r = paths_cache_limits(u->inv, u->paths.cache_dir, &ho.limits, err)) < 0 ||
 		(r = host_settings_read(u->inv, &u->paths, &ho.limits, settings, err)) < 0)
 		return r;
 	ho.token = token;
@@ -271,6 +272,9 @@ static int start_here(struct up *u, struct error *err)
 	if (r == 0)
 		r = serve(u, h, &d, err);
 	host_free(h);
+	/* A listing is worth keeping, whatever became of the mount. */
+	if (r < 0 && !u->dataset)
+		paths_discard(&u->paths, &made);
 	return r;
 }
 

@@ -1,7 +1,9 @@
 """What cannot work: one line that names the remedy, an exit code, and nothing left behind."""
 
 import os
+import socket
 import subprocess
+import threading
 
 from harness import process, suite, trees, workspace
 from harness.granary import Granary
@@ -28,10 +30,32 @@ class BadInput(suite.Case):
 
     def refuse(self, *arguments, pattern, code=None, **more):
         """A command that has to fail while nothing runs, and to leave nothing."""
+        before = self.everything()
         done = self.granary.run(*arguments, check=False, **more)
         self.assert_refused(done, pattern, code)
+        self.assert_nothing_left(before)
+
+    def everything(self):
+        """Names of all files, folders and sockets of this test; a database names its own anew."""
+        return sorted(str(path) for path in self.work.path.rglob("*")
+                      if path.parent.name not in ("master", "index"))
+
+    def assert_nothing_left(self, before):
         self.assertEqual(self.granary.processes(), [])
         self.assertEqual(workspace.mounts_below(self.mount), [])
+        self.assertEqual(self.everything(), before)
+
+    def refuse_while_up(self, *arguments, pattern, code=None, **more):
+        """A command that has to fail beside a running `up`, and to change nothing there."""
+        before = self.running()
+        self.assert_refused(self.granary.run(*arguments, check=False, **more), pattern, code)
+        self.assertEqual(self.running(), before)
+
+    def running(self):
+        status = self.granary.status()
+        return (self.granary.processes(), workspace.mounts_below(self.work.path),
+                [(d["name"], d["snapshot"], d["quota_bytes"]) for d in status["datasets"]],
+                [mount["mountpoint"] for mount in status["mounts"]])
 
     def refuse_up(self, *flags, pattern, origin=None, mount=None, **more):
         for daemon in ([], ["--daemon"]):
@@ -54,11 +78,20 @@ class BadInput(suite.Case):
 
     def test_a_mount_point_that_is_busy(self):
         self.granary.up(self.origin, self.mount)
+        for command in (["up", self.origin], ["mount", "origin"]):
+            self.refuse_while_up(*command, self.mount, "--state-dir", self.granary.state,
+                                 pattern="already: unmount it")
+        self.assertEqual((self.mount / "file").read_bytes(), b"content")
+
+    def test_a_mount_point_that_another_file_system_uses(self):
+        self.need_root()
+        subprocess.run(["mount", "-t", "tmpfs", "none", self.mount], check=True)
+        trees.write(self.mount / "theirs", b"x")
         done = self.granary.run("up", self.origin, self.mount, *self.granary.directories(),
                                 check=False)
-        self.assert_refused(done, "already: unmount it")
-        self.assertEqual((self.mount / "file").read_bytes(), b"content")
-        self.assertEqual(len(workspace.mounts_below(self.mount)), 1)
+        self.assert_refused(done, "not empty")
+        self.assertEqual(os.listdir(self.mount), ["theirs"])
+        self.assertFalse(self.granary.state.exists())
 
     def test_no_fuse_device(self):
         self.need_root()
@@ -71,13 +104,14 @@ class BadInput(suite.Case):
 
     def _in_namespace(self, setting, pattern):
         """`up` in a mount namespace of its own, after this shell command."""
+        before = self.everything()
         script = f'{setting}; exec "$0" "$@"'
         done = subprocess.run(["unshare", "--mount", "sh", "-c", script, suite.BINARY, "up",
                                self.origin, self.mount, *self.granary.directories()],
                               env=self.granary.environment, stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, check=False, timeout=60)
         self.assert_refused(done, pattern)
-        self.assertEqual(self.granary.processes(), [])
+        self.assert_nothing_left(before)
 
     # ---- directories -----------------------------------------------------------------------
 
@@ -119,8 +153,42 @@ class BadInput(suite.Case):
 
     def test_a_state_directory_that_another_process_uses(self):
         self.granary.up(self.origin, self.mount)
-        done = self.granary.ask("master", check=False)
-        self.assert_refused(done, "another granary process uses.*--state-dir")
+        self.refuse_while_up("master", "--state-dir", self.granary.state,
+                             pattern="another granary process uses.*--state-dir")
+
+    def test_a_cache_directory_that_another_process_uses(self):
+        self.granary.up(self.origin, self.mount)
+        other = Granary(self.work, "other")
+        self.refuse_while_up("up", self.origin, self.work.directory("m2"), "--state-dir",
+                             other.state, "--cache-dir", self.granary.cache,
+                             pattern="another granary process uses.*--cache-dir")
+        self.assertFalse(other.state.exists())
+
+    def test_flags_that_the_running_process_has_otherwise(self):
+        self.granary.up(self.origin, self.mount, "--cache-size", "200MB")
+        other, token = self.work.directory("other"), self.work.path / "token"
+        token.write_text("0123456789abcdef0123456789abcdef\n")
+        for flag, value in (("--cache-size", "100MB"), ("--cache-dir", self.work.path / "c2"),
+                            ("--free-floor", "1GB"), ("--listen", "127.0.0.1:1"),
+                            ("--advertise", "host:1"), ("--group", "nogroup"),
+                            ("--token-file", token), ("--metrics", "127.0.0.1:0")):
+            with self.subTest(flag):
+                self.refuse_while_up("up", self.origin, other, "--state-dir", self.granary.state,
+                                     "--name", "new", flag, value,
+                                     pattern=f"other values of {flag} .*leave these flags away")
+        self.refuse_while_up("up", self.origin, other, "--state-dir", self.granary.state,
+                             pattern="of --cache-size .*, --metrics ",
+                             environment={"GRANARY_CACHE_SIZE": "1G", "GRANARY_METRICS": "x:1"})
+        # What agrees is fine, however it is written.
+        self.granary.run("up", self.origin, other, "--state-dir",
+                         os.path.relpath(self.granary.state), "--cache-dir",
+                         os.path.relpath(self.granary.cache), "--cache-size", "0.2G")
+
+    def test_an_up_beside_a_master_without_mounts(self):
+        server = self.granary.start("master", "--state-dir", self.granary.state)
+        self.granary.wait_serving(server)
+        self.refuse_while_up("up", self.origin, self.mount, *self.granary.directories(),
+                             pattern="`granary master` runs.*granary dataset add.*granary mount")
 
     # ---- values ----------------------------------------------------------------------------
 
@@ -158,6 +226,41 @@ class BadInput(suite.Case):
         for text in ("nowhere", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:port", ":"):
             with self.subTest(text):
                 self.refuse_up("--listen", text, "--token-file", token, pattern="(?i)host|port")
+
+    def test_malformed_addresses_of_other_things(self):
+        token = self.work.path / "token"
+        token.write_text("0123456789abcdef0123456789abcdef\n")
+        for text in ("nowhere", "127.0.0.1:99999", "unix:relative"):
+            with self.subTest(text):
+                self.refuse_up("--metrics", text, pattern="(?i)host|port|path")
+                self.refuse_up("--listen", "127.0.0.1:0", "--token-file", token, "--advertise",
+                               text, pattern="(?i)host|port|path")
+                self.refuse("status", "--master", text, pattern="(?i)host|port|path")
+        self.refuse_up("--endpoint", "ht!tp://x", "--no-sign-request", origin="s3://bucket/x",
+                       pattern="(?i)endpoint")
+        self.refuse_up("--group", "no-such-group", pattern="there is no group 'no-such-group'")
+
+    def test_malformed_numbers(self):
+        for flag, value in (("--uid", "-1"), ("--gid", "root"), ("--uid", "4294967295"),
+                            ("--read-timeout", "soon"), ("--read-timeout", "1e3"),
+                            ("--mode", "closed"), ("--log-level", "loud")):
+            with self.subTest(f"{flag} {value}"):
+                self.refuse_up(flag, value, pattern=flag, code=2)
+
+    def test_values_that_a_running_master_refuses(self):
+        self.granary.up(self.origin, self.mount, "--name", "d")
+        other, here = self.work.directory("other"), ["--state-dir", self.granary.state]
+        for command, pattern in (
+                (["quota", "set", "d", "lots"], "lots"), (["quota", "set", "d", "1Q"], "1Q"),
+                (["dataset", "add", "a/b", self.origin], "(?i)name"),
+                (["dataset", "add", "e", "ftp://host/x"], "ftp"),
+                (["dataset", "add", "e", "/no/such/directory"], "/no/such/directory"),
+                (["dataset", "add", "d", self.origin], "already"),
+                (["up", "http://127.0.0.1:1/x/", other, "--attempts", "1"], "127.0.0.1"),
+                (["up", self.origin, other, "--name", "a/b"], "(?i)name"),
+                (["up", self.origin, self.work.path / "none"], "mkdir -p")):
+            with self.subTest(" ".join(map(str, command))):
+                self.refuse_while_up(*command, *here, pattern=pattern)
 
     def test_listening_without_a_token(self):
         self.refuse_up("--listen", "127.0.0.1:0", pattern="--token-file")
@@ -203,6 +306,64 @@ class BadInput(suite.Case):
         self.refuse("status", "--master", "127.0.0.1:1", pattern="--master", code=3)
         self.refuse("status", "--master", "nonsense", pattern="nonsense")
 
+    def test_a_server_that_is_no_master(self):
+        """Garbage, or nothing at all, in answer."""
+        path = self.work.path / "socket"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen(16)
+            answers = [b"HTTP/1.1 400 Bad Request\r\n\r\n", trees.noise("garbage", 4096), b""]
+            held = []
+
+            def serve():
+                while True:
+                    try:
+                        client = listener.accept()[0]
+                        client.sendall(answers[0])
+                    except OSError:
+                        return
+                    held.append(client)
+
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            while answers:
+                self.refuse("status", "--master", f"unix:{path}", pattern=f"unix:{path}.*--master",
+                            code=3)
+                answers[:1] = []
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+        for client in held:
+            client.close()
+
+    def test_another_user_at_the_socket(self):
+        self.need_root()
+        suite.tool("setpriv")
+        self.granary.up(self.origin, self.mount, "--name", "d")
+        home, other = self.work.directory("home"), self.work.directory("other")
+        here = ["--state-dir", self.granary.state]
+        for path in (home, other):
+            os.chown(path, 65534, 65534)
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+        whose = "belongs to user root: run this as root.*--group"
+        before = self.running(), self.everything()
+        # By the folder's mode, and by the socket's alone.
+        for mode in (0o700, 0o755):
+            self.granary.state.chmod(mode)
+            for command, pattern in (
+                    (["status", *here], whose), (["dataset", "ls", *here], whose),
+                    (["quota", "set", "d", "1G", *here], whose),
+                    (["status", "--master", f"unix:{self.granary.state}/granary.sock"], whose),
+                    (["mount", "d", other, *here], whose),
+                    (["umount", self.mount], "belongs to user 0: run this as root"),
+                    (["purge", "--yes", *self.granary.directories()], "(?i)permission|owner")):
+                with self.subTest(" ".join(map(str, command)), mode=oct(mode)):
+                    done = subprocess.run([*user, suite.BINARY, *command], text=True, timeout=60,
+                                          env={**self.granary.environment, "HOME": str(home)},
+                                          capture_output=True, check=False)
+                    self.assert_refused(done, pattern)
+        self.granary.state.chmod(0o700)
+        self.assertEqual((self.running(), self.everything()), before)
+
     def test_unknown_dataset(self):
         self.granary.up(self.origin, self.mount, "--name", "d")
         other = self.work.directory("other")
@@ -210,8 +371,8 @@ class BadInput(suite.Case):
                         ["dataset", "refresh", "unknown"], ["quota", "set", "unknown", "1G"],
                         ["mount", "unknown", other]):
             with self.subTest(" ".join(map(str, command))):
-                self.assert_refused(self.granary.ask(*command, check=False), "unknown", 4)
-        self.assertEqual(len(self.granary.status()["mounts"]), 1)
+                self.refuse_while_up(*command, "--state-dir", self.granary.state,
+                                     pattern="unknown.*granary dataset ls", code=4)
 
     def test_a_name_that_another_origin_has(self):
         self.granary.up(self.origin, self.mount, "--name", "d")
