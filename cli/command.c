@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "cli/generate.h"
+#include "cli/nearest.h"
+#include "common/address.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -130,10 +132,19 @@ static int parse_switch(const char *text)
 static int check_value(const struct flag *f, const char *text, struct error *err)
 {
 	struct error why = ERROR_INIT;
+	struct address address;
 	uint64_t bytes;
 	char *end;
 
 	switch (f->kind) {
+	case FLAG_ADDRESS:
+		if (address_parse(text, &address, &why) < 0)
+			return error_set(err, -EINVAL, "--%s: %s", f->name, why.text);
+		break;
+	case FLAG_QUOTA:
+		if (strcmp(text, "unlimited") == 0)
+			break;
+		/* fall through */
 	case FLAG_SIZE:
 		if (size_parse(text, &bytes, &why) < 0)
 			return error_set(err, -EINVAL, "--%s: %s", f->name, why.text);
@@ -230,22 +241,53 @@ static int take_environment(struct invocation *inv, struct error *err)
 
 struct config_reader {
 	struct invocation *inv;
-	const char *path;
+	FILE *file;
 	bool before[FLAGS_MAX]; /* set before the file was read: the file does not override it */
+	int line;		/* that was read last */
+	int bad_line;		/* the first that `err` is about; inih goes on after errors */
 	struct error err;
 };
 
-static bool known_anywhere(const char *name)
+static void offer_flag(void *arg, const struct flag *f)
 {
-	for (const struct command *c = commands; c->name; c++) {
-		if (command_declares(c, name))
-			return true;
-	}
-	for (const struct origin_option_info *o = origin_option_table(); o->key; o++) {
-		if (!o->secret && strcmp(o->key, name) == 0)
-			return true;
-	}
-	return false;
+	nearest_offer(arg, f->name);
+}
+
+/* The one of all commands' flags that is nearest; at distance 0 it is known. */
+static void find_anywhere(const char *name, struct nearest *ret)
+{
+	nearest_init(ret, name);
+	for (const struct command *c = commands; c->name; c++)
+		command_each_flag(c, offer_flag, ret);
+}
+
+__attribute__((format(printf, 2, 3))) static int config_refuse(
+	struct config_reader *reader, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (reader->bad_line)
+		return 0;
+	reader->bad_line = reader->line;
+	va_start(ap, fmt);
+	vsnprintf(reader->err.text, sizeof(reader->err.text), fmt, ap);
+	va_end(ap);
+	return 0;
+}
+
+/* inih cuts longer lines in two and would take the second half for a setting. */
+static char *config_read(char *buf, int room, void *arg)
+{
+	struct config_reader *reader = arg;
+	char *line = fgets(buf, room, reader->file);
+
+	reader->line++;
+	if (!line || strchr(line, '\n') || feof(reader->file))
+		return line;
+	config_refuse(reader,
+		"longer than %d characters: give that one on the command line or in the environment",
+		room - 2);
+	return NULL;
 }
 
 /* inih's handler: 1 goes on, 0 is an error. */
@@ -253,39 +295,58 @@ static int config_line(void *arg, const char *section, const char *name, const c
 {
 	struct config_reader *reader = arg;
 	int i = flag_index(reader->inv, name);
+	struct error why = ERROR_INIT;
+	struct nearest nearest;
 
-	if (*section && strcmp(section, "granary") != 0) {
-		error_set(&reader->err, -EINVAL, "unknown section [%s]", section);
-		return 0;
-	}
+	if (*section && strcmp(section, "granary") != 0)
+		return config_refuse(reader, "unknown section [%s]: [granary], or none", section);
 	if (i < 0) {
 		/* One file serves all commands, so a flag of another command is fine here. */
-		if (known_anywhere(name))
+		find_anywhere(name, &nearest);
+		if (nearest.found && nearest.distance == 0)
 			return 1;
-		error_set(&reader->err, -EINVAL, "unknown setting '%s'", name);
-		return 0;
+		if (nearest.found)
+			return config_refuse(reader, "unknown setting '%s', the nearest is '%s'",
+				name, nearest.found);
+		return config_refuse(reader,
+			"unknown setting '%s': settings are named like the flags of `granary up "
+			"--help` and other commands",
+			name);
 	}
 	if (reader->before[i])
 		return 1;
-	return value_set(reader->inv, i, value, &reader->err) == 0;
+	if (value_set(reader->inv, i, value, &why) < 0)
+		return config_refuse(reader, "%s", why.text);
+	return 1;
 }
 
 static int take_config(struct invocation *inv, struct error *err)
 {
 	struct config_reader reader = {.inv = inv, .err = ERROR_INIT};
+	cleanup_file FILE *file = NULL;
 	int i = flag_index(inv, "config"), line;
+	const char *path;
 
 	if (i < 0 || !inv->values[i].text)
 		return 0;
-	reader.path = inv->values[i].text;
+	path = inv->values[i].text;
+	file = fopen(path, "re");
+	if (!file)
+		return error_set(
+			err, -EINVAL, "cannot read config file %s: %s", path, strerror(errno));
+	reader.file = file;
 	for (size_t k = 0; k < inv->flag_count; k++)
 		reader.before[k] = !value_unset(inv, (int)k);
-	line = ini_parse(reader.path, config_line, &reader);
-	if (line < 0)
-		return error_set(err, -EINVAL, "cannot read config file %s", reader.path);
-	if (line > 0)
-		return error_set(err, -EINVAL, "config file %s, line %d: %s", reader.path, line,
-			reader.err.text[0] ? reader.err.text : "not 'setting = value'");
+	line = ini_parse_stream(config_read, &reader, config_line, &reader);
+	if (ferror(file))
+		return error_set(err, -EINVAL, "cannot read config file %s", path);
+	/* inih counts what it cannot read at all. */
+	if (line > 0 && (!reader.bad_line || line < reader.bad_line))
+		return error_set(
+			err, -EINVAL, "config file %s, line %d: not 'setting = value'", path, line);
+	if (reader.bad_line)
+		return error_set(err, -EINVAL, "config file %s, line %d: %s", path,
+			reader.bad_line, reader.err.text);
 	return 0;
 }
 
@@ -373,6 +434,47 @@ static void fill_options(const struct invocation *inv, struct argp_option *optio
 	}
 }
 
+/* As getopt takes them: whole, or a beginning (which of several is its business). */
+static const struct flag *flag_by_prefix(const struct invocation *inv, const char *word)
+{
+	int i = flag_index(inv, word);
+
+	for (size_t k = 0; k < inv->flag_count && i < 0; k++) {
+		if (strncmp(inv->flags[k].name, word, strlen(word)) == 0)
+			i = (int)k;
+	}
+	return i < 0 ? NULL : &inv->flags[i];
+}
+
+/* getopt would only say that it is unknown. */
+static void check_flag_names(const struct invocation *inv, int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		int len = (int)strcspn(argv[i], "=") - 2;
+		cleanup_free char *word = NULL;
+		const struct flag *known;
+		struct nearest nearest;
+
+		if (strncmp(argv[i], "--", 2) != 0 || asprintf(&word, "%.*s", len, argv[i] + 2) < 0)
+			continue;
+		known = flag_by_prefix(inv, word);
+		/* The next word is its value, whatever it looks like. */
+		if (known && known->kind != FLAG_SWITCH && !argv[i][2 + len])
+			i++;
+		if (known || strncmp("help", word, (size_t)len) == 0 ||
+			strncmp("usage", word, (size_t)len) == 0)
+			continue;
+		nearest_init(&nearest, word);
+		for (size_t k = 0; k < inv->flag_count; k++)
+			nearest_offer(&nearest, inv->flags[k].name);
+		fprintf(stderr, "granary %s: there is no flag --%s%s%s (`granary %s --help` lists "
+				"them)\n",
+			inv->command->name, word, nearest.found ? "; the nearest is --" : "",
+			nearest.found ? nearest.found : "", inv->command->name);
+		exit(EXIT_USAGE);
+	}
+}
+
 static int parse(struct invocation *inv, int argc, char **argv)
 {
 	struct argp_option options[FLAGS_MAX + 1] = {{0}};
@@ -381,6 +483,7 @@ static int parse(struct invocation *inv, int argc, char **argv)
 		.options = options, .parser = parse_opt, .args_doc = inv->command->arguments};
 	int r;
 
+	check_flag_names(inv, argc, argv);
 	fill_options(inv, options);
 	if (asprintf(&doc, "%s\v%s", inv->command->summary,
 		    inv->command->text ? inv->command->text : "") < 0 ||

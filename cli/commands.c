@@ -17,7 +17,7 @@ static const struct flag general_flags[] = {
 };
 
 static const struct flag master_flags[] = {
-	{"master", 0, FLAG_TEXT, "ADDRESS", NULL, NULL,
+	{"master", 0, FLAG_ADDRESS, "ADDRESS", NULL, NULL,
 		"The master: unix:PATH or HOST:PORT; without it the one of the state "
 		"directory"},
 	{"state-dir", 0, FLAG_TEXT, "DIR", NULL, NULL,
@@ -32,15 +32,15 @@ static const struct flag state_flags[] = {
 	{"state-dir", 0, FLAG_TEXT, "DIR", NULL, NULL,
 		"Where the state is (as root /var/lib/granary, else "
 		"~/.local/state/granary)"},
-	{"listen", 0, FLAG_TEXT, "HOST:PORT", NULL, NULL,
+	{"listen", 0, FLAG_ADDRESS, "HOST:PORT", NULL, NULL,
 		"Serve other hosts too; wants --token-file"},
-	{"advertise", 0, FLAG_TEXT, "HOST:PORT", NULL, NULL,
+	{"advertise", 0, FLAG_ADDRESS, "HOST:PORT", NULL, NULL,
 		"How other hosts reach what listens (this host's name where --listen names every "
 		"address)"},
 	{"token-file", 0, FLAG_TEXT, "FILE", NULL, NULL,
 		"The secret that callers of HOST:PORT have to know, one word"},
 	{"group", 0, FLAG_TEXT, "NAME", NULL, NULL, "Users of this group may use the unix socket"},
-	{"metrics", 0, FLAG_TEXT, "HOST:PORT", NULL, NULL,
+	{"metrics", 0, FLAG_ADDRESS, "HOST:PORT", NULL, NULL,
 		"Serve Prometheus metrics there (always on the unix socket "
 		"*.metrics.sock in the state directory)"},
 	{"daemon", 0, FLAG_SWITCH, NULL, NULL, NULL,
@@ -88,7 +88,7 @@ static const struct flag origin_flags[] = {
 static const struct flag up_flags[] = {
 	{"name", 0, FLAG_TEXT, "NAME", NULL, NULL,
 		"The dataset's name (the last part of the origin)"},
-	{"quota", 0, FLAG_TEXT, "SIZE", NULL, NULL,
+	{"quota", 0, FLAG_QUOTA, "SIZE", NULL, NULL,
 		"Cache for this dataset, or unlimited; only when it is new"},
 	{"refresh", 0, FLAG_SWITCH, NULL, NULL, NULL,
 		"List the origin again before mounting a known dataset"},
@@ -96,7 +96,7 @@ static const struct flag up_flags[] = {
 };
 
 static const struct flag add_flags[] = {
-	{"quota", 0, FLAG_TEXT, "SIZE", NULL, NULL, "Cache for this dataset, or unlimited"},
+	{"quota", 0, FLAG_QUOTA, "SIZE", NULL, NULL, "Cache for this dataset, or unlimited"},
 	{0},
 };
 
@@ -202,7 +202,7 @@ const struct command commands[] = {
 		"  granary mount imagenet /mnt/imagenet\n"
 		"  granary mount imagenet /mnt/in --master node1:9400 --token-file T",
 		{general_flags, mount_flags, master_flags,
-			(const struct flag[]){{"metrics", 0, FLAG_TEXT, "HOST:PORT", NULL, NULL,
+			(const struct flag[]){{"metrics", 0, FLAG_ADDRESS, "HOST:PORT", NULL, NULL,
 						      "Serve Prometheus metrics there"},
 				{"daemon", 0, FLAG_SWITCH, NULL, NULL, NULL,
 					"Go to the background once the mount "
@@ -252,7 +252,7 @@ const struct command commands[] = {
 		command_master},
 	{"worker", "", 0, 0, "Run a worker: the cache of one node", NULL,
 		{general_flags, cache_flags, state_flags,
-			(const struct flag[]){{"master", 0, FLAG_TEXT, "ADDRESS", NULL, NULL,
+			(const struct flag[]){{"master", 0, FLAG_ADDRESS, "ADDRESS", NULL, NULL,
 						      "The master: unix:PATH or HOST:PORT; "
 						      "without it the one of the state "
 						      "directory"},

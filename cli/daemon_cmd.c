@@ -28,8 +28,13 @@ static int run(
 	int r = 0;
 
 	ho->made = &made;
-	if (inv_switch(inv, "daemon") && (r = daemonize_fork(&d, err)) < 0)
-		return r;
+	snprintf(log_file, sizeof(log_file), "%s/%s.log", ho->paths->state_dir, log_name);
+	if (inv_switch(inv, "daemon")) {
+		ho->log_file = log_file;
+		r = daemonize_fork(&d, err);
+		if (r < 0)
+			return r;
+	}
 	signals_block();
 	r = host_new(ho, &h, err);
 	if (r == 0)
@@ -38,9 +43,8 @@ static int run(
 	if (started)
 		fprintf(stderr, "%s serves at %s%s%s\n", log_name, host_address(h),
 			ho->listen ? " and " : "", ho->listen ? ho->listen : "");
-	snprintf(log_file, sizeof(log_file), "%s/%s.log", ho->paths->state_dir, log_name);
 	if (r == 0)
-		r = daemonize_prepare(&d, log_file, err);
+		r = daemonize_prepare(&d, err);
 	if (r == 0 && inv_json(inv))
 		report(h, ho, log_name);
 	if (r == 0)

@@ -8,8 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/log.h"
-
 /* The parent: ends as the child says. */
 static void wait_for_child(pid_t pid, int fd)
 {
@@ -54,15 +52,10 @@ int daemonize_fork(struct daemonize *d, struct error *err)
 	return 0;
 }
 
-int daemonize_prepare(struct daemonize *d, const char *log_file, struct error *err)
+int daemonize_prepare(struct daemonize *d, struct error *err)
 {
-	int r;
-
 	if (d->ready_fd < 0)
 		return 0;
-	r = log_to_file(log_file, err);
-	if (r < 0)
-		return r;
 	d->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (d->null_fd < 0)
 		return error_set_errno(err, -errno, "cannot open /dev/null");

@@ -20,8 +20,8 @@ struct daemonize {
  * has failed. Until daemonize_ready the child keeps stderr, so that progress and errors are seen.
  */
 int daemonize_fork(struct daemonize *d, struct error *err);
-/* Sends the log to log_file, and does all else that may fail: what is said on stdout after it will
- * be true. Nothing in the foreground, as daemonize_ready. */
-int daemonize_prepare(struct daemonize *d, const char *log_file, struct error *err);
+/* Does what may fail: what is said on stdout after it will be true. Nothing in the foreground, as
+ * daemonize_ready. */
+int daemonize_prepare(struct daemonize *d, struct error *err);
 /* Detaches from the terminal and lets the parent go. */
 int daemonize_ready(struct daemonize *d, struct error *err);

@@ -126,6 +126,7 @@ int dataset_add(struct client *c, const struct dataset_spec *spec, Granary__V1__
 {
 	Granary__V1__AddDatasetRequest q = GRANARY__V1__ADD_DATASET_REQUEST__INIT;
 	struct option_messages *options = calloc(2, sizeof(*options));
+	struct error why = ERROR_INIT;
 	int r;
 
 	if (!options)
@@ -146,7 +147,11 @@ int dataset_add(struct client *c, const struct dataset_spec *spec, Granary__V1__
 	q.quota_limited = spec->quota_limited;
 	q.quota_bytes = spec->quota_bytes;
 	q.exists_ok = spec->exists_ok;
-	r = follow(c, "/granary.v1.DatasetService/Add", &q.base, "listing", ret, err);
+	r = follow(c, "/granary.v1.DatasetService/Add", &q.base, "listing", ret, &why);
+	if (r == -EIO || r == -ETIMEDOUT || r == -EHOSTUNREACH)
+		error_set(err, r, "%.400s; `granary doctor %.80s` tries it", why.text, spec->origin);
+	else if (r < 0)
+		error_set(err, r, "%s", why.text);
 	free(options);
 	return r;
 }

@@ -279,6 +279,8 @@ int host_new(const struct host_options *opts, struct host **ret, struct error *e
 	h->token = opts->token ? strdup(opts->token) : NULL;
 	h->master_token = h->token ? strdup(h->token) : NULL;
 	r = take_locks(h, opts->paths, err);
+	if (r == 0 && opts->log_file)
+		r = log_to_file(opts->log_file, err);
 	if (r < 0)
 		goto fail;
 	rpc_init();

@@ -16,6 +16,7 @@
 #include "cli/paths.h"
 #include "cli/signals.h"
 #include "common/cleanup.h"
+#include "common/log.h"
 #include "common/metrics_http.h"
 #include "common/rpc/rpc.h"
 
@@ -110,9 +111,12 @@ static int run(struct invocation *inv, struct mount_options *mo, const struct pa
 		return r;
 	signals_block();
 	rpc_init();
+	log_name(paths, mo->mountpoint, text, sizeof(text));
+	r = d.ready_fd < 0 ? 0 : log_to_file(text, err);
 	snprintf(text, sizeof(text), "unix:%s/mount-%ld.metrics.sock", paths->state_dir,
 		(long)getpid());
-	r = metrics_http_start(text, &metrics[0], NULL, err);
+	if (r == 0)
+		r = metrics_http_start(text, &metrics[0], NULL, err);
 	if (r == 0 && inv_text(inv, "metrics"))
 		r = metrics_http_start(inv_text(inv, "metrics"), &metrics[1], NULL, err);
 	if (r == 0)
@@ -120,8 +124,7 @@ static int run(struct invocation *inv, struct mount_options *mo, const struct pa
 	if (r == 0) {
 		fprintf(stderr, "mounted %s at %s%s\n", mo->dataset, mo->mountpoint,
 			d.ready_fd < 0 ? "; Ctrl-C unmounts" : "");
-		log_name(paths, mo->mountpoint, text, sizeof(text));
-		r = daemonize_prepare(&d, text, err);
+		r = daemonize_prepare(&d, err);
 		if (r == 0 && inv_json(inv))
 			report(m, mo);
 		if (r == 0)

@@ -15,6 +15,7 @@
 
 #include "common/cleanup.h"
 #include "common/size.h"
+#include "store/store.h"
 
 #define TOKEN_MAX_BYTES 4096
 #define TOKEN_MIN_BYTES 16
@@ -98,7 +99,15 @@ int paths_find(const struct invocation *inv, struct paths *ret, struct error *er
 	return 0;
 }
 
-static int make_parents(const char *dir, struct error *err)
+static int error_not_made(const char *dir, const char *flag, struct error *err)
+{
+	int error = errno;
+
+	return error_set(err, -error, "cannot make directory %s (%s): choose another %s", dir,
+		strerror(error), flag);
+}
+
+static int make_parents(const char *dir, const char *flag, struct error *err)
 {
 	char path[PATH_MAX];
 
@@ -106,7 +115,7 @@ static int make_parents(const char *dir, struct error *err)
 	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
 		*slash = '\0';
 		if (mkdir(path, 0755) < 0 && errno != EEXIST)
-			return error_set_errno(err, -errno, "cannot make directory %s", path);
+			return error_not_made(path, flag, err);
 		*slash = '/';
 	}
 	return 0;
@@ -144,28 +153,31 @@ static int write_marker(const char *dir, const char *marker, struct error *err)
 
 int paths_make_private(const char *dir, const char *marker, struct error *err)
 {
+	const char *flag = strcmp(marker, PATHS_CACHE_MARKER) == 0 ? "--cache-dir" : "--state-dir";
 	char path[PATH_MAX];
 	struct stat st;
 	bool made;
-	int r = make_parents(dir, err);
+	int r = make_parents(dir, flag, err);
 
 	if (r < 0)
 		return r;
 	made = mkdir(dir, 0700) == 0;
 	if (!made && errno != EEXIST)
-		return error_set_errno(err, -errno, "cannot make directory %s", dir);
+		return error_not_made(dir, flag, err);
 	if (stat(dir, &st) < 0)
 		return error_set_errno(err, -errno, "cannot use directory %s", dir);
 	if (!S_ISDIR(st.st_mode))
-		return error_set(err, -ENOTDIR, "%s is not a directory", dir);
-	if (st.st_uid != geteuid())
 		return error_set(
-			err, -EACCES, "directory %s belongs to another user: choose another", dir);
+			err, -ENOTDIR, "%s is not a directory: choose another %s", dir, flag);
+	if (st.st_uid != geteuid())
+		return error_set(err, -EACCES,
+			"directory %s belongs to another user: choose another %s", dir, flag);
 	if (join(path, "", dir, marker, err) < 0)
 		return -ENAMETOOLONG;
 	if (access(path, F_OK) < 0 && holds_other_things(dir))
 		return error_set(err, -ENOTEMPTY,
-			"directory %s holds other things: choose an empty or a new one", dir);
+			"directory %s holds other things: choose an empty or a new one for %s", dir,
+			flag);
 	if ((st.st_mode & 077) && chmod(dir, 0700) < 0)
 		return error_set_errno(err, -errno, "cannot make directory %s private", dir);
 	r = write_marker(dir, marker, err);
@@ -181,7 +193,7 @@ int paths_admit_group(const char *dir, const char *group, struct error *err)
 	int r = getgrnam_r(group, &entry, room, sizeof(room), &found);
 
 	if (!found)
-		return error_set(err, r ? -r : -EINVAL, "there is no group '%s'", group);
+		return error_set(err, r ? -r : -EINVAL, "there is no group '%s': `getent group` lists those there are", group);
 	if (chown(dir, (uid_t)-1, entry.gr_gid) < 0 || chmod(dir, 0710) < 0)
 		return error_set_errno(err, -errno, "cannot open %s to group %s", dir, group);
 	return 0;
@@ -236,6 +248,12 @@ int paths_cache_limits(const struct invocation *inv, const char *cache_dir,
 
 		floor = total / 20 < left / 2 ? total / 20 : left / 2;
 	}
+	if (capacity < STORE_CAPACITY_MIN_BYTES)
+		return error_set(err, -ENOSPC,
+			"a cache of %s in %s is too small: give --cache-size at least %s, or "
+			"--cache-dir a larger file system",
+			size_format(capacity, text[0]), cache_dir,
+			size_format(STORE_CAPACITY_MIN_BYTES, text[1]));
 	if (capacity > total)
 		return error_set(err, -EINVAL,
 			"--cache-size %s is more than the %s of the filesystem of %s",
@@ -271,7 +289,10 @@ int paths_read_token(const char *path, char **ret_token, struct error *err)
 	for (ssize_t i = 0; i < n; i++) {
 		if (!isgraph((unsigned char)token[i]))
 			return error_set(
-				err, -EINVAL, "token file %s holds more than one word", path);
+				err, -EINVAL,
+				"token file %s holds more than one word: make one with "
+				"`openssl rand -hex 32`",
+				path);
 	}
 	*ret_token = strdup(token);
 	return *ret_token ? 0 : error_set(err, -ENOMEM, "out of memory");

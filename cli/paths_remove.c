@@ -70,8 +70,9 @@ int paths_remove(const char *dir, const char *marker, bool only_look, struct pat
 	if (stat(dir, &st) < 0)
 		return errno == ENOENT ? 1 : error_set_errno(err, -errno, "cannot look at %s", dir);
 	if (stat(path, &st) < 0 && errno != ENOENT && errno != ENOTDIR)
-		return error_set_errno(err, -errno,
-			"cannot look into %s: run this as its owner or root; nothing was removed",
+		return error_set(err, -errno,
+			"%s belongs to somebody else: run this as its owner or root; nothing was "
+			"removed",
 			dir);
 	if (stat(path, &st) < 0)
 		return error_set(

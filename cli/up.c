@@ -206,7 +206,6 @@ static int join_running(struct up *u, struct error *err)
 
 static int serve(struct up *u, struct host *h, struct daemonize *d, struct error *err)
 {
-	char log_file[PATH_MAX + 16];
 	struct host_mounted mounted;
 	struct client c;
 	int r = host_start(h, inv_text(u->inv, "metrics"), err);
@@ -225,8 +224,7 @@ static int serve(struct up *u, struct host *h, struct daemonize *d, struct error
 	print_age(u->dataset);
 	fprintf(stderr, "mounted %s at %s%s\n", u->name, u->mountpoint,
 		d->ready_fd < 0 ? "; Ctrl-C unmounts" : "");
-	snprintf(log_file, sizeof(log_file), "%s/granary.log", u->paths.state_dir);
-	r = daemonize_prepare(d, log_file, err);
+	r = daemonize_prepare(d, err);
 	if (r == 0 && inv_json(u->inv))
 		report(u, mounted.mountpoint, mounted.mode, (uint64_t)getpid());
 	if (r == 0)
@@ -239,6 +237,7 @@ static int serve(struct up *u, struct host *h, struct daemonize *d, struct error
 static int start_here(struct up *u, struct error *err)
 {
 	struct daemonize d = DAEMONIZE_INIT;
+	char log_file[PATH_MAX + 16];
 	struct paths_made made = {0};
 	cleanup_free char *token = NULL;
 	cleanup_free struct host_settings *settings = malloc(sizeof(*settings));
@@ -265,8 +264,13 @@ static int start_here(struct up *u, struct error *err)
 		(r = host_settings_read(u->inv, &u->paths, &ho.limits, settings, err)) < 0)
 		return r;
 	ho.token = token;
-	if (inv_switch(u->inv, "daemon") && (r = daemonize_fork(&d, err)) < 0)
-		return r;
+	snprintf(log_file, sizeof(log_file), "%s/granary.log", u->paths.state_dir);
+	if (inv_switch(u->inv, "daemon")) {
+		ho.log_file = log_file;
+		r = daemonize_fork(&d, err);
+		if (r < 0)
+			return r;
+	}
 	signals_block();
 	r = host_new(&ho, &h, err);
 	if (r == 0)

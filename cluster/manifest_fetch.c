@@ -15,6 +15,9 @@
 
 #define FETCH_PATH "/granary.v1.ClusterService/FetchManifest"
 #define CHUNK_DATA_FIELD 1
+#define DAMAGED_THERE                                                                              \
+	"what the master has is damaged, `granary dataset refresh` or `granary up --refresh` makes " \
+	"a new one"
 
 static int write_all(int fd, const unsigned char *data, size_t len)
 {
@@ -64,10 +67,10 @@ static int verify(const char *temp, const char *digest, struct error *err)
 
 	r = manifest_open(temp, &m, err);
 	if (r < 0)
-		return error_prefix(err, -EIO, "what the master sent");
+		return error_prefix(err, -EIO, DAMAGED_THERE);
 	r = manifest_verify(m, err);
 	if (r < 0)
-		r = error_prefix(err, -EIO, "what the master sent");
+		r = error_prefix(err, -EIO, DAMAGED_THERE);
 	else if (strcmp(manifest_info(m)->digest, digest) != 0)
 		r = error_set(err, -EIO, "the master sent another manifest than it was asked for");
 	manifest_unref(m);
