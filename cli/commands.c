@@ -1,12 +1,6 @@
 #include "cli/commands.h"
 
-#include <errno.h>
-#include <stdio.h>
-
-#include "cli/generate.h"
-#include "cli/output.h"
-#include "cli/version.h"
-#include "common/cleanup.h"
+#include <stddef.h>
 
 static const struct flag general_flags[] = {
 	{"config", 0, FLAG_TEXT, "FILE", NULL, NULL, "Read settings from FILE (name = value)"},
@@ -144,48 +138,6 @@ static const struct flag man_flags[] = {
 	{0},
 };
 
-static int command_version_run(struct invocation *inv)
-{
-	if (inv_json(inv))
-		output_json(json_pack(
-			"{s:s, s:s}", "version", GRANARY_VERSION, "commit", GRANARY_COMMIT));
-	else
-		printf("granary %s (%s)\n", GRANARY_VERSION, GRANARY_COMMIT);
-	return EXIT_OK;
-}
-
-static int print_completion_json(void)
-{
-	cleanup_free char *script = NULL;
-	size_t len;
-	FILE *out = open_memstream(&script, &len);
-	int r = out ? generate_completion(out) : -ENOMEM;
-
-	if (out && fclose(out) != 0)
-		r = -ENOMEM;
-	if (r == 0)
-		output_json(
-			json_pack("{s:s, s:o}", "shell", "bash", "script", output_text(script)));
-	return r;
-}
-
-static int command_completion_run(struct invocation *inv)
-{
-	int r = inv_json(inv) ? print_completion_json() : generate_completion(stdout);
-
-	return r == 0 ? EXIT_OK : EXIT_FAILED;
-}
-
-static int command_man_run(struct invocation *inv)
-{
-	struct error err = ERROR_INIT;
-	int r = generate_man_pages(inv_text(inv, "dir"), &err);
-
-	if (r == 0 && inv_json(inv))
-		output_json(json_pack("{s:o}", "dir", output_text(inv_text(inv, "dir"))));
-	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
-}
-
 const struct command commands[] = {
 	{"up", "ORIGIN MOUNTPOINT", 2, 2, "Mount a dataset here: master, worker and mount in one",
 		"ORIGIN is s3://BUCKET/PREFIX, http(s)://HOST/PATH/, file:///DIR or a "
@@ -259,8 +211,8 @@ const struct command commands[] = {
 				{0}}},
 		command_worker},
 	{"completion", "", 0, 0, "Print bash completion", "  source <(granary completion)",
-		{general_flags}, command_completion_run},
-	{"man", "", 0, 0, "Write the man pages", NULL, {general_flags, man_flags}, command_man_run},
-	{"version", "", 0, 0, "Print the version", NULL, {general_flags}, command_version_run},
+		{general_flags}, command_completion},
+	{"man", "", 0, 0, "Write the man pages", NULL, {general_flags, man_flags}, command_man},
+	{"version", "", 0, 0, "Print the version", NULL, {general_flags}, command_version},
 	{0},
 };

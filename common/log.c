@@ -78,12 +78,18 @@ int log_to_file(const char *path, struct error *err)
 	return 0;
 }
 
+/* What cannot be rotated begins anew: the bound holds in any case. */
 static void rotate_locked(void)
 {
 	char from[sizeof(state.path) + 12], to[sizeof(state.path) + 12];
-	uint64_t bytes = 0;
 	int fd;
 
+	snprintf(from, sizeof(from), "%s.new", state.path);
+	fd = open(from, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		state.file_bytes = ftruncate(state.fd, 0) < 0 ? state.file_bytes : 0;
+		return;
+	}
 	for (int i = LOG_FILE_KEEP - 1; i >= 0; i--) {
 		if (i == 0)
 			snprintf(from, sizeof(from), "%s", state.path);
@@ -92,12 +98,11 @@ static void rotate_locked(void)
 		snprintf(to, sizeof(to), "%s.%d", state.path, i + 1);
 		(void)rename(from, to);
 	}
-	fd = open_file(state.path, &bytes);
-	if (fd < 0)
-		return;
+	snprintf(from, sizeof(from), "%s.new", state.path);
+	(void)rename(from, state.path);
 	close(state.fd);
 	state.fd = fd;
-	state.file_bytes = bytes;
+	state.file_bytes = 0;
 }
 
 static size_t escape(char *dst, size_t room, const char *src)
