@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 
-from harness import compare, process, suite, trees
+from harness import compare, process, suite, trees, workspace
 from harness.fault_server import FaultServer
 from harness.granary import Granary, is_mounted, xattr
 
@@ -38,9 +38,45 @@ class CommandLine(suite.Case):
         self.assertTrue(is_mounted(self.mount))
         compare.assert_diff_finds_nothing(self, self.origin, self.mount)
         self.assertTrue(process.alive(pid))
-        self.assertTrue((self.granary.state / "granary.log").exists())
         self.granary.umount(self.mount)
         self.granary.wait_ended()
+
+    def test_the_log_is_on_stderr_or_with_daemon_in_the_state_directory(self):
+        log = self.granary.state / "granary.log"
+        done = self.granary.run("up", self.origin, self.mount, *self.granary.directories(),
+                                "--name", "d", "--daemon")
+        # What was done, and nothing of how.
+        self.assertRegex(done.stderr, r"\Adataset d: .*\nmounted d at .*\n\Z")
+        self.assertRegex(log.read_text(), "(?m)Z info master: added dataset d of ")
+        self.assertEqual(oct(log.stat().st_mode & 0o777), "0o600")
+        self.granary.umount(self.mount)
+        self.granary.wait_ended()
+        written = log.read_text()
+        self.assertIn("unmounted", written)
+        server = self.up("--log-level", "debug")
+        self.assertRegex(server.output(), "(?m)Z info ")
+        self.assertEqual(log.read_text(), written)
+        self.granary.umount(self.mount)
+        server.wait(30)
+        quiet = self.up("--log-level", "error")
+        self.assertNotRegex(quiet.output(), "Z info ")
+
+    def test_the_log_of_a_daemon_is_rotated(self):
+        """16 MiB a file, four old ones; tests/unit/log_test.c fills them."""
+        self.granary.state.mkdir(mode=0o700, parents=True)
+        (self.granary.state / "lock").touch()
+        log = self.granary.state / "granary.log"
+        for suffix in ("", ".1", ".2", ".3", ".4"):
+            with open(f"{log}{suffix}", "wb") as out:
+                out.write(f"was {log.name}{suffix}\n".encode())
+                out.truncate((16 << 20) - 1 if not suffix else 100)
+        self.granary.up_daemon(self.origin, self.mount)
+        self.assertLess(log.stat().st_size, 1 << 20)
+        self.assertIn("Z info ", log.read_text())
+        for now, then in ((".1", ""), (".2", ".1"), (".3", ".2"), (".4", ".3")):
+            with open(f"{log}{now}", "rb") as old:
+                self.assertEqual(old.readline().decode(), f"was {log.name}{then}\n")
+        self.assertEqual(len(list(self.granary.state.glob("granary.log*"))), 5)
 
     def test_daemon_that_cannot_start_says_so_and_is_gone(self):
         done = self.granary.run("up", self.origin, self.work.path / "nothing",
@@ -126,6 +162,56 @@ class CommandLine(suite.Case):
         server = self.granary.up(f"file://{self.origin}", self.mount, "--name", "d")
         self.assertIn("snapshot 1", server.output())
         compare.assert_diff_finds_nothing(self, away, self.mount)
+
+    def test_up_on_a_known_dataset_prints_its_age_and_refresh_lists_first(self):
+        first = self.granary.run("up", self.origin, self.mount, *self.granary.directories(),
+                                 "--name", "d", "--daemon")
+        self.assertIn("30 files, 150 kB, snapshot 1, listed now", first.stderr)
+        listed = self.granary.stat("d")["snapshot_created_s"]
+        other, new = self.work.directory("other"), self.work.directory("new")
+        trees.write(self.origin / "added", b"x")
+        suite.wait_until(lambda: time.time() > listed + 6, 30, "older")
+        again = self.granary.run("up", self.origin, other, *self.granary.directories(),
+                                 "--name", "d")
+        self.assertRegex(again.stderr, r"snapshot 1, listed \d+ (seconds|minutes) ago "
+                                       r"\(--refresh lists again\)")
+        self.assertFalse((other / "added").exists())
+        refreshed = self.granary.run("up", self.origin, new, *self.granary.directories(),
+                                     "--name", "d", "--refresh")
+        self.assertIn("31 files, 150 kB, snapshot 2, listed now", refreshed.stderr)
+        self.assertTrue((new / "added").exists())
+        # Also when no process runs yet.
+        for mount in (self.mount, other, new):
+            self.granary.umount(mount)
+        self.granary.wait_ended()
+        (self.origin / "added").unlink()
+        self.granary.up_daemon(self.origin, self.mount, "--name", "d", "--refresh")
+        self.assertFalse((self.mount / "added").exists())
+
+    def test_a_known_dataset_keeps_what_it_was_added_with_and_says_so(self):
+        self.up("--quota", "50MB", "--exclude", "*1.jpg", "--max-connections", "7")
+        other = self.work.directory("other")
+        same = self.granary.run("up", self.origin, other, *self.granary.directories(), "--name",
+                                "d", "--quota", "0.05GB", "--exclude", "*1.jpg")
+        self.assertNotIn("keeps", same.stderr)
+        self.granary.umount(other)
+        for flags, pattern in ((["--quota", "60MB"], "keeps its quota: `granary quota set d 60MB`"),
+                               (["--exclude", "*2.jpg"], "other values of --exclude add"),
+                               (["--include", "x", "--max-connections", "8"],
+                                "other values of --include, --max-connections add")):
+            done = self.granary.run("up", self.origin, other, *self.granary.directories(),
+                                    "--name", "d", *flags)
+            self.assertIn(pattern, done.stderr)
+            self.assertEqual(self.granary.stat("d")["quota_bytes"], 50_000_000)
+            self.granary.umount(other)
+            suite.wait_until(lambda: self.granary.stat("d")["mounts"] == 1, 60, "unmounted")
+
+    def test_a_second_up_keeps_its_log_level_for_itself(self):
+        server = self.up()
+        other = self.work.directory("other")
+        done = self.granary.run("up", self.origin, other, *self.granary.directories(), "--name",
+                                "d", "--log-level", "debug")
+        self.assertIn(f"running process {server.pid} keeps info", done.stderr)
 
     # ---- output ----------------------------------------------------------------------------
 
@@ -297,6 +383,58 @@ class CommandLine(suite.Case):
                                           environment={"GRANARY_MASTER": address})
         for done in (by_flag, by_environment):
             self.assertEqual(len(json.loads(done.stdout)["mounts"]), 1)
+
+    def test_defaults_for_one_box(self):
+        """As root /var/lib and /var/cache; 80 % of what is free. All of it goes with purge."""
+        self.need_root()
+        if not workspace.private_namespace():
+            self.skipTest("would use this machine's own directories")
+        for place in ("/var/lib", "/var/cache", "/dev/shm"):
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1000000k", "none", place],
+                           check=True)
+            self.addCleanup(subprocess.run, ["umount", "-l", place], check=True)
+        self.granary.run("up", self.origin, self.mount, "--daemon")
+        self.assertTrue(os.path.exists("/var/lib/granary/granary.sock"))
+        self.assertTrue(os.path.exists("/var/cache/granary/CACHEDIR.TAG"))
+        status = json.loads(self.granary.run("status", "-o", "json").stdout)
+        self.assertEqual(len(status["mounts"]), 1)
+        self.assertAlmostEqual(status["workers"][0]["capacity_bytes"] / 1_024_000_000, 0.8, 2)
+        compare.assert_diff_finds_nothing(self, self.origin, self.mount)
+        pid = status["mounts"][0]["pid"]
+        self.granary.run("umount", self.mount)
+        suite.wait_until(lambda: not process.alive(pid), 60, "the process ended")
+        self.granary.run("purge", "--yes")
+        for place in ("/var/lib", "/var/cache", "/dev/shm"):
+            self.assertEqual(os.listdir(place), [])
+        self.assertEqual(workspace.mounts_below(self.mount), [])
+
+    def test_defaults_of_a_user_are_the_xdg_folders(self):
+        base = self.work.directory("base", 0o777)
+        for variables, state in (({"XDG_STATE_HOME": base / "s", "XDG_CACHE_HOME": base / "c"},
+                                  base / "s/granary"),
+                                 ({"HOME": base / "home"}, base / "home/.local/state/granary")):
+            environment = {**self.granary.environment, **{k: str(v) for k, v in variables.items()}}
+            for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+                if name not in variables:
+                    environment.pop(name, None)
+            user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+            done = subprocess.run([*user * (os.geteuid() == 0), suite.BINARY, "status"],
+                                  env=environment, capture_output=True, text=True, check=False,
+                                  timeout=60)
+            self.assertEqual(done.returncode, 3, done.stderr)
+            self.assertIn(f"unix:{state}/granary.sock", done.stderr)
+
+    def test_purge_leaves_a_mount_point_and_what_is_the_file_systems(self):
+        self.need_root()
+        self.granary.cache = self.work.directory("disk")
+        subprocess.run(["mount", "-t", "tmpfs", "none", self.granary.cache], check=True)
+        (self.granary.cache / "lost+found").mkdir()
+        self.granary.up_daemon(self.origin, self.mount, "--cache-size", "100MB")
+        self.granary.umount(self.mount)
+        self.granary.wait_ended()
+        self.granary.run("purge", *self.granary.directories(), "--yes")
+        self.assertEqual(os.listdir(self.granary.cache), ["lost+found"])
+        self.assertFalse(self.granary.state.exists())
 
     def test_sizes_are_read_as_people_write_them(self):
         self.up()
