@@ -35,7 +35,7 @@ struct check {
 	const char *name;
 	enum verdict verdict;
 	char found[160];
-	const char *cost; /* of its absence, and how to get it */
+	char cost[200]; /* of its absence, and how to get it */
 };
 
 struct report {
@@ -49,7 +49,8 @@ static struct check *add(struct report *r, const char *name, enum verdict verdic
 
 	if (r->count + 1 < CHECKS_MAX)
 		r->count++;
-	*c = (struct check){.name = name, .verdict = verdict, .cost = cost};
+	*c = (struct check){.name = name, .verdict = verdict};
+	snprintf(c->cost, sizeof(c->cost), "%s", cost);
 	return c;
 }
 
@@ -67,25 +68,27 @@ static void check_fuse_device(struct report *r)
 	snprintf(c->found, sizeof(c->found), "%s", error ? strerror(error) : "opens");
 }
 
-static bool on_path(const char *program)
+/* 1 found and setuid root, 0 found, -ENOENT. */
+static int find_helper(const char *program)
 {
 	const char *path = getenv("PATH");
 	char candidate[PATH_MAX];
+	struct stat st;
 
 	for (const char *p = path ? path : "/usr/bin:/bin"; *p;) {
 		size_t n = strcspn(p, ":");
 
 		snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)n, p, program);
-		if (access(candidate, X_OK) == 0)
-			return true;
+		if (access(candidate, X_OK) == 0 && stat(candidate, &st) == 0)
+			return (st.st_mode & S_ISUID) && st.st_uid == 0;
 		p += n + (p[n] == ':');
 	}
-	return false;
+	return -ENOENT;
 }
 
 static void check_privileges(struct report *r)
 {
-	bool helper = on_path("fusermount3");
+	int helper = find_helper("fusermount3");
 	struct check *c;
 
 	if (geteuid() == 0) {
@@ -93,9 +96,14 @@ static void check_privileges(struct report *r)
 		snprintf(c->found, sizeof(c->found), "root");
 		return;
 	}
-	c = add(r, "fusermount3", helper ? VERDICT_OK : VERDICT_MISSING,
-		"users who are not root cannot mount: apt-get install fuse3");
-	snprintf(c->found, sizeof(c->found), "%s", helper ? "found" : "not found");
+	c = add(r, "privileges", helper > 0 ? VERDICT_OK : VERDICT_MISSING,
+		helper < 0 ? "users who are not root cannot mount: apt-get install fuse3"
+			   : "users who are not root cannot mount: chown root and chmod u+s "
+			     "fusermount3");
+	snprintf(c->found, sizeof(c->found), "user %u, %s", (unsigned)geteuid(),
+		helper < 0   ? "no fusermount3"
+		: helper > 0 ? "fusermount3"
+			     : "fusermount3 without its setuid bit");
 }
 
 static void check_allow_other(struct report *r)
@@ -117,8 +125,8 @@ static void check_io_uring(struct report *r)
 	cleanup_file FILE *f = fopen("/sys/module/fuse/parameters/enable_uring", "re");
 	char value = f ? (char)fgetc(f) : 0;
 	struct check *c = add(r, "fuse over io_uring", value == 'Y' ? VERDICT_OK : VERDICT_SLOWER,
-		"not used yet; to allow it: echo Y > "
-		"/sys/module/fuse/parameters/enable_uring");
+		"nothing is lost yet, this version does not use it: echo Y > "
+		"/sys/module/fuse/parameters/enable_uring, from Linux 6.14 on");
 
 	snprintf(c->found, sizeof(c->found), "%s",
 		!f	       ? "not in this kernel"
@@ -137,26 +145,33 @@ static void check_files_limit(struct report *r)
 	snprintf(c->found, sizeof(c->found), "%llu", (unsigned long long)limit.rlim_max);
 }
 
-static void check_disk(struct report *r, const char *name, const char *dir)
+static void check_disk(struct report *r, const char *name, const char *flag, const char *dir)
 {
 	char parent[PATH_MAX], text[2][SIZE_TEXT_BYTES];
 	struct statvfs vfs = {0};
+	struct stat st;
 	struct check *c;
-	bool writable, roomy;
+	const char *state = "writable";
 
 	paths_existing(dir, parent);
-	writable = access(parent, W_OK | X_OK) == 0;
+	if (access(parent, W_OK | X_OK) < 0)
+		state = "not writable";
+	else if (stat(dir, &st) == 0 && st.st_uid != geteuid())
+		state = "of another user";
 	statvfs(parent, &vfs);
-	roomy = (uint64_t)vfs.f_bavail * vfs.f_frsize >= FREE_WANTED_BYTES;
-	c = add(r, name,
-		!writable ? VERDICT_MISSING
-		: roomy	  ? VERDICT_OK
-			  : VERDICT_SLOWER,
-		!writable ? "nothing can be stored there: choose another with --cache-dir and "
-			    "--state-dir"
-			  : "little can be cached: choose a larger disk");
-	snprintf(c->found, sizeof(c->found), "%.80s: %s, %s free of %s", dir,
-		writable ? "writable" : "not writable",
+	c = add(r, name, VERDICT_OK, "");
+	if (strcmp(state, "writable") != 0) {
+		c->verdict = VERDICT_MISSING;
+		snprintf(c->cost, sizeof(c->cost),
+			"nothing can be kept there: run as its owner, or choose another with %s",
+			flag);
+	} else if ((uint64_t)vfs.f_bavail * vfs.f_frsize < FREE_WANTED_BYTES) {
+		c->verdict = VERDICT_SLOWER;
+		snprintf(c->cost, sizeof(c->cost),
+			"little can be kept there: make room, or choose a larger disk with %s",
+			flag);
+	}
+	snprintf(c->found, sizeof(c->found), "%.80s: %s, %s free of %s", dir, state,
 		size_format((uint64_t)vfs.f_bavail * vfs.f_frsize, text[0]),
 		size_format((uint64_t)vfs.f_blocks * vfs.f_frsize, text[1]));
 }
@@ -167,6 +182,22 @@ static int first_entry(void *arg, const struct origin_entry *e, struct error *er
 	(void)e;
 	atomic_store((atomic_bool *)arg, true);
 	return error_set(err, -ECANCELED, "enough");
+}
+
+static const char *origin_advice(int res)
+{
+	switch (res) {
+	case -EACCES:
+	case -EPERM:
+		return "datasets there cannot be listed: give credentials, or a user, that may list "
+		       "and read it";
+	case -ENOENT:
+	case -ENOTDIR:
+	case -EINVAL:
+		return "datasets there cannot be listed: correct the address and the options";
+	default:
+		return "datasets there cannot be listed: check the address, the network and proxies";
+	}
 }
 
 static int check_origin(
@@ -189,7 +220,7 @@ static int check_origin(
 	if (atomic_load(&seen))
 		res = 0;
 	c = add(r, "origin", res == 0 ? VERDICT_OK : VERDICT_MISSING,
-		"datasets there cannot be listed or read");
+		origin_advice(res));
 	if (res == 0)
 		snprintf(c->found, sizeof(c->found), "%s after %lld ms; bytes proved by %s",
 			atomic_load(&seen) ? "lists" : "is empty",
@@ -247,8 +278,8 @@ int command_doctor(struct invocation *inv)
 	check_allow_other(&report);
 	check_io_uring(&report);
 	check_files_limit(&report);
-	check_disk(&report, "cache", paths.cache_dir);
-	check_disk(&report, "state", paths.state_dir);
+	check_disk(&report, "cache", "--cache-dir", paths.cache_dir);
+	check_disk(&report, "state", "--state-dir", paths.state_dir);
 	if (inv_argument(inv, 0))
 		r = origin_argument(inv_argument(inv, 0), &url, &err);
 	if (url)
