@@ -285,7 +285,8 @@ static char *config_read(char *buf, int room, void *arg)
 	if (!line || strchr(line, '\n') || feof(reader->file))
 		return line;
 	config_refuse(reader,
-		"longer than %d characters: give that one on the command line or in the environment",
+		"longer than %d characters: give that one on the command line or in the "
+		"environment",
 		room - 2);
 	return NULL;
 }
@@ -345,8 +346,8 @@ static int take_config(struct invocation *inv, struct error *err)
 		return error_set(
 			err, -EINVAL, "config file %s, line %d: not 'setting = value'", path, line);
 	if (reader.bad_line)
-		return error_set(err, -EINVAL, "config file %s, line %d: %s", path,
-			reader.bad_line, reader.err.text);
+		return error_set(err, -EINVAL, "config file %s, line %d: %s", path, reader.bad_line,
+			reader.err.text);
 	return 0;
 }
 
@@ -467,8 +468,9 @@ static void check_flag_names(const struct invocation *inv, int argc, char **argv
 		nearest_init(&nearest, word);
 		for (size_t k = 0; k < inv->flag_count; k++)
 			nearest_offer(&nearest, inv->flags[k].name);
-		fprintf(stderr, "granary %s: there is no flag --%s%s%s (`granary %s --help` lists "
-				"them)\n",
+		fprintf(stderr,
+			"granary %s: there is no flag --%s%s%s (`granary %s --help` lists "
+			"them)\n",
 			inv->command->name, word, nearest.found ? "; the nearest is --" : "",
 			nearest.found ? nearest.found : "", inv->command->name);
 		exit(EXIT_USAGE);

@@ -25,13 +25,13 @@ enum exit_code {
 
 enum flag_kind {
 	FLAG_TEXT,
-	FLAG_SWITCH, /* no argument; yes/no in config and environment */
-	FLAG_SIZE,   /* checked by size_parse */
-	FLAG_QUOTA,  /* a size or "unlimited" */
+	FLAG_SWITCH,  /* no argument; yes/no in config and environment */
+	FLAG_SIZE,    /* checked by size_parse */
+	FLAG_QUOTA,   /* a size or "unlimited" */
 	FLAG_ADDRESS, /* checked by address_parse */
-	FLAG_NUMBER, /* a non-negative integer */
-	FLAG_CHOICE, /* one of `choices`, comma-separated */
-	FLAG_LIST,   /* may be given again */
+	FLAG_NUMBER,  /* a non-negative integer */
+	FLAG_CHOICE,  /* one of `choices`, comma-separated */
+	FLAG_LIST,    /* may be given again */
 };
 
 struct flag {

@@ -149,7 +149,8 @@ int dataset_add(struct client *c, const struct dataset_spec *spec, Granary__V1__
 	q.exists_ok = spec->exists_ok;
 	r = follow(c, "/granary.v1.DatasetService/Add", &q.base, "listing", ret, &why);
 	if (r == -EIO || r == -ETIMEDOUT || r == -EHOSTUNREACH)
-		error_set(err, r, "%.400s; `granary doctor %.80s` tries it", why.text, spec->origin);
+		error_set(
+			err, r, "%.400s; `granary doctor %.80s` tries it", why.text, spec->origin);
 	else if (r < 0)
 		error_set(err, r, "%s", why.text);
 	free(options);

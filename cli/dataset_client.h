@@ -41,7 +41,7 @@ int dataset_renew(struct client *c, const char *name, const struct origin_option
 json_t *dataset_to_json(const Granary__V1__Dataset *d);
 /* What the import left out, for people; nothing when there is nothing. */
 void dataset_print_report(const Granary__V1__ImportReport *report);
-/* Flags that were given and that a known dataset has with other values: it keeps its own, and a line on
- * stderr says so. */
+/* Flags that were given and that a known dataset has with other values: it keeps its own, and a
+ * line on stderr says so. */
 void dataset_print_kept(const struct invocation *inv, const struct dataset_spec *spec,
 	const Granary__V1__Dataset *d);

@@ -36,11 +36,9 @@ void dataset_print_kept(const struct invocation *inv, const struct dataset_spec 
 			     (spec->quota_limited && d->quota_bytes != spec->quota_bytes));
 	char names[1024] = "";
 
-	if (spec->includes &&
-		!same_list(spec->include, spec->includes, d->include, d->n_include))
+	if (spec->includes && !same_list(spec->include, spec->includes, d->include, d->n_include))
 		note(names, sizeof(names), "include");
-	if (spec->excludes &&
-		!same_list(spec->exclude, spec->excludes, d->exclude, d->n_exclude))
+	if (spec->excludes && !same_list(spec->exclude, spec->excludes, d->exclude, d->n_exclude))
 		note(names, sizeof(names), "exclude");
 	for (const struct origin_option_info *o = origin_option_table(); o->key; o++) {
 		if (!o->secret && inv_given(inv, o->key) &&
@@ -51,7 +49,8 @@ void dataset_print_kept(const struct invocation *inv, const struct dataset_spec 
 		note(names, sizeof(names), "no-sign-request");
 	if (quota)
 		fprintf(stderr,
-			"granary: dataset %s keeps its quota: `granary quota set %s %s` changes it\n",
+			"granary: dataset %s keeps its quota: `granary quota set %s %s` changes "
+			"it\n",
 			d->name, d->name, inv_text(inv, "quota"));
 	if (names[0])
 		fprintf(stderr,

@@ -60,7 +60,8 @@ static void check_fuse_device(struct report *r)
 	int error = fd < 0 ? errno : 0;
 	struct check *c = add(r, "/dev/fuse", fd >= 0 ? VERDICT_OK : VERDICT_MISSING,
 		error == EACCES || error == EPERM
-			? "nothing can be mounted: chmod 666 /dev/fuse as root, or run as root; in a "
+			? "nothing can be mounted: chmod 666 /dev/fuse as root, or run as root; in "
+			  "a "
 			  "container pass --device /dev/fuse"
 			: "nothing can be mounted: load the module (modprobe fuse as root); in a "
 			  "container pass --device /dev/fuse");
@@ -189,14 +190,16 @@ static const char *origin_advice(int res)
 	switch (res) {
 	case -EACCES:
 	case -EPERM:
-		return "datasets there cannot be listed: give credentials, or a user, that may list "
+		return "datasets there cannot be listed: give credentials, or a user, that may "
+		       "list "
 		       "and read it";
 	case -ENOENT:
 	case -ENOTDIR:
 	case -EINVAL:
 		return "datasets there cannot be listed: correct the address and the options";
 	default:
-		return "datasets there cannot be listed: check the address, the network and proxies";
+		return "datasets there cannot be listed: check the address, the network and "
+		       "proxies";
 	}
 }
 
@@ -219,8 +222,7 @@ static int check_origin(
 			clock_deadline_ms(ORIGIN_TIMEOUT_MS), &why);
 	if (atomic_load(&seen))
 		res = 0;
-	c = add(r, "origin", res == 0 ? VERDICT_OK : VERDICT_MISSING,
-		origin_advice(res));
+	c = add(r, "origin", res == 0 ? VERDICT_OK : VERDICT_MISSING, origin_advice(res));
 	if (res == 0)
 		snprintf(c->found, sizeof(c->found), "%s after %lld ms; bytes proved by %s",
 			atomic_load(&seen) ? "lists" : "is empty",

@@ -25,7 +25,7 @@ struct host_options {
 	const char *master_address; /* NULL: this host's own socket */
 	const char *socket_group;
 	const struct host_settings *settings; /* HOST_MOUNTS; read as long as the host lives */
-	const char *log_file; /* NULL: the log stays on stderr */
+	const char *log_file;		      /* NULL: the log stays on stderr */
 	/* What host_new made, also when it fails: for paths_discard once the host is freed. */
 	struct paths_made *made;
 };

@@ -1,6 +1,6 @@
 /*
- * The flags of `up` that hold for a whole process: its cache, where it listens, its log. A second `up`
- * with the same state directory cannot change them, and is told so.
+ * The flags of `up` that hold for a whole process: its cache, where it listens, its log. A second
+ * `up` with the same state directory cannot change them, and is told so.
  */
 #pragma once
 
@@ -22,7 +22,7 @@ int host_settings_read(const struct invocation *inv, const struct paths *paths,
 	const struct cache_limits *limits, struct host_settings *ret, struct error *err);
 
 struct client;
-/* Asks the process at the other end. -EEXIST with their names when flags were given that it has with
- * other values; -EOPNOTSUPP when it is no `up`. */
+/* Asks the process at the other end. -EEXIST with their names when flags were given that it has
+ * with other values; -EOPNOTSUPP when it is no `up`. */
 int host_settings_agree(const struct invocation *inv, const struct paths *paths,
 	struct client *running, struct error *err);

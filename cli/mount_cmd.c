@@ -152,9 +152,9 @@ int command_mount(struct invocation *inv)
 
 	if ((r = paths_find(inv, &paths, &err)) < 0 ||
 		(r = paths_read_token(inv_text(inv, "token-file"), &token, &err)) < 0 ||
-		(r = client_socket_probe(inv_text(inv, "master") ? inv_text(inv, "master")
-								 : paths.socket,
-			 &err)) < 0 ||
+		(r = client_socket_probe(
+			 inv_text(inv, "master") ? inv_text(inv, "master") : paths.socket, &err)) <
+			0 ||
 		(r = mount_flags_read(inv, inv_argument(inv, 0), inv_argument(inv, 1), &mo, &err)) <
 			0)
 		return inv_fail(inv, r, &err);

@@ -193,7 +193,8 @@ int paths_admit_group(const char *dir, const char *group, struct error *err)
 	int r = getgrnam_r(group, &entry, room, sizeof(room), &found);
 
 	if (!found)
-		return error_set(err, r ? -r : -EINVAL, "there is no group '%s': `getent group` lists those there are", group);
+		return error_set(err, r ? -r : -EINVAL,
+			"there is no group '%s': `getent group` lists those there are", group);
 	if (chown(dir, (uid_t)-1, entry.gr_gid) < 0 || chmod(dir, 0710) < 0)
 		return error_set_errno(err, -errno, "cannot open %s to group %s", dir, group);
 	return 0;
@@ -288,8 +289,7 @@ int paths_read_token(const char *path, char **ret_token, struct error *err)
 			path, TOKEN_MIN_BYTES);
 	for (ssize_t i = 0; i < n; i++) {
 		if (!isgraph((unsigned char)token[i]))
-			return error_set(
-				err, -EINVAL,
+			return error_set(err, -EINVAL,
 				"token file %s holds more than one word: make one with "
 				"`openssl rand -hex 32`",
 				path);

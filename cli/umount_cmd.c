@@ -135,7 +135,8 @@ int command_umount(struct invocation *inv)
 	if (r < 0)
 		r = error_set_errno(&err, r, "cannot find %s", text);
 	else if (mounted(mountpoint, &found) != 1)
-		r = error_set(&err, -ENOENT, "no dataset is mounted at %s: `granary status` lists the mounts", text);
+		r = error_set(&err, -ENOENT,
+			"no dataset is mounted at %s: `granary status` lists the mounts", text);
 	else
 		r = detach(mountpoint, &found, lazy, &err);
 	if (r < 0)

@@ -223,7 +223,8 @@ int mountpoint_prepare(
 	if (stat(ret_path, &st) < 0)
 		return error_set_errno(err, -errno, "cannot use mount point %s", path);
 	if (!S_ISDIR(st.st_mode))
-		return error_set(err, -ENOTDIR, "mount point %s is not a directory: mount on an empty directory", path);
+		return error_set(err, -ENOTDIR,
+			"mount point %s is not a directory: mount on an empty directory", path);
 	if (granary_mounted(ret_path, source, sizeof(source)))
 		return error_set(err, -EBUSY,
 			"%s is mounted at %s already: unmount it first (granary umount %s), or "

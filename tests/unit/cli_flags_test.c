@@ -30,8 +30,7 @@ static int spy(struct invocation *inv)
 
 	seen.runs++;
 	seen.entries = inv_list(inv, seen.flag, &list);
-	text = seen.kind == FLAG_LIST ? (seen.entries ? list[0] : NULL)
-				      : inv_text(inv, seen.flag);
+	text = seen.kind == FLAG_LIST ? (seen.entries ? list[0] : NULL) : inv_text(inv, seen.flag);
 	seen.given = inv_given(inv, seen.flag);
 	if (seen.kind == FLAG_SWITCH)
 		text = inv_switch(inv, seen.flag) ? "yes" : "no";
@@ -39,14 +38,15 @@ static int spy(struct invocation *inv)
 	return EXIT_OK;
 }
 
-#define SPIES(X)                                                                                   \
-	X(up) X(master) X(worker) X(mount) X(umount) X(dataset_add) X(dataset_refresh)             \
-	X(dataset_ls) X(dataset_stat) X(dataset_rm) X(quota_set) X(quota_ls) X(status) X(doctor)   \
-	X(purge) X(epoch) X(completion) X(man) X(version)
-#define SPY(name)                                                                                  \
-	int command_##name(struct invocation *inv)                                                 \
-	{                                                                                          \
-		return spy(inv);                                                                   \
+#define SPIES(X)                                                                               \
+	X(up)                                                                                  \
+	X(master) X(worker) X(mount) X(umount) X(dataset_add) X(dataset_refresh) X(dataset_ls) \
+		X(dataset_stat) X(dataset_rm) X(quota_set) X(quota_ls) X(status) X(doctor)     \
+			X(purge) X(epoch) X(completion) X(man) X(version)
+#define SPY(name)                                  \
+	int command_##name(struct invocation *inv) \
+	{                                          \
+		return spy(inv);                   \
 	}
 SPIES(SPY)
 
