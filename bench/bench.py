@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measures Granary against the limits of this machine, both sides of every ratio in one run.
 
-    bench.py [--full] [--json FILE]
+    bench.py [--full] [--json FILE] [--peers] [--peer NAME=COMMAND]...
 
-Writes docs/performance.md. A figure is the median of its rounds; the sides of a round are measured
+Writes docs/performance.md and docs/performance.json; `--peers` (part of --full) compares with other
+mounts of the same S3 server as well (peers.py). A figure is the median of its rounds; the sides of a round are measured
 right after each other, so that a slow minute of the machine hits both.
 """
 
@@ -21,13 +22,17 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/integration"))
 
-from harness import granary, minio, page_cache, suite, workspace  # noqa: E402
+from harness import granary, minio, page_cache, s3_origin, suite, workspace  # noqa: E402
+import peers  # noqa: E402
 import report  # noqa: E402
 
 FILE_BYTES = 110_000
 READERS = 4
 RAW_HTTP = os.environ.get("GRANARY_RAW_HTTP", str(ROOT / "build/bench/raw_http"))
 BUCKET = "bench"
+LARGE_BUCKET = "large"
+LARGE_NAME = "records.bin"
+LARGE_BYTES = 512 << 20
 
 
 def body(number):
@@ -130,6 +135,32 @@ class SmallFiles:
         return result["files"] / result["seconds"]
 
 
+def compare(work, small, extra):
+    """The sides of peers.py, those that are here."""
+    server = s3_origin.S3Origin(work)
+    keys = {str(path.relative_to(small.source)): path for path in small.source.rglob("*.jpg")}
+    server.fill(BUCKET, {key: path.read_bytes for key, path in keys.items()})
+    large = work.path / LARGE_NAME
+    with large.open("wb") as file:
+        for _ in range(LARGE_BYTES >> 20):
+            file.write(os.urandom(1 << 20))
+    server.minio.s3.create_bucket(Bucket=LARGE_BUCKET)
+    server.minio.s3.upload_file(str(large), LARGE_BUCKET, LARGE_NAME)
+    large.unlink()
+    comparison = peers.Comparison(server, BUCKET, small.files * FILE_BYTES, LARGE_BUCKET,
+                                  LARGE_NAME, epochs)
+    sides = [peers.Ours(small.host, work, server)]
+    for name, command in {**peers.COMMANDS, **dict(extra)}.items():
+        peer = peers.Peer(name, command, work, server)
+        if peer.available():
+            sides.append(peer)
+        else:
+            print(f"bench: {name} is not installed: left out", file=sys.stderr)
+    return {side.name: comparison.measure(side, lambda text: print(f"bench: {text}",
+                                                                   file=sys.stderr))
+            for side in sides}
+
+
 def machine():
     cpu = next((line.split(":", 1)[1].strip() for line in
                 pathlib.Path("/proc/cpuinfo").read_text().splitlines()
@@ -144,6 +175,9 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--full", action="store_true", help="5,000 files and 5 rounds")
+    parser.add_argument("--peers", action="store_true", help="compare with s3fs and rclone")
+    parser.add_argument("--peer", action="append", default=[], type=peers.parse,
+                        metavar="NAME=COMMAND", help="and with this mount; see peers.py")
     parser.add_argument("--json", type=pathlib.Path, help="keep the run's figures there")
     arguments = parser.parse_args()
     files, rounds = (5000, 5) if arguments.full else (2000, 3)
@@ -151,14 +185,19 @@ def main():
     try:
         small = SmallFiles(work, files, rounds)
         rows = small.warm() + small.cold()
+        sides = {}
+        if arguments.full or arguments.peers or arguments.peer:
+            sides = compare(work, small, arguments.peer)
     finally:
         work.close()
     run = {"machine": machine(), "files": files, "file_bytes": FILE_BYTES, "rounds": rounds,
-           "readers": READERS, "rows": [row.to_json() for row in rows]}
-    if arguments.json:
-        arguments.json.write_text(json.dumps(run, indent=2) + "\n")
+           "readers": READERS, "rows": [row.to_json() for row in rows], "sides": sides}
+    for path in [ROOT / "docs/performance.json", *filter(None, [arguments.json])]:
+        path.write_text(json.dumps(run, indent=2) + "\n")
     print(report.table(run))
-    (ROOT / "docs/performance.md").write_text(report.page(run))
+    if sides:
+        print(report.sides_table(run))
+    report.write(run, ROOT / "docs")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A run's figures as rows of ratios, as a table and as docs/performance.md."""
 
 import dataclasses
+import html
 import statistics
 
 
@@ -31,6 +32,66 @@ def table(run):
     return "\n".join(lines)
 
 
+def figure(value):
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if value >= 20 else f"{value:.2f}"
+
+
+def sides_table(run):
+    sides = run["sides"]
+    names = [what for figures in sides.values() for what in figures]
+    lines = ["| what | " + " | ".join(sides) + " |", "|---|" + "---|" * len(sides)]
+    for what in dict.fromkeys(names):
+        lines.append(f"| {what} | " + " | ".join(figure(figures.get(what))
+                                                for figures in sides.values()) + " |")
+    return "\n".join(lines)
+
+
+def chart(run):
+    """Bars of the ratios, with their targets as strokes."""
+    left, width, step = 330, 420, 34
+    top = max([1.2] + [max(row["ratio"], row["target"]) for row in run["rows"]])
+    height = step * len(run["rows"]) + 40
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 70}" '
+             f'height="{height}" font-family="sans-serif" font-size="12">',
+             f'<rect width="100%" height="{height}" fill="white"/>']
+    for number, row in enumerate(run["rows"]):
+        y = 12 + number * step
+        length, mark = (width * value / top for value in (row["ratio"], row["target"]))
+        colour = "#3a7d44" if row["ratio"] >= row["target"] else "#b5523b"
+        label = html.escape(row["what"])
+        parts.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{label}</text>'
+                     f'<rect x="{left}" y="{y}" width="{length:.0f}" height="20" fill="{colour}"/>'
+                     f'<line x1="{left + mark:.0f}" x2="{left + mark:.0f}" y1="{y - 3}" '
+                     f'y2="{y + 23}" stroke="black" stroke-width="2"/>'
+                     f'<text x="{left + length + 6:.0f}" y="{y + 14}">{row["ratio"]:.2f}</text>')
+    one = left + width / top
+    parts.append(f'<line x1="{one:.0f}" x2="{one:.0f}" y1="4" y2="{height - 24}" stroke="#888" '
+                 f'stroke-dasharray="3 3"/><text x="{one:.0f}" y="{height - 8}" '
+                 f'text-anchor="middle">1 = the limit; strokes: targets</text></svg>')
+    return "\n".join(parts) + "\n"
+
+
+def write(run, docs):
+    (docs / "performance.md").write_text(page(run))
+    (docs / "performance.svg").write_text(chart(run))
+
+
+def others(run):
+    if not run["sides"]:
+        return ""
+    return f"""
+## Other mounts of the same server
+
+MinIO behind a proxy that counts; one run each, so within about 20 %. Granary and the others in this order, `granary epoch` and the same loops as readers, the page cache dropped where it says so.
+
+{sides_table(run)}
+"""
+
+
 def page(run):
     machine = run["machine"]
     return f"""# Performance
@@ -41,8 +102,10 @@ Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB
 
 {table(run)}
 
+![ratios](performance.svg)
+
 What the rows mean:
 - *page cache warm*: the same epoch again and again; on the mount the kernel answers from its page cache and Granary is not asked.
 - *page cache dropped, store warm*: after `echo 3 > /proc/sys/vm/drop_caches`; Granary reads its packed store on the same filesystem and verifies the checksums.
 - *cold epoch from S3*: an empty cache, MinIO on the same machine with its files in the page cache, requests signed with V4; the raw client only GETs, unsigned, over as many kept connections.
-"""
+{others(run)}"""

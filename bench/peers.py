@@ -1,0 +1,228 @@
+"""The same reader on the same S3 server through Granary and through other mounts.
+
+A peer is a command in the foreground that mounts BUCKET read-only, with its cache where it is told:
+the built-in ones below, or `--peer NAME=COMMAND` with {bucket} {endpoint} {mountpoint} {cache}
+{cache_bytes} filled in and the server's keys in the environment. A peer that is not installed is
+left out with a word. What a peer cannot do is a gap in its column, with the reason.
+"""
+
+import contextlib
+import os
+import pathlib
+import random
+import shlex
+import shutil
+import subprocess
+import time
+
+from harness import page_cache, process, suite, workspace
+
+RECORD_BYTES = 114_660
+READY_SECONDS = 60
+UNLIMITED = 1 << 40
+TICKS = os.sysconf("SC_CLK_TCK")
+
+# What their manuals advise for data that is read and not changed.
+COMMANDS = {
+    "s3fs": "s3fs {bucket} {mountpoint} -f -o url={endpoint} -o use_path_request_style"
+            " -o use_cache={cache} -o ro -o parallel_count=8 -o stat_cache_expire=86400"
+            " -o enable_noobj_cache",
+    "rclone": "rclone mount :s3:{bucket} {mountpoint} --s3-provider Minio --s3-env-auth"
+              " --s3-endpoint {endpoint} --s3-region us-east-1 --read-only --no-modtime"
+              " --vfs-cache-mode full --vfs-cache-max-size {cache_bytes}"
+              " --vfs-cache-poll-interval 1s --cache-dir {cache} --dir-cache-time 24h"
+              " --attr-timeout 24h",
+}
+# Their caches end where the disk does, or not at all.
+NO_LIMIT = {"s3fs": "its cache has no limit of its own"}
+
+
+def usage(pids):
+    """CPU seconds so far and the largest RssAnon + RssShmem now, over the processes."""
+    ticks, kib = 0, 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith(("RssAnon:", "RssShmem:")):
+                    kib += int(line.split()[1])
+    return ticks / TICKS, kib / 1024
+
+
+class Peer:
+    """A mount by somebody else's command."""
+
+    def __init__(self, name, command, work, server):
+        self.name, self.command, self.work, self.server = name, command, work, server
+        self.why_no_limit = NO_LIMIT.get(name)
+        self.process = None
+
+    def available(self):
+        return shutil.which(shlex.split(self.command)[0]) is not None
+
+    def mount(self, bucket, cache_bytes, number):
+        self.mountpoint = self.work.directory(f"{self.name}-{number}/m")
+        cache = self.work.directory(f"{self.name}-{number}/c")
+        command = [word.format(bucket=bucket, endpoint=self.server.proxy.endpoint,
+                               mountpoint=self.mountpoint, cache=cache, cache_bytes=cache_bytes)
+                   for word in shlex.split(self.command)]
+        environment = process.clean_environment(
+            self.work.directory(f"{self.name}-{number}/h"), **self.server.environment())
+        # s3fs knows its keys by names of its own.
+        environment["AWSACCESSKEYID"] = environment["AWS_ACCESS_KEY_ID"]
+        environment["AWSSECRETACCESSKEY"] = environment["AWS_SECRET_ACCESS_KEY"]
+        self.process = process.Server(command, self.work.path / f"{self.name}-{number}.log",
+                                      environment)
+        self.process.wait_ready(lambda: os.path.ismount(self.mountpoint)
+                                and os.listdir(self.mountpoint), READY_SECONDS)
+        return self.mountpoint
+
+    def pids(self):
+        return [self.process.pid]
+
+    def unmount(self):
+        workspace.detach(self.mountpoint)
+        self.process.close()
+        shutil.rmtree(self.mountpoint.parent / "c", ignore_errors=True)
+
+
+class Ours:
+    name = "Granary"
+    why_no_limit = None
+
+    def __init__(self, host, work, server):
+        self.host_of, self.work, self.server = host, work, server
+
+    def mount(self, bucket, cache_bytes, number):
+        self.host = self.host_of(f"ours-{number}", self.server)
+        self.mountpoint = self.work.directory(f"ours-{number}-m")
+        flags = [] if cache_bytes == UNLIMITED else ["--quota", str(cache_bytes)]
+        self.up = self.host.up(f"s3://{bucket}", self.mountpoint, *flags, *self.server.flags)
+        return self.mountpoint
+
+    def pids(self):
+        return [self.up.pid]
+
+    def unmount(self):
+        self.host.umount(self.mountpoint)
+        self.host.wait_ended()
+        shutil.rmtree(self.host.cache, ignore_errors=True)
+
+
+def read_records(path, count, seed):
+    """Records a second of random, aligned slices, and the bytes read; one reader."""
+    draw = random.Random(seed)
+    handle = os.open(path, os.O_RDONLY)
+    records = os.fstat(handle).st_size // RECORD_BYTES
+    try:
+        chosen = [draw.randrange(records) for _ in range(count)]
+        began = time.monotonic()
+        read = sum(len(os.pread(handle, RECORD_BYTES, record * RECORD_BYTES)) for record in chosen)
+        return count / (time.monotonic() - began), read
+    finally:
+        os.close(handle)
+
+
+def read_through(path):
+    """MB/s of a sequential reader with buffers of 1 MiB."""
+    buffer = bytearray(1 << 20)
+    began = time.monotonic()
+    with open(path, "rb", buffering=0) as file:
+        total = 0
+        while got := file.readinto(buffer):
+            total += got
+    return total / 1e6 / (time.monotonic() - began)
+
+
+class Comparison:
+    """The rows, each measured on one side after the other."""
+
+    def __init__(self, server, small_bucket, small_bytes, large_bucket, large_name, epochs):
+        self.server, self.epochs = server, epochs
+        self.small_bucket, self.small_bytes = small_bucket, small_bytes
+        self.large_bucket, self.large_name = large_bucket, large_name
+        self.number = 0
+
+    @contextlib.contextmanager
+    def mounted(self, side, bucket, cache_bytes=UNLIMITED):
+        self.number += 1
+        mountpoint = side.mount(bucket, cache_bytes, self.number)
+        self.server.object_bytes()
+        try:
+            yield mountpoint
+        finally:
+            side.unmount()
+
+    def epoch(self, mountpoint):
+        return self.epochs(mountpoint, 1, os.environ)[0]
+
+    def small(self, side):
+        with self.mounted(side, self.small_bucket) as mountpoint:
+            page_cache.drop(mountpoint)
+            before, _ = usage(side.pids())
+            cold = self.epoch(mountpoint)
+            cpu, rss = usage(side.pids())
+            origin = self.server.object_bytes()
+            page_cache.drop(mountpoint)
+            dropped = self.epoch(mountpoint)
+            self.epoch(mountpoint)
+            warm = self.epoch(mountpoint)
+        return {"cold epoch, files/s": cold,
+                "cold epoch, origin bytes / dataset": origin / self.small_bytes,
+                "cold epoch, CPU seconds / GB": (cpu - before) / (self.small_bytes / 1e9),
+                "resident after the cold epoch, MiB": rss,
+                "page cache dropped, cache warm, files/s": dropped,
+                "page cache warm, files/s": warm}
+
+    def half(self, side):
+        if side.why_no_limit:
+            return {"half cached, third epoch, files/s": side.why_no_limit}
+        with self.mounted(side, self.small_bucket, self.small_bytes // 2) as mountpoint:
+            for _ in range(2):
+                page_cache.drop(mountpoint)
+                self.epoch(mountpoint)
+            self.server.object_bytes()
+            page_cache.drop(mountpoint)
+            third = self.epoch(mountpoint)
+            origin = self.server.object_bytes()
+        return {"half cached, third epoch, files/s": third,
+                "half cached, third epoch, origin bytes / dataset": origin / self.small_bytes}
+
+    def large(self, side):
+        with self.mounted(side, self.large_bucket) as mountpoint:
+            page_cache.drop(mountpoint)
+            rate, read = read_records(mountpoint / self.large_name, 300, self.number)
+            amplification = self.server.object_bytes() / read
+        with self.mounted(side, self.large_bucket) as mountpoint:
+            path = mountpoint / self.large_name
+            page_cache.drop(mountpoint)
+            cold = read_through(path)
+            read_through(path)  # what the first pass did not keep
+            page_cache.drop(mountpoint)
+            dropped = read_through(path)
+            warm = read_through(path)
+        return {"random records of 114,660 B, cold, records/s": rate,
+                "random records, origin bytes / bytes read": amplification,
+                "large file in sequence, cold, MB/s": cold,
+                "large file, page cache dropped, cache warm, MB/s": dropped,
+                "large file, page cache warm, MB/s": warm}
+
+    def measure(self, side, say):
+        figures = {}
+        for part in (self.small, self.half, self.large):
+            say(f"{side.name}: {part.__name__}")
+            try:
+                figures.update(part(side))
+            except (AssertionError, OSError, subprocess.SubprocessError) as error:
+                say(f"{side.name}: {part.__name__} failed: {error}")
+                figures[f"{part.__name__} failed"] = str(error).splitlines()[0][:120]
+        return figures
+
+
+def parse(text):
+    """NAME=COMMAND of --peer."""
+    name, _, command = text.partition("=")
+    if not name or not command:
+        raise ValueError(f"--peer {text}: NAME=COMMAND")
+    return name, command
