@@ -352,8 +352,7 @@ static int classify_status(struct exchange *x)
 			return error_set(x->err, -EIO, "HTTP %d", status);
 	}
 	curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &after_s);
-	if (after_s > 0)
-		at->retry_after_ms = after_s > 3600 ? 3600000 : after_s * 1000;
+	attempt_pause(at, after_s);
 	return attempt_retry(at, "HTTP %d", status);
 }
 

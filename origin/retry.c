@@ -91,6 +91,12 @@ int attempt_retry(struct origin_attempt *at, const char *fmt, ...)
 	return ORIGIN_RETRY;
 }
 
+void attempt_pause(struct origin_attempt *at, int64_t seconds)
+{
+	if (seconds > 0)
+		at->retry_after_ms = seconds > 3600 ? 3600000 : seconds * 1000;
+}
+
 int attempt_refused(struct origin_attempt *at, const char *fmt, ...)
 {
 	va_list ap;

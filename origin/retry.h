@@ -76,6 +76,8 @@ void attempt_count_received(struct origin_attempt *at, uint64_t bytes);
 /* Writes at->cause; returns ORIGIN_RETRY. */
 int attempt_retry(struct origin_attempt *at, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+/* The server asks to wait for so long; before attempt_retry. */
+void attempt_pause(struct origin_attempt *at, int64_t seconds);
 /* Writes at->cause; returns ORIGIN_CREDENTIALS. */
 int attempt_refused(struct origin_attempt *at, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

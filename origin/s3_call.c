@@ -145,6 +145,7 @@ void s3_call_complete(S3Status status, const S3ErrorDetails *details, void *arg)
 		return;
 	if (details->httpStatus)
 		call->http_status = details->httpStatus;
+	call->retry_after_s = details->retryAfterSeconds;
 	if (!message)
 		message = details->transportError;
 	copy(call->code, sizeof(call->code), details->code);
@@ -276,9 +277,11 @@ static int classify_answer(struct s3_call *call)
 		return ORIGIN_GONE;
 	if (call->http_status == 412 || call->http_status == 416)
 		return ORIGIN_CHANGED;
-	if (is_passing(call))
+	if (is_passing(call)) {
+		attempt_pause(call->at, call->retry_after_s);
 		return attempt_retry(call->at, "HTTP %d %s%s%s", call->http_status, call->code,
 			call->message[0] ? ": " : "", call->message);
+	}
 	return error_set(call->err, -EIO, "HTTP %d %s%s%s", call->http_status, call->code,
 		call->message[0] ? ": " : "", call->message);
 }

@@ -154,6 +154,24 @@ static bool answer_lists(int fd, const char *request, unsigned nth)
 	return true;
 }
 
+/* With the pause as a number, then as a date. */
+static void answer_pauses(struct fault_server *s, int fd, unsigned nth, unsigned first, unsigned last)
+{
+	static const char slow[] =
+		"HTTP/1.1 %s\r\nRetry-After: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+	time_t t = time(NULL) + 3;
+	char date[64];
+	struct tm tm;
+
+	strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&t, &tm));
+	if (nth == 0)
+		fault_text(fd, slow, "503 Slow", "1");
+	else if (nth == 1)
+		fault_text(fd, slow, "429 Slow", date);
+	else
+		object(s, fd, first, last, last - first + 1, GOOD);
+}
+
 static void answer_passing_faults(
 	struct fault_server *s, int fd, unsigned nth, unsigned first, unsigned last)
 {
@@ -182,10 +200,19 @@ static void answer(struct fault_server *s, int fd, const char *request, unsigned
 		refuse(fd, "400 Bad", "ExpiredToken", "");
 	else if (NAMED("fails"))
 		answer_passing_faults(s, fd, nth, first, last);
+	else if (NAMED("pauses"))
+		answer_pauses(s, fd, nth, first, last);
+	else if (NAMED("long-pause"))
+		fault_text(fd, "HTTP/1.1 503 Slow\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n");
+	else if (NAMED("busy"))
+		fault_text(fd, "HTTP/1.1 503 Slow\r\nContent-Length: 0\r\n\r\n");
 	else if (NAMED("short"))
 		object(s, fd, first, last, last - first < 50000 ? last - first + 1 : 50000, GOOD);
 	else if (NAMED("stall")) {
 		object(s, fd, first, last, 100, GOOD);
+		while (!atomic_load(&s->stop) && recv(fd, &c, 1, 0) > 0)
+			;
+	} else if (NAMED("silent")) {
 		while (!atomic_load(&s->stop) && recv(fd, &c, 1, 0) > 0)
 			;
 	} else if (NAMED("changes") && nth == 0)
@@ -312,6 +339,35 @@ static void errors_that_pass_are_retried(void **state)
 	assert_int_equal(atomic_load(&server->requests), 5);
 }
 
+static void pauses_that_the_server_asks_for_are_kept(void **state)
+{
+	int64_t start = clock_mono_ms();
+
+	(void)state;
+	assert_int_equal(get("pauses", 0, 10, NULL), 0);
+	assert_int_equal(atomic_load(&server->requests), 3);
+	assert_true(clock_mono_ms() - start >= 1000 + 2000);
+}
+
+static void a_pause_beyond_the_deadline_ends_the_get_and_is_forgotten(void **state)
+{
+	struct origin_entry e;
+	struct error err = ERROR_INIT;
+	char room[256];
+
+	(void)state;
+	assert_int_equal(get("long-pause", 0, 10, &err), -ETIMEDOUT);
+	assert_non_null(strstr(err.text, "HTTP 503"));
+	assert_int_equal(atomic_load(&server->requests), 1);
+	assert_int_equal(
+		origin_stat(origin, "long-pause", 10, &e, room, clock_deadline_ms(20000), NULL),
+		-ETIMEDOUT);
+	assert_int_equal(atomic_load(&server->requests), 2);
+	/* The same handle, a server that says nothing of a pause: all attempts are made. */
+	assert_int_equal(get("busy", 0, 10, NULL), -EIO);
+	assert_int_equal(atomic_load(&server->requests), 7);
+}
+
 static void a_truncated_body_goes_on_where_it_broke(void **state)
 {
 	(void)state;
@@ -364,6 +420,64 @@ static void a_stall_is_given_up_within_the_deadline(void **state)
 	(void)state;
 	assert_int_equal(origin_get(origin, &g, NULL), -ETIMEDOUT);
 	assert_true(clock_mono_ms() - start < 5000);
+}
+
+struct canceller {
+	atomic_bool cancel;
+	int64_t at_ms; /* when it was */
+};
+
+static void *cancel_soon(void *arg)
+{
+	struct canceller *c = arg;
+
+	usleep(400000); /* past the timers that libcurl has for connecting */
+	c->at_ms = clock_mono_ms();
+	atomic_store(&c->cancel, true);
+	return NULL;
+}
+
+static int64_t cancel_took_ms(const char *path)
+{
+	struct canceller c = {0};
+	struct origin_get g = {.path = path,
+		.path_len = strlen(path),
+		.validator = "",
+		.object_bytes = FAULT_BYTES,
+		.len = FAULT_BYTES,
+		.dst = dst,
+		.cancel = &c.cancel,
+		.deadline_ms = clock_deadline_ms(60000)};
+	pthread_t thread;
+	int64_t end_ms;
+
+	assert_int_equal(pthread_create(&thread, NULL, cancel_soon, &c), 0);
+	assert_int_equal(origin_get(origin, &g, NULL), -ECANCELED);
+	end_ms = clock_mono_ms();
+	pthread_join(thread, NULL);
+	return end_ms - c.at_ms;
+}
+
+/* On a busy machine one of a few tries is quick; a thread that looks once a second never is. */
+static void a_cancelled_get_ends_soon(void **state)
+{
+	static const char *const paths[] = {"stall", "silent"};
+	struct origin_options *opts = keyed();
+
+	(void)state;
+	origin_options_set(opts, "stall-timeout", "60s", NULL);
+	open_origin(opts, "s3://bkt/");
+	for (int i = 0; i < 2; i++) {
+		int64_t best_ms = INT64_MAX;
+
+		for (int tries = 0; tries < 20 && best_ms > 300; tries++) {
+			int64_t took_ms = cancel_took_ms(paths[i]);
+
+			best_ms = took_ms < best_ms ? took_ms : best_ms;
+		}
+		if (best_ms > 300)
+			fail_msg("%s: %lld ms", paths[i], (long long)best_ms);
+	}
 }
 
 static void the_region_of_the_answer_is_remembered(void **state)
@@ -617,10 +731,13 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(errors_that_pass_are_retried),
+		T(pauses_that_the_server_asks_for_are_kept),
+		T(a_pause_beyond_the_deadline_ends_the_get_and_is_forgotten),
 		T(a_truncated_body_goes_on_where_it_broke),
 		T(what_is_not_the_snapshots_object_is_never_served),
 		T(a_change_seen_by_a_retry_is_told),
 		T(a_stall_is_given_up_within_the_deadline),
+		T(a_cancelled_get_ends_soon),
 		T(the_region_of_the_answer_is_remembered),
 		T(requester_pays_is_said),
 		T(lists_that_make_no_sense_fail_and_slow_ones_are_retried),
