@@ -235,9 +235,19 @@ static bool is_refused(const struct s3_call *call)
 	static const char *const codes[] = {"AccessDenied", "InvalidAccessKeyId",
 		"SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
 		"InvalidTokenId", "InvalidClientTokenId", "ExpiredTokenException",
-		"MissingSecurityHeader", "InvalidSecurity", NULL};
+		"MissingSecurityHeader", "InvalidSecurity",
+		"XAdminUserNotFound", /* versitygw, with status 404 */
+		NULL};
 
 	return code_is_one_of(call, codes) || call->http_status == 401 || call->http_status == 403;
+}
+
+/* Only what says so, or a HEAD, which says nothing: servers have other uses for 404, too. */
+static bool is_gone(const struct s3_call *call)
+{
+	return call->http_status == 404 &&
+	       (!call->code[0] || strncmp(call->code, "NoSuch", 6) == 0 ||
+		       strcmp(call->code, "NotFound") == 0);
 }
 
 static int refused(struct s3_call *call)
@@ -273,7 +283,7 @@ static int classify_answer(struct s3_call *call)
 		return follow_region(call);
 	if (is_refused(call))
 		return refused(call);
-	if (call->http_status == 404)
+	if (is_gone(call))
 		return ORIGIN_GONE;
 	if (call->http_status == 412 || call->http_status == 416)
 		return ORIGIN_CHANGED;

@@ -30,3 +30,4 @@ build github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c minio minio
 build github.com/Shopify/toxiproxy/v2/cmd/server@v2.5.0 server toxiproxy-server
 build github.com/Shopify/toxiproxy/v2/cmd/cli@v2.5.0 cli toxiproxy-cli
 build github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4 grpcurl grpcurl
+build github.com/versity/versitygw/cmd/versitygw@v1.8.0 versitygw versitygw
