@@ -13,6 +13,7 @@
 #include "common/sync.h"
 #include "origin/options.h"
 #include "origin/origin_ops.h"
+#include "origin/proxies.h"
 
 #define HTTP_REDIRECTS_MAX 5
 #define HTTP_BUFFER_BYTES (256 * 1024)
@@ -29,7 +30,7 @@ struct http_handle {
 
 struct http_client {
 	/* constant */
-	char *ca_file, *http_proxy, *https_proxy, *no_proxy;
+	char *ca_file;
 	bool insecure;
 	long connect_timeout_ms;
 	int64_t stall_ms;
@@ -43,6 +44,7 @@ struct http_client {
 	struct http_handle *idle; /* last used first: its connection is the likeliest to be open */
 	unsigned handles;	  /* idle and in use */
 	char *user, *password, *token;
+	struct proxies *proxies;
 };
 
 /* One running request. */
@@ -52,6 +54,8 @@ struct exchange {
 	struct origin_attempt *at;
 	struct error *err;
 	CURL *easy;
+	bool https;
+	struct proxies *proxies; /* our own reference */
 	struct curl_slist *headers;
 	char curl_error[CURL_ERROR_SIZE];
 	bool head_done;
@@ -89,9 +93,6 @@ static int copy_options(struct http_client *c, const struct origin_options *opts
 	int r = 0;
 
 	r |= copy_text(&c->ca_file, origin_options_text(opts, "ca-file"));
-	r |= copy_text(&c->http_proxy, origin_options_text(opts, "http-proxy"));
-	r |= copy_text(&c->https_proxy, origin_options_text(opts, "https-proxy"));
-	r |= copy_text(&c->no_proxy, origin_options_text(opts, "no-proxy"));
 	c->insecure = origin_options_yes(opts, "insecure");
 	c->connect_timeout_ms = (long)origin_options_ms(opts, "connect-timeout");
 	c->stall_ms = origin_options_ms(opts, "stall-timeout");
@@ -99,7 +100,7 @@ static int copy_options(struct http_client *c, const struct origin_options *opts
 	return r;
 }
 
-struct http_client *http_client_new(const struct origin_options *opts)
+static struct http_client *client_alloc(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct http_client *c = calloc(1, sizeof(*c));
@@ -112,7 +113,7 @@ struct http_client *http_client_new(const struct origin_options *opts)
 	for (int i = 0; i < CURL_LOCK_DATA_LAST; i++)
 		mutex_init(&c->share_mu[i]);
 	c->share = curl_share_init();
-	if (!c->share || copy_options(c, opts) != 0) {
+	if (!c->share) {
 		http_client_free(c);
 		return NULL;
 	}
@@ -122,6 +123,23 @@ struct http_client *http_client_new(const struct origin_options *opts)
 	curl_share_setopt(c->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
 	curl_share_setopt(c->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
 	return c;
+}
+
+int http_client_new(
+	const struct origin_options *opts, struct http_client **ret, struct error *err)
+{
+	struct http_client *c = client_alloc();
+	int r = 0;
+
+	if (!c || copy_options(c, opts) != 0)
+		r = error_set(err, -ENOMEM, "http client: out of memory");
+	if (r == 0)
+		r = proxies_new(opts, &c->proxies, err);
+	if (r == 0)
+		*ret = c;
+	else
+		http_client_free(c);
+	return r;
 }
 
 static void handle_free(struct http_handle *h)
@@ -148,9 +166,7 @@ void http_client_free(struct http_client *c)
 	cond_deinit(&c->returned);
 	mutex_deinit(&c->mu);
 	free(c->ca_file);
-	free(c->no_proxy);
-	origin_secret_free(c->http_proxy);
-	origin_secret_free(c->https_proxy);
+	proxies_unref(c->proxies);
 	origin_secret_free(c->user);
 	origin_secret_free(c->password);
 	origin_secret_free(c->token);
@@ -178,6 +194,22 @@ int http_client_set_credentials(
 	replace_secret(&c->user, copies[0]);
 	replace_secret(&c->password, copies[1]);
 	replace_secret(&c->token, copies[2]);
+	return 0;
+}
+
+int http_client_renew_proxies(
+	struct http_client *c, const struct origin_options *opts, struct error *err)
+{
+	struct proxies *fresh, *old;
+	int r = proxies_new(opts, &fresh, err);
+
+	if (r < 0)
+		return r;
+	mutex_lock(&c->mu);
+	old = c->proxies;
+	c->proxies = fresh;
+	mutex_unlock(&c->mu);
+	proxies_unref(old);
 	return 0;
 }
 
@@ -324,6 +356,27 @@ static size_t on_write(char *data, size_t size, size_t n, void *arg)
 	return x->outcome == 0 ? bytes : 0;
 }
 
+/* The proxy that may have had a part in it; a request through a tunnel is answered by the server. */
+static const char *proxy_note(const struct exchange *x)
+{
+	return x->req->foreign ? "" : proxies_note(x->proxies, x->https);
+}
+
+static const char *plain_proxy_note(const struct exchange *x)
+{
+	return x->https ? "" : proxy_note(x);
+}
+
+static int refused_by_proxy(struct exchange *x, long status)
+{
+	if (status == 407)
+		return error_set(x->err, -EACCES,
+			"HTTP 407: the proxy wants a user and password, or others than it got%s",
+			proxy_note(x));
+	return error_set(x->err, -EACCES, "HTTP %ld: the proxy does not connect to this server%s",
+		status, proxy_note(x));
+}
+
 static int classify_status(struct exchange *x)
 {
 	struct origin_attempt *at = x->at;
@@ -341,26 +394,33 @@ static int classify_status(struct exchange *x)
 		return ORIGIN_CHANGED;
 	case 401:
 	case 403:
+		return attempt_refused(at, "HTTP %d: the server refuses these credentials%s",
+			status, plain_proxy_note(x));
 	case 407:
-		return attempt_refused(at, "HTTP %d: the server refuses these credentials", status);
+		return refused_by_proxy(x, status);
 	case 408:
 	case 425:
 	case 429:
 		break;
 	default:
 		if (status / 100 != 5)
-			return error_set(x->err, -EIO, "HTTP %d", status);
+			return error_set(
+				x->err, -EIO, "HTTP %d%s", status, plain_proxy_note(x));
 	}
 	curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &after_s);
 	attempt_pause(at, after_s);
-	return attempt_retry(at, "HTTP %d", status);
+	return attempt_retry(at, "HTTP %d%s", status, plain_proxy_note(x));
 }
 
 /* What libcurl said about the transfer, when no callback of ours ended it. */
 static int classify_transfer(struct exchange *x, CURLcode code)
 {
 	const char *text = x->curl_error[0] ? x->curl_error : curl_easy_strerror(code);
+	long tunnel = 0; /* the proxy's answer to our CONNECT */
 
+	curl_easy_getinfo(x->easy, CURLINFO_HTTP_CONNECTCODE, &tunnel);
+	if (code != CURLE_OK && (tunnel == 401 || tunnel == 403 || tunnel == 407))
+		return refused_by_proxy(x, tunnel);
 	switch (code) {
 	case CURLE_OK:
 		return 0;
@@ -381,7 +441,7 @@ static int classify_transfer(struct exchange *x, CURLcode code)
 		return error_set(x->err, -EIO, "%s", text);
 	default:
 		x->at->unreachable = !x->head_done;
-		return attempt_retry(x->at, "%s", text);
+		return attempt_retry(x->at, "%s%s", text, proxy_note(x));
 	}
 }
 
@@ -400,11 +460,11 @@ static int add_header(struct exchange *x, const char *line)
 static void set_security(struct http_client *c, struct exchange *x)
 {
 	CURL *e = x->easy;
-	bool https = strncasecmp(x->req->url, "https:", 6) == 0;
 
 	curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
-	curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, https ? "https" : "http,https");
-	curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, x->req->foreign ? 0L : 1L);
+	curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, x->https ? "https" : "http,https");
+	/* A body may be a secret (a web identity): it goes where it was sent to, nowhere else. */
+	curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, x->req->foreign || x->req->body ? 0L : 1L);
 	curl_easy_setopt(e, CURLOPT_MAXREDIRS, (long)HTTP_REDIRECTS_MAX);
 	if (c->ca_file)
 		curl_easy_setopt(e, CURLOPT_CAINFO, c->ca_file);
@@ -416,10 +476,10 @@ static void set_security(struct http_client *c, struct exchange *x)
 		curl_easy_setopt(e, CURLOPT_PROXY, "");
 		return;
 	}
-	if (https ? c->https_proxy : c->http_proxy)
-		curl_easy_setopt(e, CURLOPT_PROXY, https ? c->https_proxy : c->http_proxy);
-	if (c->no_proxy)
-		curl_easy_setopt(e, CURLOPT_NOPROXY, c->no_proxy);
+	if (proxies_url(x->proxies, x->https))
+		curl_easy_setopt(e, CURLOPT_PROXY, proxies_url(x->proxies, x->https));
+	if (proxies_exceptions(x->proxies))
+		curl_easy_setopt(e, CURLOPT_NOPROXY, proxies_exceptions(x->proxies));
 	mutex_guard(&c->mu);
 	if (c->token) {
 		curl_easy_setopt(e, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
@@ -493,14 +553,15 @@ static int perform(struct http_client *c, struct http_handle *h, struct exchange
 			return classify_transfer(x, msg ? msg->data.result : CURLE_RECV_ERROR);
 		}
 		if (attempt_stopped(x->at))
-			return attempt_retry(x->at, "no answer within the time for one attempt");
+			return attempt_retry(x->at, "no answer within the time for one attempt%s",
+				proxy_note(x));
 		if (x->body_bytes != seen_bytes) {
 			seen_bytes = x->body_bytes;
 			seen_ms = clock_mono_ms();
 		} else if (clock_mono_ms() - seen_ms >
 			   c->stall_ms + c->connect_timeout_ms * (x->head_done ? 0 : 1)) {
-			return attempt_retry(x->at, "the connection stalled for %lld s",
-				(long long)(clock_mono_ms() - seen_ms) / 1000);
+			return attempt_retry(x->at, "the connection stalled for %lld s%s",
+				(long long)(clock_mono_ms() - seen_ms) / 1000, proxy_note(x));
 		}
 		curl_multi_poll(h->multi, NULL, 0, HTTP_SLICE_MS, NULL);
 	}
@@ -530,7 +591,11 @@ static int run_on(struct http_client *c, struct http_handle *h, struct exchange 
 int http_client_run(struct http_client *c, const struct http_request *req,
 	struct http_reply *ret_reply, struct origin_attempt *at, struct error *err)
 {
-	struct exchange x = {.req = req, .reply = ret_reply, .at = at, .err = err};
+	struct exchange x = {.req = req,
+		.reply = ret_reply,
+		.at = at,
+		.err = err,
+		.https = strncasecmp(req->url, "https:", 6) == 0};
 	struct http_handle *h;
 	int r = -EIO;
 
@@ -538,7 +603,11 @@ int http_client_run(struct http_client *c, const struct http_request *req,
 	h = take_handle(c, at, &r, err);
 	if (!h)
 		return r;
+	mutex_lock(&c->mu);
+	x.proxies = proxies_ref(c->proxies);
+	mutex_unlock(&c->mu);
 	r = run_on(c, h, &x);
+	proxies_unref(x.proxies);
 	curl_slist_free_all(x.headers);
 	return_handle(c, h);
 	return r;

@@ -55,18 +55,23 @@ struct http_request {
 
 struct http_client;
 
-/* NULL: out of memory. The options are not kept. */
-struct http_client *http_client_new(const struct origin_options *opts);
+/* -ENOMEM, or -EINVAL for a malformed proxy. The options are not kept. */
+int http_client_new(
+	const struct origin_options *opts, struct http_client **ret, struct error *err);
 void http_client_free(struct http_client *c);
 /* New user, password or token for the requests that begin from now on. */
 int http_client_set_credentials(
 	struct http_client *c, const char *user, const char *password, const char *token);
 
+/* The proxies of these options, likewise. */
+int http_client_renew_proxies(
+	struct http_client *c, const struct origin_options *opts, struct error *err);
+
 /*
  * 0: an answer with status 2xx came and on_body took all of it; other answers are classified:
- * ORIGIN_GONE (404, 410), ORIGIN_CHANGED (412, 416), ORIGIN_CREDENTIALS (401, 403, 407),
- * ORIGIN_RETRY (408, 425, 429, 5xx, a broken or stalled connection), -EIO for the rest. *ret_reply
- * is filled as far as the answer got.
+ * ORIGIN_GONE (404, 410), ORIGIN_CHANGED (412, 416), ORIGIN_CREDENTIALS (401, 403), ORIGIN_RETRY
+ * (408, 425, 429, 5xx, a broken or stalled connection), -EACCES where a proxy refuses, -EIO for the
+ * rest. *ret_reply is filled as far as the answer got.
  */
 int http_client_run(struct http_client *c, const struct http_request *req,
 	struct http_reply *ret_reply, struct origin_attempt *at, struct error *err);

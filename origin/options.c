@@ -17,7 +17,7 @@ struct key {
 	struct origin_option_info info;
 	enum kind kind;
 	uint64_t min, max;  /* of numbers; of durations in ms */
-	const char *env[3]; /* first that is set wins */
+	const char *env[4]; /* first that is set wins */
 };
 
 #define PUBLIC(k, kd, dflt, d) .info = {.key = k, .doc = d, .fallback = dflt}, .kind = kd
@@ -85,7 +85,7 @@ static const struct key keys[] = {
 	/* Proxy addresses may hold a password. */
 	{SECRET("http-proxy", "proxy for http"), .env = {"http_proxy", "all_proxy", "ALL_PROXY"}},
 	{SECRET("https-proxy", "proxy for https"),
-		.env = {"https_proxy", "HTTPS_PROXY", "all_proxy"}},
+		.env = {"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}},
 	{SECRET("access-key-id", "S3: access key"), .env = {"AWS_ACCESS_KEY_ID"}},
 	{SECRET("secret-access-key", "S3: its secret"), .env = {"AWS_SECRET_ACCESS_KEY"}},
 	{SECRET("session-token", "S3: session token of temporary credentials"),

@@ -140,16 +140,18 @@ static int open_parsed(struct http_origin *o, CURLU *u, const struct origin_opti
 		r = take_part(u, CURLUPART_PASSWORD, &password);
 	if (r == 0) {
 		o->base = base_url(u);
-		o->client = http_client_new(opts);
-		if (!o->base || !o->client)
-			r = -ENOMEM;
+		r = o->base ? 0 : -ENOMEM;
 	}
+	if (r < 0)
+		error_set_errno(err, r, "open the HTTP origin");
 	if (r == 0)
-		r = set_credentials(o, opts, user, password);
+		r = http_client_new(opts, &o->client, err);
+	if (r == 0 && set_credentials(o, opts, user, password) < 0)
+		r = error_set(err, -ENOMEM, "open the HTTP origin: out of memory");
 	origin_secret_free(user);
 	origin_secret_free(password);
 	if (r < 0)
-		return error_set_errno(err, r, "open the HTTP origin");
+		return r;
 	r = set_index(o, u, origin_options_get(opts, "index"), err);
 	if (r < 0)
 		return r;
@@ -192,7 +194,9 @@ static int http_renew(void *impl, const struct origin_options *opts, struct erro
 	/* Credentials of the URL cannot be renewed, and stay when the options bring none. */
 	if (origin_options_get(opts, "http-user") || origin_options_get(opts, "http-token"))
 		r = set_credentials(o, opts, NULL, NULL);
-	return r < 0 ? error_set(err, r, "%s: out of memory", o->base) : 0;
+	if (r < 0)
+		return error_set(err, r, "%s: out of memory", o->base);
+	return http_client_renew_proxies(o->client, opts, err);
 }
 
 static const char *http_guarantee(void *impl)

@@ -24,6 +24,7 @@ static void s3_free(void *impl)
 
 	s3_credentials_free(o->credentials);
 	http_client_free(o->client);
+	proxies_unref(o->proxies);
 	cond_deinit(&o->freed);
 	mutex_deinit(&o->mu);
 	free(o->bucket);
@@ -172,9 +173,13 @@ static int fill(struct s3_origin *o, const char *url, const struct origin_option
 		ca_file = origin_options_get(opts, "aws-ca-file");
 	if (ca_file)
 		o->ca_file = strdup(ca_file);
-	o->client = http_client_new(opts);
-	if (!o->client || (ca_file && !o->ca_file))
+	if (ca_file && !o->ca_file)
 		return error_set(err, -ENOMEM, "out of memory");
+	r = proxies_new(opts, &o->proxies, err);
+	if (r == 0)
+		r = http_client_new(opts, &o->client, err);
+	if (r < 0)
+		return r;
 	return s3_credentials_new(opts, &o->credentials, err);
 }
 
@@ -359,8 +364,21 @@ static int s3_reread(void *impl, struct origin_attempt *at, struct error *err)
 static int s3_renew(void *impl, const struct origin_options *opts, struct error *err)
 {
 	struct s3_origin *o = impl;
+	struct proxies *fresh, *old;
+	int r = s3_credentials_renew(o->credentials, opts, err);
 
-	return s3_credentials_renew(o->credentials, opts, err);
+	if (r == 0)
+		r = http_client_renew_proxies(o->client, opts, err);
+	if (r == 0)
+		r = proxies_new(opts, &fresh, err);
+	if (r < 0)
+		return r;
+	mutex_lock(&o->mu);
+	old = o->proxies;
+	o->proxies = fresh;
+	mutex_unlock(&o->mu);
+	proxies_unref(old);
+	return 0;
 }
 
 const struct origin_ops origin_s3_ops = {

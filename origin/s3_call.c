@@ -55,6 +55,7 @@ static void address(struct s3_call *call)
 
 	mutex_lock(&o->mu);
 	strcpy(call->region, o->region);
+	call->proxies = proxies_ref(o->proxies);
 	mutex_unlock(&o->mu);
 	region = call->region[0] ? call->region : S3_DEFAULT_REGION;
 	if (o->host)
@@ -77,6 +78,8 @@ static void fill_context(struct s3_call *call)
 		.skipVerifyPeer = o->insecure,
 		.cancelCallback = should_end,
 		.cancelData = call,
+		.proxy = proxies_url(call->proxies, o->protocol == S3ProtocolHTTPS),
+		.noProxy = proxies_exceptions(call->proxies),
 	};
 	call->bucket = (S3BucketContext){
 		.hostName = call->host,
@@ -146,6 +149,7 @@ void s3_call_complete(S3Status status, const S3ErrorDetails *details, void *arg)
 	if (details->httpStatus)
 		call->http_status = details->httpStatus;
 	call->retry_after_s = details->retryAfterSeconds;
+	call->proxy_status = details->proxyStatus;
 	if (!message)
 		message = details->transportError;
 	copy(call->code, sizeof(call->code), details->code);
@@ -242,6 +246,17 @@ static bool is_refused(const struct s3_call *call)
 	return code_is_one_of(call, codes) || call->http_status == 401 || call->http_status == 403;
 }
 
+static const char *proxy_note(const struct s3_call *call)
+{
+	return proxies_note(call->proxies, call->o->protocol == S3ProtocolHTTPS);
+}
+
+/* Where it may have been the proxy that answered. */
+static const char *plain_proxy_note(const struct s3_call *call)
+{
+	return call->o->protocol == S3ProtocolHTTPS || call->code[0] ? "" : proxy_note(call);
+}
+
 /* Only what says so, or a HEAD, which says nothing: servers have other uses for 404, too. */
 static bool is_gone(const struct s3_call *call)
 {
@@ -252,15 +267,19 @@ static bool is_gone(const struct s3_call *call)
 
 static int refused(struct s3_call *call)
 {
-	const char *code = call->code[0] ? call->code : "HTTP 403";
+	char code[sizeof(call->code)];
 
+	if (call->code[0])
+		strcpy(code, call->code);
+	else
+		snprintf(code, sizeof(code), "HTTP %d", call->http_status);
 	if (strcmp(call->code, "RequestTimeTooSkewed") == 0)
 		return error_set(call->err, -EACCES, "the clock of this machine is wrong: %s",
 			call->message);
 	if (!call->o->sign)
 		return error_set(call->err, -EACCES, "%s: the bucket is not public", code);
-	return attempt_refused(call->at, "the credentials were refused: %s%s%s", code,
-		call->message[0] ? ": " : "", call->message);
+	return attempt_refused(call->at, "the credentials were refused: %s%s%s%s", code,
+		call->message[0] ? ": " : "", call->message, plain_proxy_note(call));
 }
 
 static bool is_passing(const struct s3_call *call)
@@ -274,11 +293,23 @@ static bool is_passing(const struct s3_call *call)
 	       status == 429;
 }
 
+static int refused_by_proxy(struct s3_call *call, int status)
+{
+	if (status == 407)
+		return error_set(call->err, -EACCES,
+			"HTTP 407: the proxy wants a user and password, or others than it got%s",
+			proxy_note(call));
+	return error_set(call->err, -EACCES, "HTTP %d: the proxy does not connect to %s%s", status,
+		call->host, proxy_note(call));
+}
+
 /* The server answered, and said no. */
 static int classify_answer(struct s3_call *call)
 {
 	if (strcmp(call->code, "NoSuchBucket") == 0)
 		return error_set(call->err, -EIO, "there is no bucket '%s'", call->o->bucket);
+	if (call->http_status == 407)
+		return refused_by_proxy(call, 407);
 	if (is_elsewhere(call))
 		return follow_region(call);
 	if (is_refused(call))
@@ -289,11 +320,11 @@ static int classify_answer(struct s3_call *call)
 		return ORIGIN_CHANGED;
 	if (is_passing(call)) {
 		attempt_pause(call->at, call->retry_after_s);
-		return attempt_retry(call->at, "HTTP %d %s%s%s", call->http_status, call->code,
-			call->message[0] ? ": " : "", call->message);
+		return attempt_retry(call->at, "HTTP %d %s%s%s%s", call->http_status, call->code,
+			call->message[0] ? ": " : "", call->message, plain_proxy_note(call));
 	}
-	return error_set(call->err, -EIO, "HTTP %d %s%s%s", call->http_status, call->code,
-		call->message[0] ? ": " : "", call->message);
+	return error_set(call->err, -EIO, "HTTP %d %s%s%s%s", call->http_status, call->code,
+		call->message[0] ? ": " : "", call->message, plain_proxy_note(call));
 }
 
 /* There was no answer, or only a part of one. */
@@ -302,6 +333,8 @@ static int classify_transport(struct s3_call *call)
 	const char *name = S3_get_status_name(call->status);
 	const char *text = call->message[0] ? call->message : name;
 
+	if (call->proxy_status == 401 || call->proxy_status == 403 || call->proxy_status == 407)
+		return refused_by_proxy(call, call->proxy_status);
 	switch (call->status) {
 	case S3StatusOutOfMemory:
 		return error_set(call->err, -ENOMEM, "out of memory");
@@ -313,22 +346,24 @@ static int classify_transport(struct s3_call *call)
 	case S3StatusNameLookupError:
 	case S3StatusFailedToConnect:
 		call->at->unreachable = true;
-		return attempt_retry(call->at, "%s: %s", call->host, text);
+		return attempt_retry(call->at, "%s: %s%s", call->host, text, proxy_note(call));
 	case S3StatusKeyTooLong:
 	case S3StatusUriTooLong:
 		return ORIGIN_GONE; /* no server has an object of that name */
 	case S3StatusInterrupted:
 	case S3StatusAbortedByCallback:
 		if (call->stalled)
-			return attempt_retry(call->at, "the connection stalled for %lld s",
-				(long long)(clock_mono_ms() - call->seen_ms) / 1000);
-		return attempt_retry(call->at, "no answer within the time for one attempt");
+			return attempt_retry(call->at, "the connection stalled for %lld s%s",
+				(long long)(clock_mono_ms() - call->seen_ms) / 1000,
+				proxy_note(call));
+		return attempt_retry(call->at, "no answer within the time for one attempt%s",
+			proxy_note(call));
 	case S3StatusConnectionFailed:
 	case S3StatusXmlParseFailure:
 	case S3StatusInternalError:
 	case S3StatusFailedToInitializeRequest:
 		call->at->unreachable = call->http_status == 0;
-		return attempt_retry(call->at, "%s", text);
+		return attempt_retry(call->at, "%s%s", text, proxy_note(call));
 	default:
 		return error_set(call->err, -EIO, "%s: %s", name, text);
 	}
@@ -348,5 +383,6 @@ int s3_call_end(struct s3_call *call)
 		r = classify_answer(call);
 	else
 		r = classify_transport(call);
+	proxies_unref(call->proxies);
 	return r;
 }

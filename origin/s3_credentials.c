@@ -33,16 +33,18 @@ int s3_credentials_new(
 	const struct origin_options *opts, struct s3_credentials **ret, struct error *err)
 {
 	struct s3_credentials *c = calloc(1, sizeof(*c));
+	int r;
 
 	if (!c)
 		return error_set(err, -ENOMEM, "credentials: out of memory");
 	mutex_init(&c->mu);
 	cond_init(&c->changed);
 	c->opts = origin_options_copy(opts);
-	c->client = http_client_new(opts);
-	if (!c->opts || !c->client) {
+	r = c->opts ? http_client_new(opts, &c->client, err)
+		    : error_set(err, -ENOMEM, "credentials: out of memory");
+	if (r < 0) {
 		s3_credentials_free(c);
-		return error_set(err, -ENOMEM, "credentials: out of memory");
+		return r;
 	}
 	*ret = c;
 	return 0;
@@ -279,9 +281,13 @@ int s3_credentials_renew(
 	struct s3_credentials *c, const struct origin_options *opts, struct error *err)
 {
 	struct origin_options *copy = origin_options_copy(opts);
+	int r = copy ? http_client_renew_proxies(c->client, opts, err)
+		     : error_set(err, -ENOMEM, "credentials: out of memory");
 
-	if (!copy)
-		return error_set(err, -ENOMEM, "credentials: out of memory");
+	if (r < 0) {
+		origin_options_free(copy);
+		return r;
+	}
 	mutex_guard(&c->mu);
 	origin_options_free(c->next_opts);
 	c->next_opts = copy;

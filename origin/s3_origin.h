@@ -9,6 +9,7 @@
 #include "common/sync.h"
 #include "origin/http_client.h"
 #include "origin/origin_ops.h"
+#include "origin/proxies.h"
 #include "origin/s3_credentials.h"
 
 #define S3_REGION_BYTES 64
@@ -32,6 +33,7 @@ struct s3_origin {
 	/* guarded by mu */
 	char region[S3_REGION_BYTES]; /* "": not known yet */
 	unsigned requests;
+	struct proxies *proxies;
 };
 
 /*
@@ -56,6 +58,7 @@ struct s3_call {
 	S3RequestExtras extras;
 	S3NameValue headers[1];
 	struct s3_keys keys;
+	struct proxies *proxies;
 	char region[S3_REGION_BYTES];
 	char host[256];
 	uint64_t seen_bytes;
@@ -63,6 +66,7 @@ struct s3_call {
 	bool stalled;
 	S3Status status;
 	int http_status;
+	int proxy_status; /* of the proxy's answer to CONNECT; 0: none */
 	int64_t retry_after_s; /* 0: the server did not say */
 	char code[64], message[128], told_region[S3_REGION_BYTES];
 };

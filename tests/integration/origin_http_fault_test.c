@@ -340,6 +340,36 @@ static void a_proxy_is_asked_for_foreign_hosts(void **state)
 	origin_options_free(opts);
 }
 
+static void a_live_origin_takes_a_new_proxy(void **state)
+{
+	struct origin_options *opts = origin_options_new();
+	struct origin *direct = origin;
+	struct error err = ERROR_INIT;
+	char proxy[64], shown[64];
+	int dead = free_port();
+
+	(void)state;
+	snprintf(proxy, sizeof(proxy), "http://ann:pass-word@127.0.0.1:%d", dead);
+	snprintf(shown, sizeof(shown), "(proxy http://127.0.0.1:%d)", dead);
+	origin_options_set(opts, "http-proxy", proxy, NULL);
+	origin_options_set(opts, "attempts", "2", NULL);
+	assert_int_equal(origin_open("http://nowhere.invalid/x", opts, &origin, NULL), 0);
+	assert_int_equal(get("fine", 0, 10, &err), -EIO);
+	assert_non_null(strstr(err.text, "http://nowhere.invalid/x/fine"));
+	assert_non_null(strstr(err.text, shown));
+	assert_null(strstr(err.text, "pass-word"));
+	snprintf(proxy, sizeof(proxy), "127.0.0.1:%d", server->port);
+	origin_options_set(opts, "http-proxy", proxy, NULL);
+	assert_int_equal(origin_renew(origin, opts, NULL), 0);
+	assert_int_equal(get("fine", 0, 10, NULL), 0);
+	origin_options_set(opts, "http-proxy", "http://ann:pass-word@[", NULL);
+	assert_int_equal(origin_renew(origin, opts, &err), -EINVAL);
+	assert_null(strstr(err.text, "pass-word"));
+	origin_free(origin);
+	origin = direct;
+	origin_options_free(opts);
+}
+
 static void a_token_is_sent_as_bearer(void **state)
 {
 	struct origin_options *opts = origin_options_new();
@@ -367,6 +397,7 @@ int main(void)
 		T(answers_that_make_no_sense_are_never_served),
 		T(a_server_without_ranges_still_gives_them),
 		T(a_proxy_is_asked_for_foreign_hosts),
+		T(a_live_origin_takes_a_new_proxy),
 		T(a_token_is_sent_as_bearer),
 	};
 

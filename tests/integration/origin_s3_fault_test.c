@@ -96,6 +96,9 @@ static bool answer_services(int fd, const char *request)
 			strstr(request, "RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr") &&
 			!strstr(request, "Authorization:"))
 			hand_out_xml(fd);
+		else if (strstr(request, "WebIdentityToken=moved.token"))
+			fault_text(fd, "HTTP/1.1 307 Moved\r\nLocation: /elsewhere\r\n"
+				       "Content-Length: 0\r\nConnection: close\r\n\r\n");
 		else
 			refuse(fd, "400 Bad", "InvalidIdentityToken", "");
 		return true;
@@ -503,6 +506,33 @@ static void requester_pays_is_said(void **state)
 	assert_non_null(strcasestr(server->last_request, "x-amz-request-payer: requester\r\n"));
 }
 
+static void a_live_origin_takes_a_new_proxy(void **state)
+{
+	struct origin_options *opts = keyed();
+	struct error err = ERROR_INIT;
+	char proxy[64], shown[64];
+	int dead = free_port();
+
+	(void)state;
+	snprintf(proxy, sizeof(proxy), "http://ann:pass-word@127.0.0.1:%d", dead);
+	snprintf(shown, sizeof(shown), "(proxy http://127.0.0.1:%d)", dead);
+	origin_options_set(opts, "endpoint", "http://nowhere.invalid", NULL);
+	origin_options_set(opts, "http-proxy", proxy, NULL);
+	open_origin(origin_options_copy(opts), "s3://bkt/");
+	assert_int_equal(get("fine", 0, 10, &err), -EIO);
+	assert_non_null(strstr(err.text, "s3://bkt/fine"));
+	assert_non_null(strstr(err.text, shown));
+	assert_null(strstr(err.text, "pass-word"));
+	snprintf(proxy, sizeof(proxy), "http://ann:pass-word@127.0.0.1:%d", server->port);
+	origin_options_set(opts, "http-proxy", proxy, NULL);
+	assert_int_equal(origin_renew(origin, opts, NULL), 0);
+	assert_int_equal(get("fine", 0, 10, NULL), 0);
+	assert_non_null(
+		strstr(server->last_request, "GET http://nowhere.invalid/bkt/fine HTTP/1.1\r\n"));
+	assert_non_null(strstr(server->last_request, "Proxy-Authorization: Basic "));
+	origin_options_free(opts);
+}
+
 static int count(void *arg, const struct origin_entry *e, struct error *err)
 {
 	(void)e;
@@ -573,6 +603,23 @@ static void a_refused_web_identity_is_a_clear_error(void **state)
 	assert_int_equal(get("fine", 0, 10, &err), -EACCES);
 	assert_non_null(strstr(err.text, "web identity"));
 	assert_null(strstr(err.text, "wrong-token"));
+}
+
+static void a_web_identity_is_not_sent_on_to_another_place(void **state)
+{
+	struct origin_options *opts = options();
+	struct error err = ERROR_INIT;
+	char token[128];
+
+	(void)state;
+	snprintf(token, sizeof(token), "%s/token", dir);
+	write_text(token, "moved.token");
+	origin_options_set(opts, "web-identity-token-file", token, NULL);
+	origin_options_set(opts, "role-arn", "arn:aws:iam::1:role/r", NULL);
+	open_origin(opts, "s3://bkt/");
+	assert_int_equal(get("fine", 0, 10, &err), -EACCES);
+	assert_non_null(strstr(err.text, "HTTP 307"));
+	assert_int_equal(atomic_load(&server->requests), 1);
 }
 
 static void a_container_gives_credentials(void **state)
@@ -740,9 +787,11 @@ int main(void)
 		T(a_cancelled_get_ends_soon),
 		T(the_region_of_the_answer_is_remembered),
 		T(requester_pays_is_said),
+		T(a_live_origin_takes_a_new_proxy),
 		T(lists_that_make_no_sense_fail_and_slow_ones_are_retried),
 		T(web_identity_gives_credentials),
 		T(a_refused_web_identity_is_a_clear_error),
+		T(a_web_identity_is_not_sent_on_to_another_place),
 		T(a_container_gives_credentials),
 		T(a_containers_token_is_not_sent_into_the_world),
 		T(an_instance_gives_credentials_and_renews_them),

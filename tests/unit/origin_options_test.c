@@ -96,6 +96,28 @@ static void the_environment_fills_only_what_is_unset(void **state)
 	assert_false(origin_options_yes(*state, "metadata-disabled"));
 }
 
+static void proxies_come_from_the_variables_that_curl_reads(void **state)
+{
+	unsetenv("http_proxy");
+	unsetenv("https_proxy");
+	unsetenv("all_proxy");
+	setenv("HTTP_PROXY", "http://of-a-cgi-request", 1);
+	setenv("HTTPS_PROXY", "http://upper", 1);
+	setenv("ALL_PROXY", "http://all", 1);
+	setenv("no_proxy", "here", 1);
+	origin_options_from_environment(*state);
+	assert_string_equal(origin_options_get(*state, "http-proxy"), "http://all");
+	assert_string_equal(origin_options_get(*state, "https-proxy"), "http://upper");
+	assert_string_equal(origin_options_get(*state, "no-proxy"), "here");
+	origin_options_free(*state);
+	*state = origin_options_new();
+	unsetenv("HTTPS_PROXY");
+	setenv("http_proxy", "http://lower", 1);
+	origin_options_from_environment(*state);
+	assert_string_equal(origin_options_get(*state, "http-proxy"), "http://lower");
+	assert_string_equal(origin_options_get(*state, "https-proxy"), "http://all");
+}
+
 static void the_table_names_every_secret(void **state)
 {
 	unsigned secrets = 0, keys = 0;
@@ -121,6 +143,7 @@ int main(void)
 		T(unknown_keys_and_malformed_values_are_refused_by_name),
 		T(a_refused_secret_is_not_in_the_text),
 		T(the_environment_fills_only_what_is_unset),
+		T(proxies_come_from_the_variables_that_curl_reads),
 		T(the_table_names_every_secret),
 	};
 

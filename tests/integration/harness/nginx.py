@@ -33,7 +33,8 @@ http {{
 _PROXY = """
 	upstream origin {{ server 127.0.0.1:{upstream}; keepalive 64; }}
 	server {{
-		listen 127.0.0.1:{port}; client_max_body_size 0;
+		listen 127.0.0.1:{port}{tls}; client_max_body_size 0;
+		{certificate}
 		location / {{
 			proxy_pass http://origin; proxy_http_version 1.1;
 			proxy_set_header Host $http_host; proxy_set_header Connection "";
@@ -114,10 +115,14 @@ class Nginx:
 class Proxy(Nginx):
     """In front of an S3 server; keeps the Host header, which the signature covers."""
 
-    def __init__(self, work, upstream_port, name="proxy"):
+    def __init__(self, work, upstream_port, name="proxy", tls=False):
         self.port = process.free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        super().__init__(work, name, _PROXY.format(upstream=upstream_port, port=self.port))
+        if tls:
+            self.endpoint = f"https://localhost:{self.port}"
+        self.ca_file, settings = _tls(work.directory(name), tls)
+        super().__init__(work, name, _PROXY.format(upstream=upstream_port, port=self.port,
+                                                   **settings))
 
 
 class Static(Nginx):
@@ -125,16 +130,18 @@ class Static(Nginx):
 
     def __init__(self, work, root, tls=False, name="static"):
         self.port = process.free_port()
-        directory = work.directory(name)
-        certificate = ""
-        self.ca_file = None
-        if tls:
-            self.ca_file, key = _self_signed(directory)
-            certificate = f"ssl_certificate {self.ca_file}; ssl_certificate_key {key};"
+        self.ca_file, settings = _tls(work.directory(name), tls)
         self.url = f"{'https' if tls else 'http'}://localhost:{self.port}"
-        super().__init__(work, name, _STATIC.format(port=self.port, root=root,
-                                                    tls=" ssl" if tls else "",
-                                                    certificate=certificate))
+        super().__init__(work, name, _STATIC.format(port=self.port, root=root, **settings))
+
+
+def _tls(directory, wanted):
+    """The file of the authority and what goes into the configuration."""
+    if not wanted:
+        return None, {"tls": "", "certificate": ""}
+    certificate, key = _self_signed(directory)
+    return certificate, {"tls": " ssl", "certificate":
+                         f"ssl_certificate {certificate}; ssl_certificate_key {key};"}
 
 
 def _self_signed(directory):
