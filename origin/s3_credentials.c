@@ -13,6 +13,8 @@
 
 #define WAIT_SLICE_MS 100
 #define QUIET_MS 10000
+/* Of a reader that renews what still holds. */
+#define EARLY_MS 5000
 
 struct s3_credentials {
 	struct http_client *client; /* constant */
@@ -25,6 +27,9 @@ struct s3_credentials {
 	bool reading;
 	bool have;
 	struct s3_keys keys;
+	/* owned by the thread that set `reading` */
+	bool instance_gave; /* keys, once: its silence is a failure now, not its absence */
+	/* guarded by mu */
 	uint64_t generation;	/* counts the readings that brought keys */
 	int64_t quiet_until_ms; /* no early renewal before: a service that is down is not flooded */
 };
@@ -172,8 +177,10 @@ static int walk_chain(
 		r = from_files(c, ret, at, err);
 	if (r == ORIGIN_GONE && !named)
 		r = s3_keys_from_container(c->client, c->opts, ret, at, err);
-	if (r == ORIGIN_GONE && !named)
-		r = s3_keys_from_instance(c->client, c->opts, ret, at, err);
+	if (r == ORIGIN_GONE && !named) {
+		r = s3_keys_from_instance(c->client, c->opts, c->instance_gave, ret, at, err);
+		c->instance_gave |= r == 0;
+	}
 	if (r == ORIGIN_GONE)
 		return error_set(err, -EACCES,
 			"no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
@@ -197,6 +204,7 @@ static void take_next_options_locked(struct s3_credentials *c)
 	c->opts = c->next_opts;
 	c->next_opts = NULL;
 	c->have = false;
+	c->instance_gave = false;
 }
 
 /* Reads the chain without the lock, alone; others wait. */
@@ -223,6 +231,18 @@ static int read_locked(struct s3_credentials *c, struct origin_attempt *at, stru
 	return r;
 }
 
+/* A failure is none for the reader, who goes on with what still holds: not even his attempt shows
+ * it. */
+static void renew_early_locked(struct s3_credentials *c, const struct origin_attempt *at)
+{
+	struct origin_attempt own = *at;
+	struct error ignored = ERROR_INIT;
+
+	if (clock_deadline_ms(EARLY_MS) < own.deadline_ms)
+		own.deadline_ms = clock_deadline_ms(EARLY_MS);
+	read_locked(c, &own, &ignored);
+}
+
 static bool due_locked(struct s3_credentials *c)
 {
 	int64_t left = left_s(&c->keys);
@@ -237,10 +257,11 @@ int s3_credentials_get(
 {
 	mutex_guard(&c->mu);
 	while (due_locked(c)) {
+		bool hold = c->have && left_s(&c->keys) > 0;
 		int r;
 
 		/* While one renews, the others go on with what still holds. */
-		if (c->reading && c->have && left_s(&c->keys) > 0)
+		if (c->reading && hold)
 			break;
 		if (c->reading) {
 			if (attempt_stopped(at))
@@ -248,12 +269,14 @@ int s3_credentials_get(
 			cond_wait(&c->changed, &c->mu, clock_deadline_ms(WAIT_SLICE_MS));
 			continue;
 		}
+		if (hold) {
+			renew_early_locked(c, at);
+			continue;
+		}
 		r = read_locked(c, at, err);
-		if (c->have && left_s(&c->keys) > 0)
-			break;
 		if (r != 0)
 			return r;
-		if (c->have)
+		if (c->have && left_s(&c->keys) <= 0)
 			return error_set(
 				err, -EACCES, "credentials: those of the source have expired");
 	}

@@ -297,7 +297,7 @@ static int instance_role(struct http_client *c, const char *endpoint, struct s3_
 	return r != 0 ? r : keys_of_json(&answer, "the metadata service", ret, err);
 }
 
-int s3_keys_from_instance(struct http_client *c, const struct origin_options *opts,
+int s3_keys_from_instance(struct http_client *c, const struct origin_options *opts, bool known,
 	struct s3_keys *ret, struct origin_attempt *at, struct error *err)
 {
 	int64_t deadline_ms = at->deadline_ms;
@@ -315,6 +315,9 @@ int s3_keys_from_instance(struct http_client *c, const struct origin_options *op
 	r = instance_role(c, endpoint.data, ret, at, err);
 	at->deadline_ms = deadline_ms;
 	/* Away from a cloud's instance nobody answers there: that is no failure. */
+	if (r == ORIGIN_RETRY && known)
+		return attempt_retry(at, "credentials: the metadata service %s does not answer",
+			endpoint.data);
 	return r == ORIGIN_RETRY || r == ORIGIN_CREDENTIALS || r == ORIGIN_CHANGED ? ORIGIN_GONE
 										   : r;
 }

@@ -17,5 +17,6 @@ int s3_keys_from_web_identity(struct http_client *c, const struct s3_web_identit
 	struct s3_keys *ret, struct origin_attempt *at, struct error *err);
 int s3_keys_from_container(struct http_client *c, const struct origin_options *opts,
 	struct s3_keys *ret, struct origin_attempt *at, struct error *err);
-int s3_keys_from_instance(struct http_client *c, const struct origin_options *opts,
+/* known: it gave keys before. What never answered is not there: ORIGIN_GONE. */
+int s3_keys_from_instance(struct http_client *c, const struct origin_options *opts, bool known,
 	struct s3_keys *ret, struct origin_attempt *at, struct error *err);

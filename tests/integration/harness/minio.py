@@ -61,11 +61,15 @@ class Minio:
         return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key,
                 "AWS_REGION": REGION}
 
-    def temporary_environment(self, seconds=900):
-        """The same with a session token that STS gave; 900 s is the least that STS gives."""
-        reply = self._client("sts").assume_role(
+    def temporary_keys(self, seconds=900):
+        """As STS gives them: AccessKeyId, SecretAccessKey, SessionToken."""
+        return self._client("sts").assume_role(
             RoleArn="arn:aws:iam::123456789012:role/test", RoleSessionName="test",
             DurationSeconds=seconds)["Credentials"]
+
+    def temporary_environment(self, seconds=900):
+        """The same with a session token that STS gave; 900 s is the least that STS gives."""
+        reply = self.temporary_keys(seconds)
         return {"AWS_ACCESS_KEY_ID": reply["AccessKeyId"], "AWS_REGION": REGION,
                 "AWS_SECRET_ACCESS_KEY": reply["SecretAccessKey"],
                 "AWS_SESSION_TOKEN": reply["SessionToken"]}
