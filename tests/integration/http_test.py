@@ -71,6 +71,20 @@ class HttpMount(suite.Case):
                 read += RECORD
         self.assertLessEqual(self.plain.object_bytes(), 1.1 * read)
 
+    def test_connections_are_kept_for_many_gets(self):
+        for site, flags in ((self.plain, []), (self.secure, ["--ca-file", self.secure.ca_file])):
+            with self.subTest(site.url):
+                mount = self.work.directory(site.directory.name)
+                granary = Granary(self.work, f"kept-{site.directory.name}")
+                granary.up(site.url + "/", mount, "--name", "d", "--max-connections", "4", *flags)
+                site.requests()
+                readers.assert_clean(
+                    self, readers.epoch(compare.expected_of(mount, self.objects), 1))
+                gets = [r for r in site.requests() if r.is_object_get()]
+                self.assertGreater(len(gets), 200)
+                # Four of the worker, four of the mount where it reads past it.
+                self.assertLessEqual(len({r.connection for r in gets}), 8)
+
     def test_https_with_its_own_authority(self):
         self.up(self.secure.url + "/", "--ca-file", self.secure.ca_file)
         self.assert_whole()

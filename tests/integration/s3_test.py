@@ -80,6 +80,34 @@ class S3Mount(suite.Case):
                 read += RECORD
         self.assertLessEqual(self.s3.object_bytes(), 1.1 * read)
 
+    def test_connections_are_kept_for_many_gets(self):
+        self.up(None, "--max-connections", "4")
+        self.s3.proxy.requests()
+        readers.assert_clean(
+            self, readers.epoch(compare.expected_of(self.mount, self.objects), 1))
+        gets = [r for r in self.s3.proxy.requests() if r.is_object_get()]
+        self.assertGreater(len(gets), 300)
+        # Four of the worker, four of the mount where it reads past it.
+        self.assertLessEqual(len({r.connection for r in gets}), 8)
+
+    def test_a_public_bucket_needs_no_keys(self):
+        url = self.s3.fill("public", {"one.bin": b"1"})
+        self.s3.minio.make_public("public")
+        self.s3.proxy.requests()
+        none = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+        self.up(url, "--no-sign-request", environment=none)
+        self.assertEqual((self.mount / "one.bin").read_bytes(), b"1")
+        self.assertFalse(any(r.signed for r in self.s3.proxy.requests()))
+
+    def test_every_request_to_a_requester_pays_bucket_says_so(self):
+        self.s3.proxy.requests()
+        self.up(None, "--requester-pays", "yes")
+        self.assertEqual((self.mount / "one.bin").read_bytes(), b"1")
+        requests = self.s3.proxy.requests()
+        self.assertTrue(any(r.is_object_get() for r in requests))
+        self.assertEqual({r.payer for r in requests if r.status == 200 or r.status == 206},
+                         {"requester"})
+
     def test_a_prefix_is_a_dataset_of_its_own(self):
         self.up(self.url + "/class3")
         names = [key.partition("/")[2] for key in self.objects if key.startswith("class3/")]

@@ -1,6 +1,7 @@
 """A MinIO server: S3 that verifies Signature V4, with STS for temporary credentials."""
 
 import concurrent.futures
+import json
 import secrets
 import unittest
 import urllib.request
@@ -78,6 +79,14 @@ class Minio:
         """Objects as {key: bytes or a function that makes them}."""
         self.s3.create_bucket(Bucket=bucket)
         self.put(bucket, objects)
+
+    def make_public(self, bucket):
+        """Anybody may list and read it."""
+        self.s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({
+            "Version": "2012-10-17", "Statement": [{
+                "Effect": "Allow", "Principal": {"AWS": ["*"]},
+                "Action": ["s3:ListBucket", "s3:GetObject"],
+                "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]}]}))
 
     def put(self, bucket, objects):
         def one(item):

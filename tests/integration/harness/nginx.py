@@ -20,7 +20,8 @@ events {{ worker_connections 1024; }}
 http {{
 	log_format counted escape=json '{{"method":"$request_method","uri":"$request_uri",'
 		'"status":$status,"body_bytes":$body_bytes_sent,"range":"$http_range",'
-		'"encoding":"$http_accept_encoding"}}';
+		'"encoding":"$http_accept_encoding","connection":"$connection",'
+		'"payer":"$http_x_amz_request_payer","signed":"$http_authorization"}}';
 	access_log {dir}/access.log counted;
 	types {{ }} default_type application/octet-stream;
 	client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
@@ -67,6 +68,9 @@ class Request:
         self.body_bytes = int(fields["body_bytes"])
         self.range = fields["range"]
         self.encoding = fields["encoding"]
+        self.connection = fields["connection"]
+        self.payer = fields["payer"]
+        self.signed = bool(fields["signed"])
 
     def is_object_get(self):
         """Object bytes flow in these alone: no listing, no HEAD, no error."""
