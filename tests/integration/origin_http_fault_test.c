@@ -61,31 +61,42 @@ static void fail_first(struct fault_server *s, int fd, const char *request, unsi
 	fault_send(fd, s->object + first, last - first + 1);
 }
 
+#define NAMED(name) (strstr(request, "/" name " ") != NULL)
+
+/* Nothing may follow: it would pass for the answer to the connection's next request. */
+static bool answer_without_body(int fd, const char *request)
+{
+	if (NAMED("status"))
+		fault_text(fd, "HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n");
+	else if (NAMED("always500"))
+		fault_text(fd, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+	else if (NAMED("pause"))
+		fault_text(fd, "HTTP/1.1 503 B\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n");
+	else if (NAMED("garbage"))
+		fault_text(fd, "SSH-2.0-nothing here\r\n\r\n");
+	else if (NAMED("redirects"))
+		fault_text(fd, "HTTP/1.1 302 F\r\nLocation: /redirects\r\n"
+			       "Content-Length: 0\r\nConnection: close\r\n\r\n");
+	else if (NAMED("to-file"))
+		fault_text(fd, "HTTP/1.1 302 F\r\nLocation: file:///etc/passwd\r\n"
+			       "Content-Length: 0\r\nConnection: close\r\n\r\n");
+	else
+		return false;
+	return true;
+}
+
 static void answer(struct fault_server *s, int fd, const char *request, unsigned nth)
 {
 	unsigned first, last;
 	bool ranged = fault_range(request, &first, &last);
 	const char *etag = GOOD;
 
-#define NAMED(name) (strstr(request, "/" name " ") != NULL)
 	if (NAMED("fails")) {
 		fail_first(s, fd, request, nth, first, last, ranged);
 		return;
 	}
-	if (NAMED("status"))
-		fault_text(fd, "HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n");
-	if (NAMED("always500"))
-		fault_text(fd, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
-	if (NAMED("pause"))
-		fault_text(fd, "HTTP/1.1 503 B\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n");
-	if (NAMED("garbage"))
-		fault_text(fd, "SSH-2.0-nothing here\r\n\r\n");
-	if (NAMED("redirects"))
-		fault_text(fd, "HTTP/1.1 302 F\r\nLocation: /redirects\r\n"
-			       "Content-Length: 0\r\nConnection: close\r\n\r\n");
-	if (NAMED("to-file"))
-		fault_text(fd, "HTTP/1.1 302 F\r\nLocation: file:///etc/passwd\r\n"
-			       "Content-Length: 0\r\nConnection: close\r\n\r\n");
+	if (answer_without_body(fd, request))
+		return;
 	if (NAMED("stall")) {
 		stall(s, fd, first, last, ranged);
 		return;
