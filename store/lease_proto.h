@@ -11,7 +11,7 @@
  *	RELEASE(file)	->
  *			<-	REVOKE(file): close it when no read is in flight, then RELEASE
  *	TOUCH(ids)	->
- *	CORRUPT(id)	->
+ *	CORRUPT(id, slot, seq)	->		the copy that the directory showed there and then
  *
  * The end of the connection releases whatever its view held.
  */
@@ -22,7 +22,7 @@
 
 #include "manifest/block.h"
 
-#define LEASE_VERSION 1u
+#define LEASE_VERSION 2u
 #define LEASE_MAGIC 0x4c617247u /* "GraL" */
 #define LEASE_IDS_MAX 128u
 
@@ -43,6 +43,7 @@ struct lease_message {
 	uint32_t file;	 /* of OPEN, OPENED, RELEASE, REVOKE; HELLO and WELCOME: the version */
 	int32_t status;	 /* of OPENED: 0 or -errno */
 	uint32_t sparse; /* of OPEN */
+	uint32_t slot, seq; /* of CORRUPT: where the directory named the block (directory.h) */
 	uint32_t count;	 /* of ids */
 	struct block_id ids[LEASE_IDS_MAX];
 };

@@ -198,7 +198,9 @@ static int on_message(struct store_lease_server *l, struct client *c, const stru
 		return 0;
 	case LEASE_CORRUPT:
 		if (m->count == 1)
-			store_report_corrupt(l->store, &m->ids[0]);
+			store_drop_damaged(l->store, &(struct directory_entry){.id = m->ids[0],
+							     .slot = m->slot,
+							     .seq = m->seq});
 		return 0;
 	default:
 		return -EPROTO;

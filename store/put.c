@@ -15,6 +15,7 @@ struct putting {
 	const struct store_block *block;
 	enum store_admit admit;
 	enum block_class class;
+	enum file_kind kind; /* of the file that gets it */
 	struct place place;
 	uint64_t plan_version;
 	struct inflight inflight;
@@ -52,16 +53,26 @@ static void upgrade_locked(struct store *s, struct dataset *ds, const struct sto
 		reclass_locked(s, ds, e, class);
 }
 
+/* A large object's block goes to the object's file. Where a reader holds what was there before, or
+ * the file takes no more, it goes to a segment: nobody has to wait for the reader to let go. */
 static int place_locked(struct store *s, struct dataset *ds, struct putting *p)
 {
+	int r = PLACE_HELD;
+
+	p->kind = FILE_SPARSE;
 	if (sparse(p->block))
-		return sparse_place_locked(s, ds, p->block, &p->place);
+		r = sparse_place_locked(s, ds, p->block, &p->place);
+	if (r != PLACE_HELD)
+		return r;
+	p->kind = FILE_SEGMENT;
 	return segment_place_locked(s, ds, p->block->len, &p->place);
 }
 
-static int grow_locked(struct store *s, struct dataset *ds, const struct store_block *b)
+static int grow_locked(struct store *s, struct dataset *ds, const struct putting *p)
 {
-	int r = sparse(b) ? sparse_create_locked(s, ds, b) : segment_grow_locked(s, ds, b->len);
+	const struct store_block *b = p->block;
+	int r = p->kind == FILE_SPARSE ? sparse_create_locked(s, ds, b)
+				       : segment_grow_locked(s, ds, b->len);
 
 	if (r < 0)
 		degrade_locked(s, r, "the cache's files cannot grow");
@@ -103,14 +114,14 @@ static int try_locked(struct store *s, struct putting *p, int64_t deadline_ms)
 	r = place_locked(s, ds, p);
 	switch (r) {
 	case PLACE_GROW:
-		return grow_locked(s, ds, b) < 0 ? STORE_FULL : -EAGAIN;
+		return grow_locked(s, ds, p) < 0 ? STORE_FULL : -EAGAIN;
 	case PLACE_FULL:
 		if (!make_room_locked(s, ds, p->class, disk_need(b)))
 			return STORE_FULL;
 		return wait_locked(s, deadline_ms) ? STORE_FULL : -EAGAIN;
 	case PLACE_GROWING:
 		return wait_locked(s, deadline_ms) ? STORE_FULL : -EAGAIN;
-	case PLACE_HELD:
+	case PLACE_NEVER:
 		return STORE_FULL;
 	default:
 		return r;
@@ -152,7 +163,7 @@ static int write_block(struct store *s, const struct putting *p, const void *dat
 	uint8_t checks[CHECKS_BYTES_MAX];
 
 	checks_make(&p->block->id, data, p->block->len, checks);
-	if (sparse(p->block))
+	if (p->kind == FILE_SPARSE)
 		return sparse_write(s, &p->place, data, checks);
 	return segment_write(s, &p->place, data, checks);
 }
@@ -177,7 +188,7 @@ static int finish(struct store *s, struct putting *p, int written)
 		.len = p->place.len,
 		.flags = p->class};
 
-	if (sparse(p->block))
+	if (p->kind == FILE_SPARSE)
 		e.flags |= FLAG_SPARSE;
 	if (p->admit == STORE_ADMIT_ELASTIC)
 		e.flags |= FLAG_OLD;

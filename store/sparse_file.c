@@ -52,7 +52,7 @@ int sparse_place_locked(
 	uint64_t bytes;
 
 	if (b->object_bytes > OBJECT_BYTES_MAX)
-		return PLACE_HELD;
+		return PLACE_NEVER;
 	if (!f) {
 		bytes = pages_of(b->len) * (uint64_t)STORE_PAGE_BYTES + 3 * STORE_PAGE_BYTES;
 		if (room_locked(s) < bytes + INDEX_BYTES_PER_BLOCK)

@@ -325,22 +325,15 @@ void store_drop_damaged(struct store *s, const struct directory_entry *e)
 	struct store_file *f;
 
 	mutex_guard(&s->mu);
-	if (!directory_lookup(s->directory, &e->id, &now) || now.file != e->file ||
-		now.page != e->page)
+	/* Another sequence is another copy, or the same one moved: then the next read tells. */
+	if (!directory_lookup(s->directory, &e->id, &now) || now.slot != e->slot ||
+		now.seq != e->seq)
 		return;
 	f = file_find_locked(s, now.file);
 	assert(f);
 	f->dataset->corrupt_blocks++;
 	log_corrupt_locked(s, &now);
 	drop_slot_locked(s, &now);
-}
-
-void store_report_corrupt(struct store *s, const struct block_id *id)
-{
-	struct directory_entry e;
-
-	if (directory_lookup(s->directory, id, &e))
-		store_drop_damaged(s, &e);
 }
 
 int store_read(struct store *s, const struct store_block *b, uint32_t offset, uint32_t len,

@@ -7,7 +7,8 @@
  *	segments/N		blocks of small files, packed, 4 KiB aligned, one dataset per segment;
  *				after a block's bytes its trailer: XXH3 per 64 KiB, block id, length
  *	files/N, files/N.sum	one sparse backing file per object over BLOCK_BYTES, blocks at the
- *				object's own offsets, and the XXH3 per 64 KiB beside it
+ *				object's own offsets, and the XXH3 per 64 KiB beside it; a block
+ *				whose place there a reader still holds goes to a segment
  *	index/			RocksDB: block id -> place; file number -> dataset, object
  *
  * Invariants
@@ -127,8 +128,7 @@ int store_put(struct store *s, const struct store_block *b, enum store_admit adm
 int store_read(struct store *s, const struct store_block *b, uint32_t offset, uint32_t len, void *dst,
 		struct error *err);
 bool store_has(struct store *s, const struct block_id *id);
-/* A reader elsewhere found the block damaged, or read an elastic one (recency). */
-void store_report_corrupt(struct store *s, const struct block_id *id);
+/* A reader elsewhere read an elastic one (recency). */
 void store_touch(struct store *s, const struct block_id *id);
 
 /* Waits until everything put before is durable (tests, shutdown). */

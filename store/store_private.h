@@ -130,6 +130,7 @@ struct place {
 #define PLACE_GROWING 2 /* somebody is at it: wait */
 #define PLACE_GROW 3	/* call ..._grow and try again */
 #define PLACE_HELD 4	/* a reader holds what was there before, or the file is broken */
+#define PLACE_NEVER 5	/* the object is too large */
 /* Takes room for a block and charges it. */
 int segment_place_locked(struct store *s, struct dataset *ds, uint32_t len, struct place *ret);
 /* Preallocates more; unlocks meanwhile. 0 or -errno. */
@@ -277,7 +278,8 @@ struct store {
 int store_recover(struct store *s, struct error *err);
 void store_state_deinit(struct store *s);
 void degrade_locked(struct store *s, int code, const char *what);
-/* Drops a block that was found damaged where `e` says, unless it has moved on. */
+/* Drops the copy of a block that was found damaged: the one that id, slot and seq of `e` name. A
+ * copy that was stored since, even at the same place, is left alone. */
 void store_drop_damaged(struct store *s, const struct directory_entry *e);
 /* Measures the index and the folders now and then. No lock. */
 void store_measure(struct store *s, bool now);

@@ -437,11 +437,15 @@ void store_view_free(struct store_view *v)
 	free(v);
 }
 
-static void report_corrupt(struct session *n, const struct block_id *id)
+static void report_corrupt(struct session *n, const struct directory_entry *e)
 {
-	struct lease_message m = {.magic = LEASE_MAGIC, .kind = LEASE_CORRUPT, .count = 1};
+	struct lease_message m = {.magic = LEASE_MAGIC,
+		.kind = LEASE_CORRUPT,
+		.slot = e->slot,
+		.seq = e->seq,
+		.count = 1};
 
-	m.ids[0] = *id;
+	m.ids[0] = e->id;
 	mutex_guard(&n->view->mu);
 	send_locked(n, &m);
 }
@@ -468,7 +472,7 @@ int store_view_read(
 		return STORE_MISS;
 	r = reader_read(&n->reader, b, offset, len, dst, &e);
 	if (r == READER_DAMAGED) {
-		report_corrupt(n, &b->id);
+		report_corrupt(n, &e);
 		r = STORE_MISS;
 	} else if (r == 0 && entry_class(&e) == CLASS_ELASTIC) {
 		note_touch(v, &b->id);

@@ -5,6 +5,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include "store/lease_proto.h"
 #include "store/store_private.h"
 #include "store/store_view.h"
 
@@ -151,16 +152,63 @@ static void dropped_blocks_of_a_file_that_a_view_holds_stay_charged_until_it_let
 	assert_int_equal(store_sync(s, NULL), 0);
 	assert_false(store_has(s, &b.id));
 	assert_int_equal(held_bytes(s), 2 * BLOCK_BYTES);
-	/* It may not come back to where a reader may be looking. */
-	fixture_plan(s, 1, 40 * MIB, UINT64_MAX);
-	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), STORE_FULL);
 	store_release(s, 1);
 	EVENTUALLY(held_bytes(s) == 0);
 	close(fds[0]);
 	close(fds[1]);
-	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
-	assert_int_equal(fixture_read(s, &b), 0);
 	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void assert_file_holds(int fd, const struct store_block *b)
+{
+	void *data = malloc(b->len);
+
+	assert_non_null(data);
+	assert_int_equal(
+		pread(fd, data, b->len, (off_t)(b->index * BLOCK_BYTES)), (ssize_t)b->len);
+	assert_true(fixture_same(b, data, 0, b->len));
+	free(data);
+}
+
+static void a_dropped_block_of_a_held_file_is_stored_again_beside_it(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_block b = fixture_block(1, 1, 3 * BLOCK_BYTES - 5, 1),
+			   c = fixture_block(1, 1, 3 * BLOCK_BYTES - 5, 2);
+	struct directory_entry e;
+	int fds[2];
+
+	(void)state;
+	fixture_plan(s, 1, 40 * MIB, UINT64_MAX);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
+	assert_int_equal(fixture_put(s, &c, STORE_ADMIT_GRANT), 0);
+	assert_int_equal(store_hold(s, 1, true, fds), 0);
+	assert_true(directory_lookup(s->directory, &c.id, &e));
+	store_drop_damaged(s, &e);
+	assert_int_equal(fixture_put(s, &c, STORE_ADMIT_GRANT), 0);
+	assert_int_equal(fixture_read(s, &c), 0);
+	assert_true(directory_lookup(s->directory, &c.id, &e));
+	assert_int_equal(e.flags & FLAG_SPARSE, 0);
+	/* What the reader holds was not touched, and is charged beside the new copy. */
+	assert_int_equal(store_sync(s, NULL), 0);
+	assert_file_holds(fds[0], &c);
+	assert_true(held_bytes(s) >= c.len);
+	store_release(s, 1);
+	EVENTUALLY(held_bytes(s) == 0);
+	close(fds[0]);
+	close(fds[1]);
+	store_close(s);
+	s = fixture_open(64 * MIB);
+	assert_int_equal(fixture_read(s, &b), 0);
+	assert_int_equal(fixture_read(s, &c), 0);
+	/* Its place in the object's file is free for whoever comes next. */
+	assert_true(directory_lookup(s->directory, &c.id, &e));
+	store_drop_damaged(s, &e);
+	assert_int_equal(fixture_put(s, &c, STORE_ADMIT_GRANT), 0);
+	assert_true(directory_lookup(s->directory, &c.id, &e));
+	assert_int_equal(e.flags & FLAG_SPARSE, FLAG_SPARSE);
+	assert_int_equal(fixture_read(s, &c), 0);
 	store_close(s);
 }
 
@@ -238,6 +286,86 @@ static void damage_that_a_view_finds_is_reported_and_dropped(void **state)
 	EVENTUALLY(!store_has(s, &b.id));
 	assert_int_equal(fixture_stat(s, 1).corrupt_blocks, 1);
 	store_view_free(v);
+	store_lease_server_stop(l);
+	store_close(s);
+}
+
+static void send_message(int fd, const struct lease_message *m)
+{
+	assert_int_equal(lease_send(fd, m, NULL, 0), 0);
+}
+
+static void receive_message(int fd, struct lease_message *m)
+{
+	int fds[2], r = -EAGAIN;
+
+	for (int64_t end = clock_deadline_ms(20000); r == -EAGAIN && !clock_passed(end);) {
+		r = lease_receive(fd, m, fds);
+		usleep(1000);
+	}
+	assert_int_equal(r, 0);
+	for (int i = 0; i < 2; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
+}
+
+/* Once an answer is here, the report has been dealt with. */
+static void report(int fd, const struct directory_entry *e)
+{
+	struct lease_message m = {.magic = LEASE_MAGIC,
+		.kind = LEASE_CORRUPT,
+		.slot = e->slot,
+		.seq = e->seq,
+		.count = 1,
+		.ids = {e->id}};
+
+	send_message(fd, &m);
+	m = (struct lease_message){.magic = LEASE_MAGIC, .kind = LEASE_OPEN, .file = 4711};
+	send_message(fd, &m);
+	do {
+		receive_message(fd, &m);
+	} while (m.kind == LEASE_REVOKE);
+	assert_int_equal(m.kind, LEASE_OPENED);
+}
+
+static void a_late_report_of_damage_does_not_drop_the_copy_that_was_fetched_since(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct store_lease_server *l = serve(s);
+	struct lease_message m = {
+		.magic = LEASE_MAGIC, .kind = LEASE_HELLO, .file = LEASE_VERSION};
+	struct store_block b = fixture_block(1, 1, 110000, 0), other = fixture_block(1, 2, 9000, 0);
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct directory_entry first, second;
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+	(void)state;
+	strcpy(addr.sun_path, socket_path);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	send_message(fd, &m);
+	receive_message(fd, &m);
+	assert_int_equal(m.kind, LEASE_WELCOME);
+	/* So that the file stays. */
+	assert_int_equal(fixture_put(s, &other, STORE_ADMIT_ELASTIC), 0);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_ELASTIC), 0);
+	assert_true(directory_lookup(s->directory, &b.id, &first));
+	report(fd, &first);
+	assert_false(store_has(s, &b.id));
+	/* Until it has the very place of the first copy. */
+	do {
+		assert_int_equal(fixture_put(s, &b, STORE_ADMIT_ELASTIC), 0);
+		assert_true(directory_lookup(s->directory, &b.id, &second));
+		if (second.page != first.page)
+			store_drop_damaged(s, &second);
+		assert_int_equal(store_sync(s, NULL), 0);
+	} while (second.page != first.page);
+	assert_int_equal(second.file, first.file);
+	report(fd, &first);
+	assert_true(store_has(s, &b.id));
+	report(fd, &second);
+	assert_false(store_has(s, &b.id));
+	close(fd);
 	store_lease_server_stop(l);
 	store_close(s);
 }
@@ -343,9 +471,11 @@ int main(void)
 		TEST(a_view_made_before_the_worker_connects_by_itself),
 		TEST(a_view_survives_its_workers_death_and_finds_the_next_one),
 		TEST(dropped_blocks_of_a_file_that_a_view_holds_stay_charged_until_it_lets_go),
+		TEST(a_dropped_block_of_a_held_file_is_stored_again_beside_it),
 		TEST(a_view_lets_go_when_it_is_asked),
 		TEST(a_view_that_dies_lets_go),
 		TEST(damage_that_a_view_finds_is_reported_and_dropped),
+		TEST(a_late_report_of_damage_does_not_drop_the_copy_that_was_fetched_since),
 		TEST(garbage_on_the_socket_disconnects_and_harms_nobody),
 		TEST(another_user_cannot_connect),
 		TEST(a_view_with_few_descriptors_reads_many_files),
