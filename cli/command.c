@@ -129,6 +129,12 @@ static int parse_switch(const char *text)
 	return -EINVAL;
 }
 
+static int parse_rate(const char *text, uint64_t *ret, struct error *err)
+{
+	*ret = 0;
+	return strcmp(text, "off") == 0 ? 0 : rate_parse(text, ret, err);
+}
+
 static int check_value(const struct flag *f, const char *text, struct error *err)
 {
 	struct error why = ERROR_INIT;
@@ -148,6 +154,11 @@ static int check_value(const struct flag *f, const char *text, struct error *err
 	case FLAG_SIZE:
 		if (size_parse(text, &bytes, &why) < 0)
 			return error_set(err, -EINVAL, "--%s: %s", f->name, why.text);
+		break;
+	case FLAG_RATE:
+		if (parse_rate(text, &bytes, &why) < 0)
+			return error_set(
+				err, -EINVAL, "--%s: %s, or off", f->name, why.text);
 		break;
 	case FLAG_NUMBER:
 		errno = 0;
@@ -606,6 +617,14 @@ uint64_t inv_size(const struct invocation *inv, const char *flag, uint64_t unset
 	uint64_t bytes;
 
 	return text && size_parse(text, &bytes, NULL) == 0 ? bytes : unset;
+}
+
+uint64_t inv_rate(const struct invocation *inv, const char *flag, uint64_t unset)
+{
+	const char *text = inv_text(inv, flag);
+	uint64_t rate;
+
+	return text && parse_rate(text, &rate, NULL) == 0 ? rate : unset;
 }
 
 uint64_t inv_number(const struct invocation *inv, const char *flag, uint64_t unset)

@@ -27,6 +27,7 @@ enum flag_kind {
 	FLAG_TEXT,
 	FLAG_SWITCH,  /* no argument; yes/no in config and environment */
 	FLAG_SIZE,    /* checked by size_parse */
+	FLAG_RATE,    /* checked by rate_parse; `off` is 0 */
 	FLAG_QUOTA,   /* a size or "unlimited" */
 	FLAG_ADDRESS, /* checked by address_parse */
 	FLAG_NUMBER,  /* a non-negative integer */
@@ -82,6 +83,7 @@ bool inv_given(const struct invocation *inv, const char *flag);
 bool inv_switch(const struct invocation *inv, const char *flag);
 /* `unset` when the flag is unset; values were checked when they were parsed. */
 uint64_t inv_size(const struct invocation *inv, const char *flag, uint64_t unset);
+uint64_t inv_rate(const struct invocation *inv, const char *flag, uint64_t unset);
 uint64_t inv_number(const struct invocation *inv, const char *flag, uint64_t unset);
 /* The values of a FLAG_LIST. */
 size_t inv_list(const struct invocation *inv, const char *flag, char ***ret_values);

@@ -51,6 +51,9 @@ static const struct flag cache_flags[] = {
 		"The most that the cache may take (80 % of what is free)"},
 	{"free-floor", 0, FLAG_SIZE, "SIZE", NULL, NULL,
 		"Never leave less than this free on the filesystem (5 % of it)"},
+	{"scrub-rate", 0, FLAG_RATE, "RATE", NULL, NULL,
+		"Read the stored blocks again at this rate to find damage, or off (all of them "
+		"once a week)"},
 	{0},
 };
 

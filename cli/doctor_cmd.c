@@ -177,6 +177,23 @@ static void check_disk(struct report *r, const char *name, const char *flag, con
 		size_format((uint64_t)vfs.f_blocks * vfs.f_frsize, text[1]));
 }
 
+static void check_direct_io(struct report *r, const char *dir)
+{
+	char parent[PATH_MAX];
+	cleanup_fd int fd = -1;
+	struct check *c;
+
+	paths_existing(dir, parent);
+	fd = open(parent, O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
+	/* Who cannot write there is told of it by another check. */
+	if (fd < 0 && errno != EINVAL)
+		return;
+	c = add(r, "direct IO", fd >= 0 ? VERDICT_OK : VERDICT_SLOWER,
+		"the scrubber reads through the page cache and does not see what the disk has "
+		"under a cached page: choose another file system for --cache-dir");
+	snprintf(c->found, sizeof(c->found), "%s", fd >= 0 ? "works" : "not on this file system");
+}
+
 /* One entry is enough to know that listing works. */
 static int first_entry(void *arg, const struct origin_entry *e, struct error *err)
 {
@@ -282,6 +299,7 @@ int command_doctor(struct invocation *inv)
 	check_files_limit(&report);
 	check_disk(&report, "cache", "--cache-dir", paths.cache_dir);
 	check_disk(&report, "state", "--state-dir", paths.state_dir);
+	check_direct_io(&report, paths.cache_dir);
 	if (inv_argument(inv, 0))
 		r = origin_argument(inv_argument(inv, 0), &url, &err);
 	if (url)

@@ -207,6 +207,7 @@ static int add_parts(struct host *h, const struct host_options *opts, struct err
 			.cache_dir = opts->paths->cache_dir,
 			.capacity_bytes = opts->limits.capacity_bytes,
 			.free_floor_bytes = opts->limits.free_floor_bytes,
+			.scrub_bytes_per_s = opts->limits.scrub_bytes_per_s,
 			.manifest_dir = h->manifest_dir,
 			.master_address = h->master_address,
 			.master_token = h->master_token,

@@ -14,7 +14,7 @@
 
 static const struct {
 	const char *flag;
-	enum { AS_IT_IS, PATH, BYTES } form;
+	enum { AS_IT_IS, PATH, BYTES, RATE } form;
 } table[HOST_SETTINGS] = {
 	{"cache-dir", PATH},
 	{"cache-size", BYTES},
@@ -25,6 +25,7 @@ static const struct {
 	{"group", AS_IT_IS},
 	{"metrics", AS_IT_IS},
 	{"log-level", AS_IT_IS},
+	{"scrub-rate", RATE},
 };
 
 int host_settings_read(const struct invocation *inv, const struct paths *paths,
@@ -42,6 +43,10 @@ int host_settings_read(const struct invocation *inv, const struct paths *paths,
 			r = paths_absolute(text, value, err);
 		else if (text && table[i].form == BYTES)
 			snprintf(value, PATH_MAX, "%" PRIu64, inv_size(inv, flag, 0));
+		else if (text && table[i].form == RATE)
+			snprintf(value, PATH_MAX, "%" PRIu64, inv_rate(inv, flag, 0));
+		else if (table[i].form == RATE)
+			strcpy(value, "once a week");
 		else if (text)
 			snprintf(value, PATH_MAX, "%s", text);
 	}

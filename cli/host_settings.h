@@ -8,12 +8,12 @@
 
 #include "cli/paths.h"
 
-#define HOST_SETTINGS 9
+#define HOST_SETTINGS 10
 
 struct host_settings {
 	struct {
 		const char *flag;     /* without the dashes */
-		char value[PATH_MAX]; /* paths absolute, sizes in bytes; "" for none */
+		char value[PATH_MAX]; /* paths absolute, sizes and rates in bytes; "" for none */
 	} all[HOST_SETTINGS];
 };
 

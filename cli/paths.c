@@ -261,6 +261,7 @@ int paths_cache_limits(const struct invocation *inv, const char *cache_dir,
 			size_format(capacity, text[0]), size_format(total, text[1]), cache_dir);
 	ret->capacity_bytes = capacity;
 	ret->free_floor_bytes = floor;
+	ret->scrub_bytes_per_s = inv_rate(inv, "scrub-rate", STORE_SCRUB_WEEKLY);
 	return 0;
 }
 

@@ -37,9 +37,18 @@ static void print_datasets(const Granary__V1__StatusReply *s)
 	table_free(t);
 }
 
+/* What its scrubber has read since it started. */
+static const char *scrubbed(const Granary__V1__WorkerStatus *w, char text[SIZE_TEXT_BYTES])
+{
+	if (!w->scrub)
+		return "-";
+	return w->scrub->bytes_per_s ? size_format(w->scrub->read_bytes, text) : "off";
+}
+
 static void print_workers(const Granary__V1__StatusReply *s)
 {
-	struct table *t = table_new("WORKER\tADDRESS\t>CAPACITY\t>USED\t>FREE FLOOR\tSTATE");
+	struct table *t = table_new("WORKER\tADDRESS\t>CAPACITY\t>USED\t>FREE FLOOR\t"
+				    ">SCRUBBED\tSTATE");
 
 	for (size_t i = 0; i < s->n_workers; i++) {
 		const Granary__V1__WorkerStatus *w = s->workers[i];
@@ -50,6 +59,7 @@ static void print_workers(const Granary__V1__StatusReply *s)
 		table_cell(t, "%s", size_format(w->ref->capacity_bytes, text));
 		table_cell(t, "%s", size_format(w->used_bytes, text));
 		table_cell(t, "%s", size_format(w->free_floor_bytes, text));
+		table_cell(t, "%s", scrubbed(w, text));
 		if (!w->alive)
 			table_cell(t, "lost %" PRIu64 " s ago", w->seen_ms_ago / 1000);
 		else
@@ -87,6 +97,15 @@ static void print_mounts(const Granary__V1__StatusReply *s)
 	table_free(t);
 }
 
+static json_t *scrub_to_json(const Granary__V1__Scrub *s)
+{
+	if (!s)
+		return json_null();
+	return json_pack("{s:I, s:I, s:I, s:I}", "bytes_per_s", (json_int_t)s->bytes_per_s,
+		"read_bytes", (json_int_t)s->read_bytes, "damaged_blocks",
+		(json_int_t)s->damaged_blocks, "passes", (json_int_t)s->passes);
+}
+
 static void print_json(const Granary__V1__StatusReply *s)
 {
 	json_t *o = json_object(), *datasets = json_array(), *workers = json_array(),
@@ -100,12 +119,13 @@ static void print_json(const Granary__V1__StatusReply *s)
 
 		snprintf(id, sizeof(id), "%016" PRIx64, w->ref->worker_id);
 		json_array_append_new(workers,
-			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s}", "worker_id", id,
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s, s:o}", "worker_id", id,
 				"address", w->ref->address, "capacity_bytes",
 				(json_int_t)w->ref->capacity_bytes, "used_bytes",
 				(json_int_t)w->used_bytes, "held_bytes", (json_int_t)w->held_bytes,
 				"free_floor_bytes", (json_int_t)w->free_floor_bytes, "alive",
-				w->alive, "degraded", w->degraded));
+				w->alive, "degraded", w->degraded, "scrub",
+				scrub_to_json(w->scrub)));
 	}
 	for (size_t i = 0; i < s->n_mounts; i++) {
 		const Granary__V1__MountStatus *m = s->mounts[i];

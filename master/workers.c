@@ -249,6 +249,16 @@ static int request_check(const Granary__V1__WorkerHeartbeatRequest *r, struct er
 	return 0;
 }
 
+static void take_scrub(struct worker *worker, const Granary__V1__Scrub *said)
+{
+	if (!said)
+		return; /* a worker of a time before it */
+	worker->scrub.bytes_per_s = said->bytes_per_s;
+	worker->scrub.read_bytes = said->read_bytes;
+	worker->scrub.damaged_blocks = said->damaged_blocks;
+	worker->scrub.passes = said->passes;
+}
+
 int workers_heard(struct workers *w, struct dataset_registry *datasets,
 	const Granary__V1__WorkerHeartbeatRequest *request, int64_t now_ms, bool *ret_changed,
 	struct error *err)
@@ -282,6 +292,7 @@ int workers_heard(struct workers *w, struct dataset_registry *datasets,
 	worker->used_bytes = request->used_bytes;
 	worker->free_floor_bytes = request->free_floor_bytes;
 	worker->held_bytes = request->held_bytes;
+	take_scrub(worker, request->scrub);
 	worker->seen_ms = now_ms;
 	worker->heard = worker->alive = true;
 	*ret_changed = changed;
@@ -427,6 +438,20 @@ static Granary__V1__WorkerDataset *share_message(const struct worker_share *s)
 	return m;
 }
 
+static Granary__V1__Scrub *scrub_message(const struct worker *worker)
+{
+	Granary__V1__Scrub *m = malloc(sizeof(*m));
+
+	if (!m)
+		return NULL;
+	granary__v1__scrub__init(m);
+	m->bytes_per_s = worker->scrub.bytes_per_s;
+	m->read_bytes = worker->scrub.read_bytes;
+	m->damaged_blocks = worker->scrub.damaged_blocks;
+	m->passes = worker->scrub.passes;
+	return m;
+}
+
 static Granary__V1__WorkerStatus *status_new(const struct worker *worker, int64_t now_ms)
 {
 	Granary__V1__WorkerStatus *m = malloc(sizeof(*m));
@@ -442,6 +467,7 @@ static Granary__V1__WorkerStatus *status_new(const struct worker *worker, int64_
 	m->seen_ms_ago = (uint64_t)(now_ms > worker->seen_ms ? now_ms - worker->seen_ms : 0);
 	m->alive = worker->alive;
 	m->degraded = strdup(worker->degraded);
+	m->scrub = scrub_message(worker);
 	m->datasets = calloc(HASH_COUNT(worker->shares) + 1, sizeof(*m->datasets));
 	HASH_ITER (hh, worker->shares, s, next) {
 		if (!m->datasets)

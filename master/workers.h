@@ -49,6 +49,9 @@ struct worker {
 	char host_id[WORKER_TEXT_BYTES];
 	char degraded[WORKER_TEXT_BYTES];
 	uint64_t capacity_bytes, used_bytes, free_floor_bytes, held_bytes;
+	struct {
+		uint64_t bytes_per_s, read_bytes, damaged_blocks, passes;
+	} scrub;
 	struct worker_share *shares; /* of datasets that exist */
 	int64_t seen_ms; /* for one that is only known from the database: when it was read */
 	bool heard;	 /* false: only known from the database */

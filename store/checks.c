@@ -21,6 +21,15 @@ static uint64_t get64(const uint8_t *at)
 	return le64toh(v);
 }
 
+static uint64_t chunk_hash(const void *data, uint32_t len, uint32_t chunk)
+{
+	uint32_t at = chunk * (uint32_t)BLOCK_CHECK_BYTES;
+	uint32_t left = len - at;
+
+	return XXH3_64bits((const char *)data + at,
+		left < BLOCK_CHECK_BYTES ? left : BLOCK_CHECK_BYTES);
+}
+
 void checks_make(const struct block_id *id, const void *data, uint32_t len,
 	uint8_t ret[static CHECKS_BYTES_MAX])
 {
@@ -30,14 +39,8 @@ void checks_make(const struct block_id *id, const void *data, uint32_t len,
 	put64(ret + 8, id->hi);
 	put64(ret + 16, id->lo);
 	put64(ret + 24, len | (uint64_t)count << 32);
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t at = i * (uint32_t)BLOCK_CHECK_BYTES;
-		uint32_t left = len - at;
-
-		put64(ret + 32 + 8 * i,
-			XXH3_64bits((const char *)data + at,
-				left < BLOCK_CHECK_BYTES ? left : BLOCK_CHECK_BYTES));
-	}
+	for (uint32_t i = 0; i < count; i++)
+		put64(ret + 32 + 8 * i, chunk_hash(data, len, i));
 	put64(ret + 32 + 8 * count, XXH3_64bits(ret, 32 + 8 * count));
 }
 
@@ -49,6 +52,18 @@ bool checks_match(const uint8_t *checks, const struct block_id *id, uint32_t len
 	       get64(checks + 16) == id->lo &&
 	       get64(checks + 24) == (len | (uint64_t)count << 32) &&
 	       get64(checks + 32 + 8 * count) == XXH3_64bits(checks, 32 + 8 * count);
+}
+
+bool checks_verify(
+	const uint8_t *checks, const struct block_id *id, const void *data, uint32_t len)
+{
+	if (!checks_match(checks, id, len))
+		return false;
+	for (uint32_t i = 0; i < checks_count(len); i++) {
+		if (chunk_hash(data, len, i) != checks_sum(checks, i))
+			return false;
+	}
+	return true;
 }
 
 uint64_t checks_sum(const uint8_t *checks, uint32_t chunk)

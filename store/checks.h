@@ -52,4 +52,7 @@ void checks_make(const struct block_id *id, const void *data, uint32_t len,
 	uint8_t ret[static CHECKS_BYTES_MAX]);
 /* Are these the checks of this block? */
 bool checks_match(const uint8_t *checks, const struct block_id *id, uint32_t len);
+/* Are these its bytes? */
+bool checks_verify(
+	const uint8_t *checks, const struct block_id *id, const void *data, uint32_t len);
 uint64_t checks_sum(const uint8_t *checks, uint32_t chunk);

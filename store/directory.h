@@ -77,7 +77,7 @@ bool directory_holds(const struct directory *d, const struct directory_entry *e)
 
 /* The slots in use now; their numbers are below it. */
 uint32_t directory_slots(const struct directory *d);
-/* What a slot holds; false when it is empty. Owner only. */
+/* What a slot holds; false when it is empty, or for others than the owner being written. */
 bool directory_at(const struct directory *d, uint32_t slot, struct directory_entry *ret);
 
 /* Told of every block that moves to another slot. */

@@ -103,6 +103,17 @@ void file_charge_locked(struct store *s, struct store_file *f, int64_t bytes)
 			s->fs_free_bytes < (uint64_t)bytes ? s->fs_free_bytes : (uint64_t)bytes;
 }
 
+void file_unpin_locked(struct store *s, struct store_file *f)
+{
+	struct commit_op op = {.file = f};
+
+	assert(f->pins > 0);
+	if (f->blocks || f->holders)
+		f->pins--;
+	else
+		commit_add_locked(s, &op);
+}
+
 uint64_t place_bytes(const struct store_file *f, uint32_t len)
 {
 	return (uint64_t)(f->kind == FILE_SEGMENT ? slot_pages(len) : pages_of(len)) *

@@ -72,6 +72,7 @@ static void encode_key(const struct record *r, struct record_bytes *ret)
 	*c.at++ = (uint8_t)r->kind;
 	switch (r->kind) {
 	case RECORD_STORE:
+	case RECORD_SCRUB:
 		break;
 	case RECORD_DATASET:
 		add64_sorted(&c, r->dataset.id);
@@ -117,6 +118,9 @@ void record_encode(const struct record *r, bool remove, struct record_bytes *ret
 		add32(&c, r->block.len);
 		add32(&c, r->block.flags);
 		break;
+	case RECORD_SCRUB:
+		add64(&c, r->scrub.at);
+		break;
 	}
 	add64(&c, record_hash(ret->key, ret->key_len, ret->value, (size_t)(c.at - ret->value)));
 	ret->value_len = (uint8_t)(c.at - ret->value);
@@ -130,6 +134,7 @@ static const struct {
 	[RECORD_DATASET] = {9, 24},
 	[RECORD_FILE] = {9, 44},
 	[RECORD_BLOCK] = {17, 24},
+	[RECORD_SCRUB] = {1, 16},
 };
 
 static void decode_fields(const uint8_t *k, const uint8_t *v, struct record *ret)
@@ -160,6 +165,9 @@ static void decode_fields(const uint8_t *k, const uint8_t *v, struct record *ret
 		ret->block.len = take32(&v);
 		ret->block.flags = take32(&v);
 		break;
+	case RECORD_SCRUB:
+		ret->scrub.at = take64(&v);
+		break;
 	}
 }
 
@@ -169,7 +177,7 @@ int record_decode(
 	const uint8_t *k = key, *v = value, *hash;
 	struct record r = {0};
 
-	if (key_len < 1 || k[0] < RECORD_STORE || k[0] > RECORD_BLOCK)
+	if (key_len < 1 || k[0] < RECORD_STORE || k[0] > RECORD_SCRUB)
 		return -EBADMSG;
 	r.kind = (enum record_kind)k[0];
 	if (key_len != record_sizes[r.kind].key || value_len != record_sizes[r.kind].value)

@@ -16,6 +16,7 @@ enum record_kind {
 	RECORD_DATASET = 2,
 	RECORD_FILE = 3,
 	RECORD_BLOCK = 4,
+	RECORD_SCRUB = 5,
 };
 
 struct record {
@@ -40,6 +41,9 @@ struct record {
 			uint32_t file, page, len;
 			uint32_t flags; /* directory.h */
 		} block;
+		struct {
+			uint64_t at; /* scrub.h */
+		} scrub;
 	};
 };
 

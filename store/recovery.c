@@ -212,6 +212,9 @@ static bool load_record_locked(struct recovery *rec, const struct record *r)
 		return load_file_locked(rec, r);
 	case RECORD_BLOCK:
 		return load_block_locked(s, r);
+	case RECORD_SCRUB:
+		s->scrub.at = r->scrub.at;
+		return true;
 	}
 	return false;
 }
@@ -314,6 +317,7 @@ static int state_init(struct store *s, struct error *err)
 
 	s->id = 0;
 	s->next_file = 1;
+	s->scrub.at = 0;
 	if (getrandom(&epoch, sizeof(epoch), 0) != (ssize_t)sizeof(epoch))
 		return error_set_errno(err, -errno, "no random numbers");
 	r = directory_create(slots, epoch, &s->directory, err);

@@ -16,6 +16,8 @@
 #define COMMIT_INTERVAL_MS 100
 #define MEASURE_MS 1000
 #define CORRUPT_LOG_MS 1000
+/* Beyond any disk; keeps the scrubber's sums within 64 bits. */
+#define SCRUB_RATE_MAX ((uint64_t)1000000000000)
 #define MIB ((uint64_t)1 << 20)
 
 static uint64_t clamp(uint64_t v, uint64_t low, uint64_t high)
@@ -31,6 +33,9 @@ static void choose_sizes(struct store *s, const struct store_options *opts)
 
 	s->capacity_bytes = capacity;
 	s->floor_bytes = opts->free_floor_bytes;
+	s->scrub.bytes_per_s = opts->scrub_bytes_per_s;
+	if (s->scrub.bytes_per_s != STORE_SCRUB_WEEKLY)
+		s->scrub.bytes_per_s = clamp(s->scrub.bytes_per_s, 0, SCRUB_RATE_MAX);
 	/* What is charged lags behind what the filesystem takes for itself by at most a commit. */
 	s->usable_bytes = capacity - clamp(capacity / 256, MIB / 2, 64 * MIB);
 	s->segment_bytes = clamp(capacity / 256 / MIB * MIB, 8 * MIB, 1024 * MIB);
@@ -72,6 +77,7 @@ static void store_free(struct store *s)
 		s->disk->close(s->disk->ctx, s->lock_fd);
 	cond_deinit(&s->room);
 	cond_deinit(&s->work);
+	cond_deinit(&s->scrub.changed);
 	mutex_deinit(&s->mu);
 	mutex_deinit(&s->plan_mu);
 	free(s->dir);
@@ -91,6 +97,7 @@ static struct store *store_new(const struct store_options *opts)
 	mutex_init(&s->plan_mu);
 	cond_init(&s->room);
 	cond_init(&s->work);
+	cond_init(&s->scrub.changed);
 	fd_cache_init(&s->fds, fd_cache_room(STORE_FDS_MAX), &file_fd_ops, s);
 	s->reader =
 		(struct reader){.files = &s->fds, .preadv = s->disk->preadv, .ctx = s->disk->ctx};
@@ -121,6 +128,8 @@ int store_open(const struct store_options *opts, struct store **ret, struct erro
 		r = store_recover(s, err);
 	if (r == 0)
 		r = commit_start(s, err);
+	if (r == 0 && (r = scrub_start(s, err)) < 0)
+		commit_stop(s);
 	if (r < 0) {
 		store_free(s);
 		return r;
@@ -133,6 +142,7 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
+	scrub_stop(s);
 	commit_stop(s);
 	store_free(s);
 }
@@ -176,6 +186,10 @@ void store_stat(struct store *s, struct store_stat *ret)
 		.held_bytes = s->held_bytes,
 		.blocks = directory_blocks(s->directory),
 		.free_floor_bytes = s->floor_bytes,
+		.scrub_bytes_per_s = scrub_rate_locked(s),
+		.scrubbed_bytes = s->scrub.read_bytes,
+		.scrub_damaged_blocks = s->scrub.damaged_blocks,
+		.scrub_passes = s->scrub.passes,
 	};
 }
 
@@ -319,7 +333,7 @@ static void log_corrupt_locked(struct store *s, const struct directory_entry *e)
 	s->corrupt_unlogged = 0;
 }
 
-void store_drop_damaged(struct store *s, const struct directory_entry *e)
+bool store_drop_damaged(struct store *s, const struct directory_entry *e)
 {
 	struct directory_entry now;
 	struct store_file *f;
@@ -328,12 +342,13 @@ void store_drop_damaged(struct store *s, const struct directory_entry *e)
 	/* Another sequence is another copy, or the same one moved: then the next read tells. */
 	if (!directory_lookup(s->directory, &e->id, &now) || now.slot != e->slot ||
 		now.seq != e->seq)
-		return;
+		return false;
 	f = file_find_locked(s, now.file);
 	assert(f);
 	f->dataset->corrupt_blocks++;
 	log_corrupt_locked(s, &now);
 	drop_slot_locked(s, &now);
+	return true;
 }
 
 int store_read(struct store *s, const struct store_block *b, uint32_t offset, uint32_t len,

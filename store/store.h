@@ -46,12 +46,17 @@
 struct store;
 struct store_disk; /* disk.h: the IO below the store, replaced by tests that lose power */
 
+/* As fast as it takes to read all that is stored once a week. */
+#define STORE_SCRUB_WEEKLY UINT64_MAX
+
 struct store_options {
 	const char *dir; /* made when missing */
 	uint64_t capacity_bytes;
 	uint64_t free_floor_bytes;
 	const struct store_disk *disk; /* NULL: the real one */
 	unsigned commit_interval_ms;   /* 0: 100 */
+	/* The most that the scrubber reads of the disk (scrub.h); 0: it is off. */
+	uint64_t scrub_bytes_per_s;
 };
 
 /* -EINVAL newer format, -EBUSY another process has it, -ENOSPC capacity under the minimum. */
@@ -92,6 +97,9 @@ size_t store_dataset_stats(struct store *s, struct store_dataset_stat *ret, size
 struct store_stat {
 	uint64_t capacity_bytes, charged_bytes, held_bytes, blocks;
 	uint64_t free_floor_bytes;
+	uint64_t scrub_bytes_per_s; /* now; 0: off */
+	/* Since open: read by the scrubber, found damaged by it, and how often it got round. */
+	uint64_t scrubbed_bytes, scrub_damaged_blocks, scrub_passes;
 };
 void store_stat(struct store *s, struct store_stat *ret);
 /* "" or why nothing is stored at the moment; copies. */

@@ -8,6 +8,7 @@
  *them admission.c	which class a block gets, and making room
  *	plan.c		set_dataset and remove_dataset
  *	commit.c	the group commit thread, and what is freed after it
+ *	scrub.c		the thread that looks for damage
  *	lease_server.c	readers in other processes
  *
  * One mutex guards all of it; it is never held across IO. Functions with _locked want it held. A
@@ -26,6 +27,7 @@
 #include "store/reader.h"
 #include "store/record.h"
 #include "store/residency.h"
+#include "store/scrub.h"
 #include "store/store.h"
 
 #define STORE_DATASETS_MAX 4096u
@@ -109,6 +111,8 @@ int file_create(struct store *s, struct store_file *f);
 void file_unlink(struct store *s, uint32_t number, enum file_kind kind);
 void file_path(const struct store *s, uint32_t number, enum file_kind kind, bool sidecar,
 	char path[static STORE_PATH_BYTES]);
+/* Ends a pin that no commit operation carries; the commit thread looks whether the file may go. */
+void file_unpin_locked(struct store *s, struct store_file *f);
 void file_charge_locked(struct store *s, struct store_file *f, int64_t bytes);
 /* Corrects the charge by what the filesystem says that the file has. No lock. */
 void file_measure(struct store *s, struct store_file *f);
@@ -273,14 +277,15 @@ struct store {
 	uint64_t corrupt_unlogged;
 	store_revoke_fn *revoke;
 	void *revoke_arg;
+	struct scrub scrub;
 };
 
 int store_recover(struct store *s, struct error *err);
 void store_state_deinit(struct store *s);
 void degrade_locked(struct store *s, int code, const char *what);
 /* Drops the copy of a block that was found damaged: the one that id, slot and seq of `e` name. A
- * copy that was stored since, even at the same place, is left alone. */
-void store_drop_damaged(struct store *s, const struct directory_entry *e);
+ * copy that was stored since, even at the same place, is left alone; false then. */
+bool store_drop_damaged(struct store *s, const struct directory_entry *e);
 /* Measures the index and the folders now and then. No lock. */
 void store_measure(struct store *s, bool now);
 /* A descriptor (of a sparse file two, data and sidecar) for reading in another process. Until

@@ -43,6 +43,7 @@ struct report {
 	Granary__V1__WorkerDataset *datasets;
 	Granary__V1__WorkerDataset **pointers;
 	char (*errors)[ERROR_TEXT_BYTES];
+	Granary__V1__Scrub scrub;
 	char degraded[128];
 };
 
@@ -129,6 +130,12 @@ static int fill(struct heartbeat *h, struct report *r)
 	q->free_floor_bytes = st.free_floor_bytes;
 	q->held_bytes = st.held_bytes;
 	q->degraded = r->degraded;
+	granary__v1__scrub__init(&r->scrub);
+	r->scrub.bytes_per_s = st.scrub_bytes_per_s;
+	r->scrub.read_bytes = st.scrubbed_bytes;
+	r->scrub.damaged_blocks = st.scrub_damaged_blocks;
+	r->scrub.passes = st.scrub_passes;
+	q->scrub = &r->scrub;
 	q->plan_version = h->has_plan ? h->plan_version : 0;
 	e = dataset_table_list(h->opts.datasets, &list, &count);
 	if (e < 0)

@@ -47,6 +47,7 @@ static int open_store(struct worker *w, const struct worker_options *opts, struc
 		.dir = opts->cache_dir,
 		.capacity_bytes = opts->capacity_bytes,
 		.free_floor_bytes = opts->free_floor_bytes,
+		.scrub_bytes_per_s = opts->scrub_bytes_per_s,
 	};
 
 	return store_open(&store, &w->store, err);

@@ -19,6 +19,7 @@ struct worker_options {
 	const char *cache_dir;
 	uint64_t capacity_bytes;
 	uint64_t free_floor_bytes;
+	uint64_t scrub_bytes_per_s; /* as in store.h */
 	const char *manifest_dir;   /* cache of manifests, shared with a master on this host */
 	const char *master_address; /* "unix:PATH" or HOST:PORT */
 	const char *master_token;   /* NULL for none */

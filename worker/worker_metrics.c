@@ -15,6 +15,8 @@ enum {
 	HELD_BYTES,
 	FREE_FLOOR_BYTES,
 	DEGRADED,
+	SCRUBBED_BYTES,
+	SCRUB_DAMAGED_BLOCKS,
 	FETCHES_RUNNING,
 	FETCHES,
 	FETCHES_SHARED,
@@ -47,6 +49,10 @@ static struct metric metrics[METRICS] = {
 		"Free space of the disk that the store leaves alone."),
 	[DEGRADED] = METRIC_GAUGE("granary_worker_degraded",
 		"1 while nothing is stored, because the disk fails or is full."),
+	[SCRUBBED_BYTES] = METRIC_COUNTER("granary_worker_scrubbed_bytes_total",
+		"Bytes of stored objects that the scrubber has read and verified."),
+	[SCRUB_DAMAGED_BLOCKS] = METRIC_COUNTER("granary_worker_scrub_damaged_blocks_total",
+		"Of the damaged blocks, those that the scrubber found before a reader did."),
 	[FETCHES_RUNNING] =
 		METRIC_GAUGE("granary_worker_fetches_running", "Reads from origins under way."),
 	[FETCHES] = METRIC_COUNTER("granary_worker_fetches_total", "Reads from origins."),
@@ -77,6 +83,8 @@ static void collect_store(const struct worker_metrics *m)
 	metric_set(metric_only(&metrics[HELD_BYTES]), (double)st.held_bytes);
 	metric_set(metric_only(&metrics[FREE_FLOOR_BYTES]), (double)st.free_floor_bytes);
 	metric_set(metric_only(&metrics[DEGRADED]), degraded[0] ? 1 : 0);
+	metric_set_total(metric_only(&metrics[SCRUBBED_BYTES]), st.scrubbed_bytes);
+	metric_set_total(metric_only(&metrics[SCRUB_DAMAGED_BLOCKS]), st.scrub_damaged_blocks);
 }
 
 static void collect_fetches(const struct worker_metrics *m)

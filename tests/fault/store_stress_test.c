@@ -1,7 +1,7 @@
 /*
  * Everything at once: writers of several datasets, readers through the store and through a view,
  * another process with a view of its own, quotas that go up and down, datasets that are removed,
- * elastic traffic that evicts. Every byte that is served is compared with what its block's id says.
+ * elastic traffic that evicts, the scrubber. Every byte that is served is compared with what its block's id says.
  */
 #include "../unit/store_fixture.h"
 
@@ -202,6 +202,7 @@ static void nothing_wrong_is_served_under_any_traffic(void **state)
 	snprintf(run.socket_path, sizeof(run.socket_path), "%s.sock", fixture_dir);
 	view_opts.socket_path = run.socket_path;
 	pid = start_other_process(ms - 500);
+	fixture_scrub_bytes_per_s = 200 * MIB;
 	run.store = fixture_open(CAPACITY);
 	assert_int_equal(
 		store_lease_server_start(run.store, run.socket_path, NULL, &lease, NULL), 0);

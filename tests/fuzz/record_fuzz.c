@@ -17,7 +17,7 @@ static void round_trip(const uint8_t *data, size_t len)
 	if (len < 1 + sizeof(in))
 		return;
 	memcpy(&in, data + 1, sizeof(in));
-	in.kind = (enum record_kind)(RECORD_STORE + data[0] % 4);
+	in.kind = (enum record_kind)(RECORD_STORE + data[0] % 5);
 	record_encode(&in, false, &bytes);
 	assert(bytes.key_len <= RECORD_KEY_BYTES && bytes.value_len <= RECORD_VALUE_BYTES);
 	if (record_decode(bytes.key, bytes.key_len, bytes.value, bytes.value_len, &out) == 0) {

@@ -171,7 +171,8 @@ class BadInput(suite.Case):
         other, token = self.work.directory("other"), self.work.path / "token"
         token.write_text("0123456789abcdef0123456789abcdef\n")
         for flag, value in (("--cache-size", "100MB"), ("--cache-dir", self.work.path / "c2"),
-                            ("--free-floor", "1GB"), ("--listen", "127.0.0.1:1"),
+                            ("--free-floor", "1GB"), ("--scrub-rate", "off"),
+                            ("--listen", "127.0.0.1:1"),
                             ("--advertise", "host:1"), ("--group", "nogroup"),
                             ("--token-file", token), ("--metrics", "127.0.0.1:0")):
             with self.subTest(flag):
@@ -198,6 +199,11 @@ class BadInput(suite.Case):
         for text in ("12X", "-5G", "", "1.5.5G", "99999999999E", "GB", "0x10"):
             with self.subTest(text):
                 self.refuse_up("--cache-size", text, pattern="--cache-size: ", code=2)
+
+    def test_malformed_rates(self):
+        for text in ("fast", "-1", "", "12X/s", "10MB/h"):
+            with self.subTest(text):
+                self.refuse_up("--scrub-rate", text, pattern="--scrub-rate: .*or off", code=2)
 
     def test_malformed_quotas(self):
         self.refuse_up("--quota", "lots", pattern="--quota: 'lots' is not a size", code=2)

@@ -94,6 +94,42 @@ class Store(suite.Case):
         self.assertEqual(self.read_all(), 0)
         self.assertRegex(server.output(), "(?i)corrupt|damaged|checksum")
 
+    def test_the_scrubber_finds_flipped_bits_before_a_reader_does(self):
+        self.up("--scrub-rate", "500MB/s")
+        self.read_all()
+        self.assertEqual(self.read_all(), 0)
+        suite.wait_until(lambda: self.scrub()["passes"] > 0, 60, "a pass")
+        chance = random.Random(13)
+        for folder in ("segments", "files"):
+            for path in (self.granary.cache / folder).iterdir():
+                self.flip(path, 20, chance)
+        # Not by reading: what the mount has is not looked at.
+        passes = self.scrub()["passes"]
+        suite.wait_until(lambda: self.scrub()["passes"] > passes + 1, 60, "two more passes")
+        self.assertGreater(self.scrub()["damaged_blocks"], 3)
+        self.assertGreater(self.read_all(), 0)
+        self.assertEqual(self.read_all(), 0)
+        self.assertEqual(self.stat_corrupt(), self.scrub()["damaged_blocks"])
+
+    def scrub(self):
+        return self.granary.status()["workers"][0]["scrub"]
+
+    def stat_corrupt(self):
+        text = subprocess.run(["curl", "-sf", "--unix-socket",
+                               self.granary.state / "granary.metrics.sock",
+                               "http://localhost/metrics"],
+                              check=True, capture_output=True, text=True).stdout
+        self.assertIn("granary_worker_scrubbed_bytes_total", text)
+        return sum(int(float(line.split()[-1])) for line in text.splitlines()
+                   if line.startswith("granary_worker_corrupt_blocks_total"))
+
+    def test_scrubbing_can_be_switched_off_in_the_environment(self):
+        self.granary.environment["GRANARY_SCRUB_RATE"] = "off"
+        self.up()
+        self.read_all()
+        self.assertEqual(self.scrub()["bytes_per_s"], 0)
+        self.assertRegex(self.granary.ask("status").stdout, r"SCRUBBED(.*\n)+?.* off ")
+
     def test_files_that_are_missing_or_cut_are_fetched_again(self):
         self.up()
         self.read_all()

@@ -100,6 +100,7 @@ static void sample(const struct flag *f, int number, char ret[VALUE_BYTES])
 		snprintf(ret, VALUE_BYTES, "%s", number == 1 ? "no" : "yes");
 		return;
 	case FLAG_SIZE:
+	case FLAG_RATE:
 	case FLAG_QUOTA:
 	case FLAG_NUMBER:
 		snprintf(ret, VALUE_BYTES, "%d", 123000 + number);

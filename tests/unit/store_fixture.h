@@ -39,6 +39,7 @@ const char *__tsan_default_suppressions(void)
 }
 
 static char fixture_dir[256];
+static uint64_t fixture_scrub_bytes_per_s; /* of stores that fixture_open opens */
 
 static inline int fixture_setup(void **state)
 {
@@ -101,8 +102,10 @@ static inline void fixture_fill(const struct store_block *b, void *data)
 
 static inline struct store *fixture_open_at(const char *dir, uint64_t capacity_bytes)
 {
-	struct store_options opts = {
-		.dir = dir, .capacity_bytes = capacity_bytes, .commit_interval_ms = 20};
+	struct store_options opts = {.dir = dir,
+		.capacity_bytes = capacity_bytes,
+		.commit_interval_ms = 20,
+		.scrub_bytes_per_s = fixture_scrub_bytes_per_s};
 	struct error err = ERROR_INIT;
 	struct store *s = NULL;
 	int r = store_open(&opts, &s, &err);
