@@ -248,6 +248,7 @@ json_t *dataset_to_json(const Granary__V1__Dataset *d)
 		json_object_set_new(o, "quota_bytes", json_null());
 	set_uint(o, "granted_bytes", d->granted_bytes);
 	set_uint(o, "pin_target_bytes", d->pin_target_bytes);
+	set_uint(o, "pin_expected_bytes", d->pin_expected_bytes);
 	set_uint(o, "pinned_bytes", d->pinned_bytes);
 	set_uint(o, "cached_bytes", d->cached_bytes);
 	set_uint(o, "hit_bytes", d->hit_bytes);

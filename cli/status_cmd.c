@@ -37,6 +37,38 @@ static void print_datasets(const Granary__V1__StatusReply *s)
 	table_free(t);
 }
 
+/* Of the bytes that the plan pins, the share that the worker pins of its part: below 1 when it is
+ * full. */
+static double pin_share(const Granary__V1__StatusReply *s, const Granary__V1__WorkerStatus *w)
+{
+	double wanted = 0, pinned = 0;
+
+	for (size_t i = 0; i < s->n_datasets; i++) {
+		const Granary__V1__Dataset *d = s->datasets[i];
+		double bytes = (double)d->pin_target_bytes;
+
+		wanted += bytes;
+		pinned += w->pin_ceiling && w->pin_ceiling < d->threshold
+				  ? bytes * ((double)w->pin_ceiling / (double)d->threshold)
+				  : bytes;
+	}
+	return wanted > 0 ? pinned / wanted : 1;
+}
+
+static void worker_state(struct table *t, const Granary__V1__StatusReply *s,
+	const Granary__V1__WorkerStatus *w)
+{
+	double share = pin_share(s, w);
+
+	if (!w->alive)
+		table_cell(t, "lost %" PRIu64 " s ago", w->seen_ms_ago / 1000);
+	else if (share < 1)
+		table_cell(t, "full: pins %.1f %% of its part%s%s", 100 * share,
+			w->degraded[0] ? "; " : "", w->degraded);
+	else
+		table_cell(t, "%s", w->degraded[0] ? w->degraded : "ok");
+}
+
 /* What its scrubber has read since it started. */
 static const char *scrubbed(const Granary__V1__WorkerStatus *w, char text[SIZE_TEXT_BYTES])
 {
@@ -60,10 +92,7 @@ static void print_workers(const Granary__V1__StatusReply *s)
 		table_cell(t, "%s", size_format(w->used_bytes, text));
 		table_cell(t, "%s", size_format(w->free_floor_bytes, text));
 		table_cell(t, "%s", scrubbed(w, text));
-		if (!w->alive)
-			table_cell(t, "lost %" PRIu64 " s ago", w->seen_ms_ago / 1000);
-		else
-			table_cell(t, "%s", w->degraded[0] ? w->degraded : "ok");
+		worker_state(t, s, w);
 	}
 	table_print(t, stdout);
 	table_free(t);
@@ -119,13 +148,13 @@ static void print_json(const Granary__V1__StatusReply *s)
 
 		snprintf(id, sizeof(id), "%016" PRIx64, w->ref->worker_id);
 		json_array_append_new(workers,
-			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s, s:o}", "worker_id", id,
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s, s:f, s:o}", "worker_id", id,
 				"address", w->ref->address, "capacity_bytes",
 				(json_int_t)w->ref->capacity_bytes, "used_bytes",
 				(json_int_t)w->used_bytes, "held_bytes", (json_int_t)w->held_bytes,
 				"free_floor_bytes", (json_int_t)w->free_floor_bytes, "alive",
-				w->alive, "degraded", w->degraded, "scrub",
-				scrub_to_json(w->scrub)));
+				w->alive, "degraded", w->degraded, "pin_share",
+				pin_share(s, w), "scrub", scrub_to_json(w->scrub)));
 	}
 	for (size_t i = 0; i < s->n_mounts; i++) {
 		const Granary__V1__MountStatus *m = s->mounts[i];

@@ -6,6 +6,7 @@
 #include "common/cleanup.h"
 #include "common/metrics.h"
 #include "master/master_state.h"
+#include "master/messages.h"
 
 enum {
 	DATASETS,
@@ -16,6 +17,7 @@ enum {
 	/* of a dataset */
 	BYTES,
 	GRANTED_BYTES,
+	PIN_EXPECTED_BYTES,
 	PINNED_BYTES,
 	CACHED_BYTES,
 	HIT_BYTES,
@@ -41,6 +43,9 @@ static struct metric metrics[METRICS] = {
 		"Bytes of the files of the current snapshot.", "dataset"),
 	[GRANTED_BYTES] = METRIC_GAUGE("granary_master_dataset_granted_bytes",
 		"Cache that the dataset is allotted.", "dataset"),
+	[PIN_EXPECTED_BYTES] = METRIC_GAUGE("granary_master_dataset_pin_expected_bytes",
+		"Bytes that the plan pins, without those that full workers have no room for.",
+		"dataset"),
 	[PINNED_BYTES] = METRIC_GAUGE("granary_master_dataset_pinned_bytes",
 		"Pinned bytes in the stores of living workers.", "dataset"),
 	[CACHED_BYTES] = METRIC_GAUGE("granary_master_dataset_cached_bytes",
@@ -66,7 +71,7 @@ static struct metric metrics[METRICS] = {
 struct numbers {
 	char name[DATASET_NAME_MAX_BYTES + 1];
 	struct workers_sum stored;
-	uint64_t bytes, granted_bytes, hit_bytes, miss_bytes, origin_bytes, failed_reads, mounts,
+	uint64_t bytes, granted_bytes, pin_expected_bytes, hit_bytes, miss_bytes, origin_bytes, failed_reads, mounts,
 		snapshot;
 	int64_t age_s;
 	bool importing;
@@ -88,6 +93,7 @@ static void copy_dataset_locked(
 		.stored = workers_sum(workers, d->id),
 		.bytes = s ? s->state->bytes : 0,
 		.granted_bytes = d->granted_bytes,
+		.pin_expected_bytes = dataset_pin_expected_bytes(d, workers),
 		.hit_bytes = d->hit_bytes,
 		.miss_bytes = d->miss_bytes,
 		.origin_bytes = d->origin_bytes,
@@ -146,6 +152,7 @@ static void show_dataset(const struct numbers *n)
 {
 	show(BYTES, n->name, (double)n->bytes);
 	show(GRANTED_BYTES, n->name, (double)n->granted_bytes);
+	show(PIN_EXPECTED_BYTES, n->name, (double)n->pin_expected_bytes);
 	show(PINNED_BYTES, n->name, (double)n->stored.pinned_bytes);
 	show(CACHED_BYTES, n->name, (double)n->stored.cached_bytes);
 	count(HIT_BYTES, n->name, n->hit_bytes);

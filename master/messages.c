@@ -47,6 +47,13 @@ static void fill_snapshot(Granary__V1__Dataset *m, const struct snapshot *s)
 	m->guarantee = strdup(s->state->guarantee);
 }
 
+uint64_t dataset_pin_expected_bytes(const struct dataset *d, const struct workers *workers)
+{
+	double share = workers_pin_share(workers, d->threshold);
+
+	return share < 1 ? (uint64_t)((double)d->pin_target_bytes * share) : d->pin_target_bytes;
+}
+
 Granary__V1__Dataset *message_dataset(const struct dataset *d, const struct workers *workers)
 {
 	const Granary__State__V1__DatasetConfig *c = d->config->msg;
@@ -67,6 +74,7 @@ Granary__V1__Dataset *message_dataset(const struct dataset *d, const struct work
 	m->granted_bytes = d->granted_bytes;
 	m->threshold = d->threshold;
 	m->pin_target_bytes = d->pin_target_bytes;
+	m->pin_expected_bytes = dataset_pin_expected_bytes(d, workers);
 	m->pinned_bytes = sum.pinned_bytes;
 	m->cached_bytes = sum.cached_bytes;
 	m->hit_bytes = d->hit_bytes;

@@ -15,6 +15,8 @@
 /* NULL: no memory. Without the import's report, which is only in the database. Free it with
  * granary__v1__dataset__free_unpacked. */
 Granary__V1__Dataset *message_dataset(const struct dataset *d, const struct workers *workers);
+/* Of the bytes under its threshold, those that the living workers have room to pin. */
+uint64_t dataset_pin_expected_bytes(const struct dataset *d, const struct workers *workers);
 /* Drops what makes a list of thousands of them too large for a message: patterns and options. */
 void message_dataset_shorten(Granary__V1__Dataset *m);
 

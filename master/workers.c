@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "master/text.h"
+#include "placement/pin.h"
 
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
@@ -66,6 +67,7 @@ static struct worker *worker_add(struct workers *w, uint64_t id, struct error *e
 		return NULL;
 	}
 	worker->id = id;
+	worker->pin_ceiling = PIN_ALL;
 	HASH_ADD(hh, w->by_id, id, sizeof(worker->id), worker);
 	return worker;
 }
@@ -292,6 +294,7 @@ int workers_heard(struct workers *w, struct dataset_registry *datasets,
 	worker->used_bytes = request->used_bytes;
 	worker->free_floor_bytes = request->free_floor_bytes;
 	worker->held_bytes = request->held_bytes;
+	worker->pin_ceiling = request->pin_ceiling ? request->pin_ceiling : PIN_ALL;
 	take_scrub(worker, request->scrub);
 	worker->seen_ms = now_ms;
 	worker->heard = worker->alive = true;
@@ -352,6 +355,24 @@ struct workers_sum workers_sum(const struct workers *w, uint64_t dataset_id)
 		sum.cached_bytes += s->pinned_bytes + s->filler_bytes + s->elastic_bytes;
 	}
 	return sum;
+}
+
+double workers_pin_share(const struct workers *w, uint64_t threshold)
+{
+	struct worker *worker, *next;
+	double capacity = 0, pinned = 0;
+
+	HASH_ITER (hh, w->by_id, worker, next) {
+		double part = (double)worker->capacity_bytes;
+
+		if (!worker->alive)
+			continue;
+		capacity += part;
+		pinned += worker->pin_ceiling < threshold
+				  ? part * ((double)worker->pin_ceiling / (double)threshold)
+				  : part;
+	}
+	return capacity > 0 ? pinned / capacity : 1;
 }
 
 void workers_forget_dataset(struct workers *w, uint64_t dataset_id)
@@ -468,6 +489,7 @@ static Granary__V1__WorkerStatus *status_new(const struct worker *worker, int64_
 	m->alive = worker->alive;
 	m->degraded = strdup(worker->degraded);
 	m->scrub = scrub_message(worker);
+	m->pin_ceiling = worker->pin_ceiling;
 	m->datasets = calloc(HASH_COUNT(worker->shares) + 1, sizeof(*m->datasets));
 	HASH_ITER (hh, worker->shares, s, next) {
 		if (!m->datasets)

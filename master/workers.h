@@ -49,6 +49,7 @@ struct worker {
 	char host_id[WORKER_TEXT_BYTES];
 	char degraded[WORKER_TEXT_BYTES];
 	uint64_t capacity_bytes, used_bytes, free_floor_bytes, held_bytes;
+	uint64_t pin_ceiling; /* PIN_ALL: it is not full */
 	struct {
 		uint64_t bytes_per_s, read_bytes, damaged_blocks, passes;
 	} scrub;
@@ -85,6 +86,9 @@ struct workers_sum {
 };
 /* What the living have of a dataset. */
 struct workers_sum workers_sum(const struct workers *w, uint64_t dataset_id);
+/* Of the blocks under a dataset's threshold, the share that the living pin: a full one leaves out the
+ * hashes from its ceiling on. A worker's part is as large as its capacity. 1 when none lives. */
+double workers_pin_share(const struct workers *w, uint64_t threshold);
 void workers_forget_dataset(struct workers *w, uint64_t dataset_id);
 
 /* Adds the records that are behind to the batch. */

@@ -35,26 +35,32 @@ uint64_t room_locked(const struct store *s)
 	return room < above_floor ? room : above_floor;
 }
 
-void floor_refresh(struct store *s)
+void floor_look(struct store *s)
 {
 	uint64_t free_bytes;
-	bool stale;
 	int r;
 
-	mutex_lock(&s->mu);
-	stale = clock_passed(s->fs_checked_ms + FLOOR_CHECK_MS);
-	mutex_unlock(&s->mu);
-	if (!stale)
-		return;
 	r = s->disk->free_bytes(s->disk->ctx, s->dir, &free_bytes);
 	mutex_guard(&s->mu);
 	s->fs_checked_ms = clock_mono_ms();
+	s->fs_known = r == 0;
 	s->fs_free_bytes = r < 0 ? 0 : free_bytes;
 	if (s->floor_low != (s->fs_free_bytes <= s->floor_bytes)) {
 		s->floor_low = !s->floor_low;
 		log_warn("%s: the filesystem is %s the free-space floor", s->dir,
 			s->floor_low ? "at" : "above");
 	}
+}
+
+void floor_refresh(struct store *s)
+{
+	bool stale;
+
+	mutex_lock(&s->mu);
+	stale = clock_passed(s->fs_checked_ms + FLOOR_CHECK_MS);
+	mutex_unlock(&s->mu);
+	if (stale)
+		floor_look(s);
 }
 
 void block_record(const struct directory_entry *e, bool remove, struct record_bytes *ret)
@@ -179,7 +185,7 @@ int admit_class_locked(struct store *s, struct dataset *ds, const struct block_i
 	*ret = CLASS_ELASTIC;
 	if (admit == STORE_ADMIT_ELASTIC)
 		return 0;
-	if (block_pin_hash(id) >= ds->threshold) {
+	if (block_pin_hash(id) >= threshold_locked(s, ds)) {
 		*ret = CLASS_FILLER;
 		return quota_used(ds) + len <= ds->grant_bytes ? 0 : STORE_FULL;
 	}
@@ -189,6 +195,27 @@ int admit_class_locked(struct store *s, struct dataset *ds, const struct block_i
 	if (evict)
 		trim_fillers_locked(s, ds, len);
 	return !evict || quota_used(ds) + len <= ds->grant_bytes ? 0 : STORE_FULL;
+}
+
+/* Of whichever dataset: what is pinned comes before what only fills. */
+static bool drop_any_filler_locked(struct store *s, uint64_t *dropped_bytes)
+{
+	struct dataset *ds, *next;
+
+	HASH_ITER (hh, s->datasets, ds, next) {
+		if (drop_oldest_locked(s, LIST_FILLER(ds->number), dropped_bytes))
+			return true;
+	}
+	return false;
+}
+
+bool drop_unpinned_one_locked(struct store *s)
+{
+	uint64_t dropped = 0;
+
+	return drop_oldest_locked(s, LIST_ELASTIC, &dropped) ||
+	       drop_oldest_locked(s, LIST_LEFTOVER, &dropped) ||
+	       drop_any_filler_locked(s, &dropped);
 }
 
 bool make_room_locked(struct store *s, struct dataset *ds, enum block_class class, uint64_t bytes)
@@ -204,24 +231,25 @@ bool make_room_locked(struct store *s, struct dataset *ds, enum block_class clas
 			drop_oldest_locked(s, LIST_LEFTOVER, &dropped))
 			continue;
 		if (class != CLASS_PINNED ||
-			!drop_oldest_locked(s, LIST_FILLER(ds->number), &dropped))
+			!(drop_oldest_locked(s, LIST_FILLER(ds->number), &dropped) ||
+				drop_any_filler_locked(s, &dropped)))
 			return false;
 	}
 	return true;
 }
 
-bool could_make_room_locked(
-	struct store *s, struct dataset *ds, enum block_class class, uint64_t bytes)
+bool could_make_room_locked(struct store *s, enum block_class class, uint64_t bytes)
 {
 	uint64_t have = room_locked(s) + s->commit.freed_bytes;
 	struct dataset *other, *next;
 
 	if (have >= bytes)
 		return true;
-	if (class == CLASS_PINNED)
-		have += ds->class_bytes[CLASS_FILLER];
-	HASH_ITER (hh, s->datasets, other, next)
+	HASH_ITER (hh, s->datasets, other, next) {
 		have += other->class_bytes[CLASS_ELASTIC];
+		if (class == CLASS_PINNED)
+			have += other->class_bytes[CLASS_FILLER];
+	}
 	return have >= bytes;
 }
 
@@ -237,7 +265,7 @@ static int by_hash_descending(const void *a, const void *b)
 	return x->hash > y->hash ? -1 : x->hash < y->hash;
 }
 
-/* Pinned blocks, highest hashes first: what the lower threshold would be that fits. */
+/* Pinned blocks, highest hashes first: the ceiling falls to what fits. */
 static void shrink_pinned_locked(struct store *s)
 {
 	struct victim *victims = calloc(directory_blocks(s->directory) + 1, sizeof(*victims));
@@ -254,8 +282,11 @@ static void shrink_pinned_locked(struct store *s)
 	for (size_t i = 0; i < count; i++) {
 		if (charged_locked(s) <= s->usable_bytes + s->commit.freed_bytes)
 			break;
-		if (directory_lookup(s->directory, &victims[i].id, &e))
-			drop_slot_locked(s, &e);
+		if (!directory_lookup(s->directory, &victims[i].id, &e))
+			continue;
+		if (entry_class(&e) == CLASS_PINNED)
+			atomic_store(&s->ceiling.hash, victims[i].hash ? victims[i].hash : 1);
+		drop_slot_locked(s, &e);
 	}
 	free(victims);
 }

@@ -11,10 +11,7 @@
 #define WALKS_MAX 16
 #define BEHIND_WAIT_MS 30000
 
-/* Called with every block of the dataset. */
-typedef void slice_fn(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg);
-
-static int wait_for_commit_locked(struct store *s, struct error *err)
+int wait_for_commit_locked(struct store *s, struct error *err)
 {
 	int64_t deadline = clock_deadline_ms(BEHIND_WAIT_MS);
 
@@ -27,10 +24,10 @@ static int wait_for_commit_locked(struct store *s, struct error *err)
 }
 
 /* One slice from *slot on; 1 when there is more, 0 at the end. */
-static int slice(struct store *s, uint64_t dataset_id, uint32_t *slot, slice_fn *fn, void *arg,
-	struct error *err)
+static int slice(struct store *s, const uint64_t *dataset_id, uint32_t *slot, block_fn *fn,
+	void *arg, struct error *err)
 {
-	struct dataset *ds;
+	struct dataset *ds = NULL;
 	uint32_t end;
 	int r;
 
@@ -38,8 +35,9 @@ static int slice(struct store *s, uint64_t dataset_id, uint32_t *slot, slice_fn 
 	r = wait_for_commit_locked(s, err);
 	if (r < 0)
 		return r;
-	ds = dataset_find_locked(s, dataset_id);
-	if (!ds || *slot >= directory_slots(s->directory))
+	if (dataset_id && !(ds = dataset_find_locked(s, *dataset_id)))
+		return 0;
+	if (*slot >= directory_slots(s->directory))
 		return 0;
 	end = *slot + SLICE;
 	for (; *slot < end && *slot < directory_slots(s->directory); ++*slot) {
@@ -49,8 +47,8 @@ static int slice(struct store *s, uint64_t dataset_id, uint32_t *slot, slice_fn 
 		if (!directory_at(s->directory, *slot, &e))
 			continue;
 		f = file_find_locked(s, e.file);
-		if (f && f->dataset == ds)
-			fn(s, ds, &e, arg);
+		if (f && (!ds || f->dataset == ds))
+			fn(s, f->dataset, &e, arg);
 	}
 	return 1;
 }
@@ -63,8 +61,8 @@ static uint64_t moves_down(struct store *s)
 
 /* A block that moves to a higher slot meanwhile is met there; after one moved to a lower slot (the
  * directory is nearly full then) the walk is done again. All functions bear being called twice. */
-static int for_each_block(
-	struct store *s, uint64_t dataset_id, slice_fn *fn, void *arg, struct error *err)
+int blocks_walk(struct store *s, const uint64_t *dataset_id, block_fn *fn, void *arg,
+	struct error *err)
 {
 	int r = 0;
 
@@ -113,19 +111,19 @@ static void demote(struct store *s, struct dataset *ds, struct directory_entry *
 		reclass_locked(s, ds, e, CLASS_ELASTIC | FLAG_OLD);
 	else if (!ds->grant_bytes)
 		reclass_locked(s, ds, e, CLASS_ELASTIC);
-	else if (entry_class(e) == CLASS_PINNED && block_pin_hash(&e->id) >= ds->threshold)
+	else if (entry_class(e) == CLASS_PINNED && block_pin_hash(&e->id) >= threshold_locked(s, ds))
 		drop_slot_locked(s, e);
 	else if (e->flags & FLAG_OLD)
 		reclass_locked(s, ds, e, CLASS_ELASTIC);
 }
 
-static void promote(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg)
+void plan_promote(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg)
 {
 	uint64_t pinned = ds->class_bytes[CLASS_PINNED];
 
 	(void)arg;
 	if (e->flags & FLAG_OLD || entry_class(e) == CLASS_PINNED ||
-		block_pin_hash(&e->id) >= ds->threshold || pinned + e->len > ds->grant_bytes)
+		block_pin_hash(&e->id) >= threshold_locked(s, ds) || pinned + e->len > ds->grant_bytes)
 		return;
 	reclass_locked(s, ds, e, CLASS_PINNED);
 	trim_fillers_locked(s, ds, 0);
@@ -147,9 +145,9 @@ static int reclassify(struct store *s, uint64_t dataset_id, bool walked, struct 
 	struct dataset *ds;
 	int r;
 
-	r = for_each_block(s, dataset_id, demote, &walked, err);
+	r = blocks_walk(s, &dataset_id, demote, &walked, err);
 	if (r == 0)
-		r = for_each_block(s, dataset_id, promote, NULL, err);
+		r = blocks_walk(s, &dataset_id, plan_promote, NULL, err);
 	if (r < 0)
 		return r;
 	mutex_lock(&s->mu);
@@ -157,7 +155,7 @@ static int reclassify(struct store *s, uint64_t dataset_id, bool walked, struct 
 	if (ds)
 		trim_fillers_locked(s, ds, 0);
 	mutex_unlock(&s->mu);
-	return for_each_block(s, dataset_id, refill, NULL, err);
+	return blocks_walk(s, &dataset_id, refill, NULL, err);
 }
 
 static int plan_begin_locked(struct store *s, uint64_t id, uint64_t grant_bytes, uint64_t threshold,
@@ -212,7 +210,7 @@ int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes
 	mutex_guard(&s->plan_mu);
 	/* Before the plan changes: a put under the new one is marked and stays so. */
 	if (live) {
-		r = for_each_block(s, dataset_id, unmark, NULL, err);
+		r = blocks_walk(s, &dataset_id, unmark, NULL, err);
 		if (r < 0)
 			return r;
 	}
@@ -243,7 +241,7 @@ int store_remove_dataset(struct store *s, uint64_t dataset_id, struct error *err
 	mutex_guard(&s->plan_mu);
 	r = plan_begin(s, dataset_id, 0, 0, true, err);
 	if (r == 0)
-		r = for_each_block(s, dataset_id, drop, NULL, err);
+		r = blocks_walk(s, &dataset_id, drop, NULL, err);
 	mutex_guard(&s->mu);
 	ds = dataset_find_locked(s, dataset_id);
 	if (ds)

@@ -116,8 +116,10 @@ static int try_locked(struct store *s, struct putting *p, int64_t deadline_ms)
 	case PLACE_GROW:
 		return grow_locked(s, ds, p) < 0 ? STORE_FULL : -EAGAIN;
 	case PLACE_FULL:
-		if (!make_room_locked(s, ds, p->class, disk_need(b)))
+		if (!make_room_locked(s, ds, p->class, disk_need(b))) {
+			s->ceiling.refused += p->class == CLASS_PINNED;
 			return STORE_FULL;
+		}
 		return wait_locked(s, deadline_ms) ? STORE_FULL : -EAGAIN;
 	case PLACE_GROWING:
 		return wait_locked(s, deadline_ms) ? STORE_FULL : -EAGAIN;
@@ -145,8 +147,6 @@ static int reserve(struct store *s, struct putting *p)
 	do {
 		r = try_locked(s, p, deadline);
 	} while (r == -EAGAIN);
-	if (r == STORE_FULL && p->admit == STORE_ADMIT_GRANT && p->class == CLASS_PINNED)
-		s->full_pinned++;
 	if (r != 0)
 		return r;
 	ds = p->place.file->dataset;
@@ -178,6 +178,16 @@ static void give_up_locked(struct store *s, const struct putting *p)
 	commit_add_locked(s, &op);
 }
 
+/* The plan, or the ceiling, may have changed since the class was decided. */
+static bool still_admitted_locked(struct store *s, const struct putting *p)
+{
+	const struct dataset *ds = p->place.file->dataset;
+
+	return ds->version == p->plan_version &&
+	       (p->class != CLASS_PINNED ||
+		       block_pin_hash(&p->block->id) < threshold_locked(s, ds));
+}
+
 static int finish(struct store *s, struct putting *p, int written)
 {
 	struct store_file *f = p->place.file;
@@ -198,7 +208,7 @@ static int finish(struct store *s, struct putting *p, int written)
 		f->broken = true;
 	else if (written < 0)
 		degrade_locked(s, written, "a block could not be written");
-	if (written < 0 || f->dataset->version != p->plan_version ||
+	if (written < 0 || !still_admitted_locked(s, p) ||
 		!publish_locked(s, f, &e, false)) {
 		give_up_locked(s, p);
 		return STORE_FULL;
@@ -242,5 +252,8 @@ bool store_would_take(struct store *s, const struct store_block *b, enum store_a
 		return false;
 	if (admit_class_locked(s, ds, &b->id, b->len, admit, false, &class) != 0)
 		return false;
-	return could_make_room_locked(s, ds, class, disk_need(b));
+	if (could_make_room_locked(s, class, disk_need(b)))
+		return true;
+	s->ceiling.refused += class == CLASS_PINNED;
+	return false;
 }

@@ -78,6 +78,7 @@ static void store_free(struct store *s)
 	cond_deinit(&s->room);
 	cond_deinit(&s->work);
 	cond_deinit(&s->scrub.changed);
+	cond_deinit(&s->ceiling.changed);
 	mutex_deinit(&s->mu);
 	mutex_deinit(&s->plan_mu);
 	free(s->dir);
@@ -98,6 +99,9 @@ static struct store *store_new(const struct store_options *opts)
 	cond_init(&s->room);
 	cond_init(&s->work);
 	cond_init(&s->scrub.changed);
+	cond_init(&s->ceiling.changed);
+	atomic_store(&s->ceiling.hash, PIN_ALL);
+	s->ceiling.tick_ms = opts->tick_ms ? opts->tick_ms : PIN_TICK_MS;
 	fd_cache_init(&s->fds, fd_cache_room(STORE_FDS_MAX), &file_fd_ops, s);
 	s->reader =
 		(struct reader){.files = &s->fds, .preadv = s->disk->preadv, .ctx = s->disk->ctx};
@@ -106,6 +110,14 @@ static struct store *store_new(const struct store_options *opts)
 	s->fs_free_bytes = UINT64_MAX;
 	s->fs_checked_ms = INT64_MIN / 2;
 	return s;
+}
+
+/* Those that need commits to get on first. */
+static void stop_threads(struct store *s)
+{
+	pin_ceiling_stop(s);
+	scrub_stop(s);
+	commit_stop(s);
 }
 
 int store_open(const struct store_options *opts, struct store **ret, struct error *err)
@@ -128,8 +140,13 @@ int store_open(const struct store_options *opts, struct store **ret, struct erro
 		r = store_recover(s, err);
 	if (r == 0)
 		r = commit_start(s, err);
-	if (r == 0 && (r = scrub_start(s, err)) < 0)
-		commit_stop(s);
+	if (r == 0) {
+		r = pin_ceiling_start(s, err);
+		if (r == 0)
+			r = scrub_start(s, err);
+		if (r < 0)
+			stop_threads(s);
+	}
 	if (r < 0) {
 		store_free(s);
 		return r;
@@ -142,9 +159,13 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
-	scrub_stop(s);
-	commit_stop(s);
+	stop_threads(s);
 	store_free(s);
+}
+
+uint64_t store_pin_ceiling(const struct store *s)
+{
+	return atomic_load(&s->ceiling.hash);
 }
 
 uint64_t store_id(const struct store *s)
@@ -186,6 +207,7 @@ void store_stat(struct store *s, struct store_stat *ret)
 		.held_bytes = s->held_bytes,
 		.blocks = directory_blocks(s->directory),
 		.free_floor_bytes = s->floor_bytes,
+		.pin_ceiling = atomic_load(&s->ceiling.hash),
 		.scrub_bytes_per_s = scrub_rate_locked(s),
 		.scrubbed_bytes = s->scrub.read_bytes,
 		.scrub_damaged_blocks = s->scrub.damaged_blocks,

@@ -23,7 +23,7 @@
  *     write starts that would leave less than the floor free on the filesystem.
  *  5. Full disk or IO error degrades to "not stored" (store_degraded says why); it fails no read.
  *
- * Classes: a block under its dataset's threshold is pinned; others are filler while they use room of
+ * Classes: a block under its dataset's threshold and the store's pin ceiling is pinned; others are filler while they use room of
  * the dataset's grant that pinned blocks have not filled, else elastic. Pinned blocks are never
  * evicted by traffic; fillers never evict each other and go when a pinned block needs their room;
  * elastic blocks go first, least recently used first.
@@ -55,6 +55,7 @@ struct store_options {
 	uint64_t free_floor_bytes;
 	const struct store_disk *disk; /* NULL: the real one */
 	unsigned commit_interval_ms;   /* 0: 100 */
+	unsigned tick_ms;	       /* of the pin ceiling; 0: 1000 */
 	/* The most that the scrubber reads of the disk (scrub.h); 0: it is off. */
 	uint64_t scrub_bytes_per_s;
 };
@@ -97,11 +98,15 @@ size_t store_dataset_stats(struct store *s, struct store_dataset_stat *ret, size
 struct store_stat {
 	uint64_t capacity_bytes, charged_bytes, held_bytes, blocks;
 	uint64_t free_floor_bytes;
+	uint64_t pin_ceiling;	    /* UINT64_MAX: none */
 	uint64_t scrub_bytes_per_s; /* now; 0: off */
 	/* Since open: read by the scrubber, found damaged by it, and how often it got round. */
 	uint64_t scrubbed_bytes, scrub_damaged_blocks, scrub_passes;
 };
 void store_stat(struct store *s, struct store_stat *ret);
+/* While the store is full, blocks whose pin hash is not below this are not pinned, whatever the
+ * threshold of their dataset (pin_ceiling.h); UINT64_MAX: it is not full. Never 0. */
+uint64_t store_pin_ceiling(const struct store *s);
 /* "" or why nothing is stored at the moment; copies. */
 void store_degraded(struct store *s, char text[static 128]);
 

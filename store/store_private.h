@@ -7,6 +7,7 @@
  *	file.c		the files: table, charge, paths; segment.c and sparse_file.c place blocks in
  *them admission.c	which class a block gets, and making room
  *	plan.c		set_dataset and remove_dataset
+ *	pin_ceiling.c	the thread that pins less while the store is full
  *	commit.c	the group commit thread, and what is freed after it
  *	scrub.c		the thread that looks for damage
  *	lease_server.c	readers in other processes
@@ -19,11 +20,13 @@
 #include <uthash.h>
 
 #include "common/sync.h"
+#include "placement/pin.h"
 #include "store/checks.h"
 #include "store/directory.h"
 #include "store/disk.h"
 #include "store/fd_cache.h"
 #include "store/page_map.h"
+#include "store/pin_ceiling.h"
 #include "store/reader.h"
 #include "store/record.h"
 #include "store/residency.h"
@@ -159,6 +162,16 @@ void segment_free(struct store *s, struct store_file *f, uint32_t page, uint32_t
 void sparse_free(struct store *s, struct store_file *f, uint32_t page);
 void sparse_holders_gone(struct store *s, struct store_file *f);
 
+/* ---- the plan (plan.c) ---- */
+
+/* Called with every block of the dataset, or of all datasets where dataset_id is NULL. The directory
+ * is walked in slices, so that puts go on in between; bears being called twice with a block. */
+typedef void block_fn(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg);
+int blocks_walk(struct store *s, const uint64_t *dataset_id, block_fn *fn, void *arg,
+	struct error *err);
+/* A block_fn: pins a block that is under the threshold now, as far as the grant goes. */
+void plan_promote(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg);
+
 /* ---- commit ---- */
 
 struct commit_op {
@@ -194,6 +207,8 @@ int commit_once(struct store *s, struct error *err);
 bool commit_behind_locked(const struct store *s);
 /* 0, or -ETIMEDOUT; wakes after any commit, growth, or other release of room. */
 int room_wait_locked(struct store *s, int64_t deadline_ms);
+/* Until the queue is short again; -EIO when it does not get so in time. */
+int wait_for_commit_locked(struct store *s, struct error *err);
 
 /* ---- admission ---- */
 
@@ -206,13 +221,15 @@ void trim_fillers_locked(struct store *s, struct dataset *ds, uint64_t more);
 /* Drops blocks until `bytes` are free or will be after the next commit; false if there are not
  * enough that may go. */
 bool make_room_locked(struct store *s, struct dataset *ds, enum block_class class, uint64_t bytes);
-bool could_make_room_locked(
-	struct store *s, struct dataset *ds, enum block_class class, uint64_t bytes);
+bool could_make_room_locked(struct store *s, enum block_class class, uint64_t bytes);
 /* Bytes that may be charged now. */
 uint64_t room_locked(const struct store *s);
 uint64_t charged_locked(const struct store *s);
-/* Looks at the filesystem's free space unless that was done just now. No lock. */
+/* Looks at the filesystem's free space; refresh: unless that was done just now. No lock. */
+void floor_look(struct store *s);
 void floor_refresh(struct store *s);
+/* Drops the block that is the first to go of those that are not pinned; false when there is none. */
+bool drop_unpinned_one_locked(struct store *s);
 /* After recovery under a smaller capacity. */
 void shrink_to_capacity_locked(struct store *s);
 
@@ -269,16 +286,25 @@ struct store {
 	uint64_t dirs_bytes, index_bytes; /* measured */
 	bool floor_low;
 	uint64_t fs_free_bytes; /* when last looked, less what was taken since */
+	bool fs_known;		/* the last look succeeded */
 	int64_t fs_checked_ms, usage_checked_ms;
 	char degraded[128];
 	int64_t degraded_until_ms; /* 0: not */
-	uint64_t full_pinned;	   /* pinned blocks that found no room */
 	int64_t corrupt_logged_ms;
 	uint64_t corrupt_unlogged;
 	store_revoke_fn *revoke;
 	void *revoke_arg;
 	struct scrub scrub;
+	struct pin_ceiling ceiling;
 };
+
+/* Blocks below it are pinned: the plan's threshold under the ceiling. */
+static inline uint64_t threshold_locked(const struct store *s, const struct dataset *ds)
+{
+	uint64_t ceiling = atomic_load(&s->ceiling.hash);
+
+	return ds->threshold < ceiling ? ds->threshold : ceiling;
+}
 
 int store_recover(struct store *s, struct error *err);
 void store_state_deinit(struct store *s);

@@ -84,13 +84,20 @@ static bool object_is_current(const struct block_read *read)
 	return same;
 }
 
+/* As far as the store has room: a full one pins less than the plan says. */
+static bool is_pinned(struct block_reader *r, const struct block_read *read)
+{
+	return pin_holds(atomic_load(&read->dataset->threshold), &read->block.id) &&
+	       pin_holds(store_pin_ceiling(r->store), &read->block.id);
+}
+
 static enum fetch_goal choose_goal(struct block_reader *r, const struct block_read *read)
 {
 	const struct store_block *b = &read->block;
 	bool current = object_is_current(read);
 	enum store_admit admit = current ? STORE_ADMIT_GRANT : STORE_ADMIT_ELASTIC;
 
-	if (current && pin_holds(atomic_load(&read->dataset->threshold), &b->id))
+	if (current && is_pinned(r, read))
 		return store_would_take(r->store, b, admit) ? FETCH_STORE_GRANT : FETCH_PASS;
 	if (!reuse_read(r->reuse, &b->id, b->len, read->offset, read->len))
 		return FETCH_PASS;

@@ -129,6 +129,7 @@ static int fill(struct heartbeat *h, struct report *r)
 	q->used_bytes = st.charged_bytes;
 	q->free_floor_bytes = st.free_floor_bytes;
 	q->held_bytes = st.held_bytes;
+	q->pin_ceiling = st.pin_ceiling;
 	q->degraded = r->degraded;
 	granary__v1__scrub__init(&r->scrub);
 	r->scrub.bytes_per_s = st.scrub_bytes_per_s;

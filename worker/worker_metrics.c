@@ -4,6 +4,7 @@
 
 #include "common/cleanup.h"
 #include "common/metrics.h"
+#include "placement/pin.h"
 
 enum {
 	ORIGIN_BYTES,
@@ -15,6 +16,7 @@ enum {
 	HELD_BYTES,
 	FREE_FLOOR_BYTES,
 	DEGRADED,
+	PIN_CEILING,
 	SCRUBBED_BYTES,
 	SCRUB_DAMAGED_BLOCKS,
 	FETCHES_RUNNING,
@@ -49,6 +51,9 @@ static struct metric metrics[METRICS] = {
 		"Free space of the disk that the store leaves alone."),
 	[DEGRADED] = METRIC_GAUGE("granary_worker_degraded",
 		"1 while nothing is stored, because the disk fails or is full."),
+	[PIN_CEILING] = METRIC_GAUGE("granary_worker_pin_ceiling_ratio",
+		"Share of all blocks that is pinned at most, whatever the plan says: below 1 while "
+		"the store is full."),
 	[SCRUBBED_BYTES] = METRIC_COUNTER("granary_worker_scrubbed_bytes_total",
 		"Bytes of stored objects that the scrubber has read and verified."),
 	[SCRUB_DAMAGED_BLOCKS] = METRIC_COUNTER("granary_worker_scrub_damaged_blocks_total",
@@ -83,6 +88,7 @@ static void collect_store(const struct worker_metrics *m)
 	metric_set(metric_only(&metrics[HELD_BYTES]), (double)st.held_bytes);
 	metric_set(metric_only(&metrics[FREE_FLOOR_BYTES]), (double)st.free_floor_bytes);
 	metric_set(metric_only(&metrics[DEGRADED]), degraded[0] ? 1 : 0);
+	metric_set(metric_only(&metrics[PIN_CEILING]), (double)st.pin_ceiling / (double)PIN_ALL);
 	metric_set_total(metric_only(&metrics[SCRUBBED_BYTES]), st.scrubbed_bytes);
 	metric_set_total(metric_only(&metrics[SCRUB_DAMAGED_BLOCKS]), st.scrub_damaged_blocks);
 }

@@ -187,6 +187,43 @@ class Store(suite.Case):
         taken = sum(p.stat().st_blocks * 512 for p in self.granary.cache.rglob("*"))
         self.assertLessEqual(taken, capacity)
 
+    def test_a_full_worker_pins_a_part_and_all_again_when_there_is_room(self):
+        disk = self.small_disk("300m")
+        floor = 70_000_000
+        self.objects.update(trees.samples(1200, 110_000, "more", "more"))
+        trees.write_objects(self.origin, self.objects)
+        self.expected = compare.expected_of(self.mount, self.objects)
+        size = sum(map(len, self.objects.values()))
+        self.up("--free-floor", str(floor), "--cache-size", "230M")
+        stat = self.granary.stat("d")
+        self.assertEqual(stat["pin_target_bytes"], size)
+        self.assertEqual(stat["pin_expected_bytes"], size)
+        self.read_all()
+        self.assertEqual(self.read_all(), 0)
+
+        # Others take what they need: the cache makes room down to the floor.
+        with (disk / "others").open("wb") as others:
+            os.posix_fallocate(others.fileno(), 0, self.free(disk) - 5_000_000)
+        suite.wait_until(lambda: self.free(disk) >= floor, 60, "the floor is free again")
+        suite.wait_until(lambda: self.worker()["pin_share"] < 1, 30, "a worker that is full")
+        self.assertRegex(self.granary.ask("status").stdout, "full: pins .* % of its part")
+        # What is left is a part of each epoch, and the same one, as the master expects it.
+        suite.wait_until(lambda: self.is_steady(size), 120, "epochs that miss what is not pinned")
+        self.assertGreaterEqual(self.free(disk), floor)
+
+        (disk / "others").unlink()
+        suite.wait_until(lambda: self.read_all() == 0, 180, "all of it cached again")
+        suite.wait_until(lambda: self.worker()["pin_share"] == 1, 60, "a worker with room")
+
+    def worker(self):
+        return self.granary.status()["workers"][0]
+
+    def is_steady(self, size):
+        misses = [self.read_all() for _ in range(2)]
+        stat = self.granary.settled_stat("d")
+        return all(abs(bytes_ - (size - stat["pin_expected_bytes"])) < 0.05 * size
+                   for bytes_ in misses)
+
     def test_a_dataset_larger_than_the_cache_is_read_rightly_for_ever(self):
         self.up("--cache-size", "64MiB")
         self.objects.update(trees.samples(600, 110_000, "more", "more"))

@@ -215,6 +215,52 @@ static void a_worker_is_told_when_the_plan_changes_and_only_then(void **state)
 	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
 }
 
+/* In thousandths of what the plan pins. */
+static uint64_t pin_expected(struct fixture *f)
+{
+	Granary__V1__Dataset *d;
+	uint64_t share;
+
+	assert_int_equal(call_get(f, "data", &d), 0);
+	assert_true(d->pin_target_bytes > 400 * MIB);
+	share = d->pin_expected_bytes * 1000 / d->pin_target_bytes;
+	granary__v1__dataset__free_unpacked(d, NULL);
+	return share;
+}
+
+/* Half of the files are pinned. Of two workers one has three quarters of the capacity. */
+static void what_full_workers_do_not_pin_is_not_expected(void **state)
+{
+	struct fixture *f = *state;
+	Granary__V1__WorkerHeartbeatRequest beat = worker_beat(1, 750 * MIB);
+	Granary__V1__WorkerHeartbeatReply *reply;
+	Granary__V1__Dataset *d;
+	uint64_t threshold;
+
+	put_files(f, 1000, MIB);
+	worker_join(f, 1, 750 * MIB);
+	worker_join(f, 2, 250 * MIB);
+	assert_int_equal(call_add(f, "data", "mem://data", NULL), 0);
+	assert_int_equal(call_quota(f, "data", true, 500 * MIB, &d), 0);
+	threshold = d->threshold;
+	granary__v1__dataset__free_unpacked(d, NULL);
+	/* One that says nothing is not full. */
+	assert_int_equal(pin_expected(f), 1000);
+	beat.pin_ceiling = threshold / 2;
+	beat.plan_version = 1;
+	reply = worker_plan(f, &beat);
+	beat.plan_version = reply->plan_version;
+	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+	assert_in_range(pin_expected(f), 624, 625);
+	/* A ceiling above the threshold takes nothing away. */
+	beat.pin_ceiling = threshold + 1;
+	assert_int_equal(call_unary(f, CLUSTER "WorkerHeartbeat", &beat.base,
+				 &granary__v1__worker_heartbeat_reply__descriptor, &reply),
+		0);
+	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+	assert_int_equal(pin_expected(f), 1000);
+}
+
 static void a_restarted_master_tells_the_same_plan_to_the_first_worker_that_comes(void **state)
 {
 	struct fixture *f = *state;
@@ -255,6 +301,7 @@ int main(void)
 		TEST(a_quota_beyond_the_disk_shows_what_is_granted),
 		TEST(without_quotas_the_mounted_come_first),
 		TEST(a_worker_is_told_when_the_plan_changes_and_only_then),
+		TEST(what_full_workers_do_not_pin_is_not_expected),
 		TEST(a_restarted_master_tells_the_same_plan_to_the_first_worker_that_comes),
 	};
 

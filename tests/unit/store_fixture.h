@@ -40,6 +40,7 @@ const char *__tsan_default_suppressions(void)
 
 static char fixture_dir[256];
 static uint64_t fixture_scrub_bytes_per_s; /* of stores that fixture_open opens */
+static unsigned fixture_tick_ms;
 
 static inline int fixture_setup(void **state)
 {
@@ -105,6 +106,7 @@ static inline struct store *fixture_open_at(const char *dir, uint64_t capacity_b
 	struct store_options opts = {.dir = dir,
 		.capacity_bytes = capacity_bytes,
 		.commit_interval_ms = 20,
+		.tick_ms = fixture_tick_ms,
 		.scrub_bytes_per_s = fixture_scrub_bytes_per_s};
 	struct error err = ERROR_INIT;
 	struct store *s = NULL;

@@ -77,6 +77,12 @@ uint64_t store_id(const struct store *s)
 	return 4711;
 }
 
+uint64_t store_pin_ceiling(const struct store *s)
+{
+	(void)s;
+	return PIN_ALL;
+}
+
 static struct fake_dataset *fake_dataset_locked(struct store *s, uint64_t id)
 {
 	for (size_t i = 0; i < s->dataset_count; i++)
