@@ -11,10 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <rocksdb/c.h>
 
 #include "common/cleanup.h"
+#include "common/size.h"
 
 #define LOG_SUBSYSTEM "store"
 #include "common/log.h"
@@ -29,6 +31,7 @@ struct index {
 	rocksdb_cache_t *cache;
 	rocksdb_writeoptions_t *synced;
 	rocksdb_t *db; /* NULL after a failed reopen */
+	uint64_t base_bytes;
 };
 
 static size_t write_buffer_bytes(uint64_t capacity_bytes)
@@ -111,10 +114,33 @@ static int set_aside(struct index *ix, struct error *err)
 	return 0;
 }
 
+/* RocksDB writes when it is opened, and Debian's aborts the process when it cannot. */
+static int check_room(const struct index *ix, struct error *err)
+{
+	char have[SIZE_TEXT_BYTES], need[SIZE_TEXT_BYTES], parent[PATH_MAX];
+	uint64_t free_bytes;
+	struct statvfs vfs;
+
+	snprintf(parent, sizeof(parent), "%s", ix->dir);
+	if (strrchr(parent, '/'))
+		*strrchr(parent, '/') = '\0';
+	if (statvfs(parent, &vfs) < 0)
+		return 0;
+	free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+	if (free_bytes >= ix->base_bytes)
+		return 0;
+	return error_set(err, -ENOSPC,
+		"only %s free on the filesystem of %s, the index needs %s: make room",
+		size_format(free_bytes, have), ix->dir, size_format(ix->base_bytes, need));
+}
+
 static int open_db(struct index *ix, struct error *err)
 {
 	char *why = NULL;
+	int r = check_room(ix, err);
 
+	if (r < 0)
+		return r;
 	ix->db = rocksdb_open(ix->options, ix->dir, &why);
 	if (ix->db)
 		return 0;
@@ -182,9 +208,12 @@ static int index_open(
 		free(ix);
 		return error_set(err, -ENOMEM, "out of memory");
 	}
+	ix->base_bytes = index_base_bytes(capacity_bytes);
 	index_options(ix, capacity_bytes);
 	r = open_db(ix, &why);
-	if (r < 0) {
+	if (r == -ENOSPC) {
+		error_set(err, r, "%s", why.text);
+	} else if (r < 0) {
 		log_error("%s", why.text);
 		r = index_repair(ix, 0, err);
 	} else {

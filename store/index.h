@@ -18,7 +18,8 @@ typedef int index_load_fn(
 	void *arg, const void *key, size_t key_len, const void *value, size_t value_len);
 
 struct index_ops {
-	/* `dir` is the index's own directory; the capacity scales its buffers. */
+	/* `dir` is the index's own directory; the capacity scales its buffers. -ENOSPC, and nothing
+	 * touched, without index_base_bytes of free space. */
 	int (*open)(
 		void *ctx, const char *dir, uint64_t capacity_bytes, void **ret, struct error *err);
 	void (*close)(void *index);

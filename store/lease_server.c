@@ -29,6 +29,8 @@
 #define TURN_MESSAGES 64
 /* Whoever talks nonsense again and again is not logged more often than this. */
 #define WARN_MS 1000
+#define REFUSED_MS 60000
+#define ACCEPT_PAUSE_MS 200
 
 /* A file that a view has open, and how often. */
 struct hold {
@@ -51,7 +53,8 @@ struct store_lease_server {
 	pthread_t thread;
 	/* owned by the thread */
 	struct client clients[CLIENTS_MAX];
-	int64_t warned_ms;
+	int64_t warned_ms, refused_ms;
+	int64_t accept_ms; /* no accept before: there was no descriptor for one */
 
 	struct mutex mu; /* after the store's */
 	bool stopping;
@@ -92,14 +95,27 @@ static bool peer_allowed(const struct store_lease_server *l, int fd)
 	       (peer.uid == geteuid() || peer.uid == 0);
 }
 
+/* Whoever is turned away comes again every second. */
+static void warn_refused(struct store_lease_server *l, const char *what)
+{
+	if (!clock_passed(l->refused_ms + REFUSED_MS))
+		return;
+	log_warn("%s: %s", l->path, what);
+	l->refused_ms = clock_mono_ms();
+}
+
 static void accept_client(struct store_lease_server *l)
 {
 	cleanup_fd int fd = accept4(l->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
+	if (fd < 0) {
+		/* It stays in the queue and would wake us at once. */
+		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+			l->accept_ms = clock_deadline_ms(ACCEPT_PAUSE_MS);
 		return;
+	}
 	if (!peer_allowed(l, fd)) {
-		log_warn("%s: a process of another user was turned away", l->path);
+		warn_refused(l, "a process of another user was turned away");
 		return;
 	}
 	for (int i = 0; i < CLIENTS_MAX; i++) {
@@ -108,8 +124,8 @@ static void accept_client(struct store_lease_server *l)
 			return;
 		}
 	}
-	log_warn("%s: more than %d mounts: one more was turned away and reads through the worker",
-		l->path, CLIENTS_MAX);
+	warn_refused(l, "there are as many mounts as may be: one more was turned away and reads "
+			"through the worker");
 }
 
 /* ---- messages ---- */
@@ -292,13 +308,17 @@ static void *server_main(void *arg)
 	while (!stopping(l)) {
 		struct pollfd polls[CLIENTS_MAX + 2] = {
 			{.fd = l->wake_fd, .events = POLLIN},
-			{.fd = l->listen_fd, .events = POLLIN},
+			{.fd = -1, .events = POLLIN},
 		};
+		bool pause = !clock_passed(l->accept_ms);
 		uint64_t ignored;
+
+		if (!pause)
+			polls[1].fd = l->listen_fd;
 
 		for (int i = 0; i < CLIENTS_MAX; i++)
 			polls[i + 2] = (struct pollfd){.fd = l->clients[i].fd, .events = POLLIN};
-		if (poll(polls, CLIENTS_MAX + 2, 1000) < 0 && errno != EINTR)
+		if (poll(polls, CLIENTS_MAX + 2, pause ? ACCEPT_PAUSE_MS : 1000) < 0 && errno != EINTR)
 			log_warn("%s: %s", l->path, strerror(errno));
 		if (polls[0].revents && read(l->wake_fd, &ignored, sizeof(ignored)) < 0)
 			continue;
@@ -383,6 +403,7 @@ int store_lease_server_start(struct store *s, const char *path, const char *grou
 		return error_set(err, -ENOMEM, "out of memory");
 	l->store = s;
 	l->listen_fd = -1;
+	l->refused_ms = -REFUSED_MS;
 	mutex_init(&l->mu);
 	for (int i = 0; i < CLIENTS_MAX; i++)
 		l->clients[i].fd = -1;

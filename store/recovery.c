@@ -1,6 +1,7 @@
 /*
  * From what is on the disk to a running store, after any end of the process before.
  *
+ *	0. where the file system has no room to open the index, files of the store go until it has
  *	1. the format: only a newer one refuses; a missing or torn one is written anew
  *	2. what files there are
  *	3. the index's records, in order: store, datasets, files, blocks. A record without its file,
@@ -11,6 +12,7 @@
  *
  * Nothing is read of the blocks: what is damaged shows when it is read.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +30,9 @@
 
 /* Larger ones are not ours. */
 #define SEGMENT_BYTES_MAX ((uint64_t)2 << 30)
+
+/* As are higher numbers: what follows the highest one has to be a number, too. */
+#define FILE_NUMBER_MAX (UINT32_MAX / 2)
 
 /* A file as found on the disk. */
 struct found {
@@ -87,7 +92,8 @@ static int found_entry(void *arg, const char *name)
 	sidecar = rec->kind == FILE_SPARSE && strcmp(end, ".sum") == 0;
 	if ((size_t)snprintf(path, sizeof(path), "%s/%s", rec->folder, name) >= sizeof(path))
 		return 0;
-	if (errno || end == name || (*end && !sidecar) || number > UINT32_MAX) {
+	if (errno || !isdigit((unsigned char)name[0]) || (name[0] == '0' && end != name + 1) ||
+		(*end && !sidecar) || number > FILE_NUMBER_MAX) {
 		log_warn("%s is no file of the store: removed", path);
 		d->unlink(d->ctx, path);
 		return 0;
@@ -417,6 +423,27 @@ static int recover_index(struct recovery *rec, struct error *err)
 	return 0;
 }
 
+/* Which blocks are in which file only the index knows: the newest file goes. -ENOENT: none is left. */
+static int give_up_file(struct store *s)
+{
+	struct recovery rec = {.s = s};
+	struct found *f, *next, *newest = NULL;
+	int r = find_files(&rec, NULL);
+
+	HASH_ITER (hh, rec.found, f, next) {
+		if (f->allocated_bytes && (!newest || f->number > newest->number))
+			newest = f;
+	}
+	if (r == 0 && newest) {
+		log_warn("%s: the disk is full: file %u is given up to make room for the index",
+			s->dir, newest->number);
+		file_unlink(s, newest->number, newest->kind);
+	}
+	r = r == 0 && !newest ? -ENOENT : r;
+	found_free(&rec);
+	return r;
+}
+
 int store_recover(struct store *s, struct error *err)
 {
 	struct recovery rec = {.s = s};
@@ -437,7 +464,10 @@ int store_recover(struct store *s, struct error *err)
 	if (r < 0)
 		return error_set_errno(err, r, "cannot sync %s", s->dir);
 	snprintf(path, sizeof(path), "%s/index", s->dir);
-	r = s->disk->index->open(s->disk->index_ctx, path, s->capacity_bytes, &s->index, err);
+	do {
+		r = s->disk->index->open(
+			s->disk->index_ctx, path, s->capacity_bytes, &s->index, err);
+	} while (r == -ENOSPC && give_up_file(s) == 0);
 	if (r == 0)
 		r = recover_index(&rec, err);
 	found_free(&rec);

@@ -169,6 +169,46 @@ class Store(suite.Case):
         # With room again it stores again.
         suite.wait_until(lambda: self.read_all() == 0, 60, "cached again")
 
+    def fill(self, disk):
+        with (disk / "others").open("wb", buffering=0) as others:
+            try:
+                while others.write(b"x" * 4096):
+                    pass
+            except OSError:
+                pass
+
+    def test_a_disk_that_runs_full_to_the_last_byte_ends_nothing(self):
+        disk = self.small_disk("100m")
+        self.up("--free-floor", "1M", "--cache-size", "80M")
+        self.read_all()
+        for _ in range(3):
+            self.fill(disk)
+            # Drops and stores meanwhile: the index is written.
+            self.granary.ask("quota", "set", "d", "10MB")
+            self.read_all()
+            self.fill(disk)
+            self.read_all()
+            self.granary.ask("quota", "set", "d", "unlimited")
+            self.read_all()
+            (disk / "others").unlink()
+        suite.wait_until(lambda: self.read_all() == 0, 180, "cached again")
+
+    def test_it_starts_on_a_disk_without_a_byte_and_keeps_the_cache(self):
+        disk = self.small_disk("100m")
+        self.up("--free-floor", "1M", "--cache-size", "80M")
+        self.read_all()
+        self.assertEqual(self.read_all(), 0)
+        self.down()
+        size = sum(map(len, self.objects.values()))
+        for number in range(2):
+            self.fill(disk)
+            self.assertEqual(self.free(disk), 0)
+            self.up("--free-floor", "0" if number else "1M", "--cache-size", "80M")
+            self.assertLess(self.read_all(), size * 3 / 4)
+            (disk / "others").unlink()
+            suite.wait_until(lambda: self.read_all() == 0, 180, "cached again")
+            self.down()
+
     def test_the_floor_stays_free_and_the_capacity_is_kept(self):
         disk = self.small_disk("240m")
         floor = 180_000_000
