@@ -177,8 +177,7 @@ static void a_file_that_vanished_or_was_cut_costs_its_blocks(void **state)
 	assert_true(directory_lookup(s->directory, id_of(0), &e));
 	snprintf(path, sizeof(path), "%s/segments/%u", fixture_dir, e.file);
 	assert_int_equal(truncate(path, 4096), 0);
-	EVENTUALLY(there(s) < BLOCKS - 10);
-	assert_false(store_has(s, id_of(BLOCKS - 1)));
+	EVENTUALLY(there(s) < BLOCKS - 10 && !store_has(s, id_of(BLOCKS - 1)));
 	log_set_level(LOG_INFO);
 	store_close(s);
 }
@@ -276,7 +275,7 @@ static void *churn(void *arg)
 {
 	struct store *s = arg;
 
-	for (int round = 0; round < 40; round++) {
+	for (int round = 0; round < 15; round++) {
 		for (uint64_t n = 0; n < 40; n++) {
 			struct store_block b = fixture_block(2, n, 300000, 0),
 					   c = fixture_block(2, 100 + n % 4, 2 * BLOCK_BYTES, 1);
