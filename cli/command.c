@@ -77,8 +77,10 @@ void command_each_flag(
 		return;
 	/* The origins' own options; secrets are taken from the environment or files only. */
 	for (const struct origin_option_info *o = origin_option_table(); o->key; o++) {
-		struct flag f = {
-			.name = o->key, .kind = FLAG_TEXT, .argument = "VALUE", .doc = o->doc};
+		struct flag f = {.name = o->key,
+			.kind = o->off ? FLAG_SWITCH : FLAG_TEXT,
+			.argument = o->off ? NULL : "VALUE",
+			.doc = o->doc};
 
 		if (!o->secret && !command_declares(c, o->key))
 			fn(arg, &f);

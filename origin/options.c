@@ -21,6 +21,7 @@ struct key {
 };
 
 #define PUBLIC(k, kd, dflt, d) .info = {.key = k, .doc = d, .fallback = dflt}, .kind = kd
+#define OFF(k, d) .info = {.key = k, .doc = d, .fallback = "no", .off = true}, .kind = SWITCH
 #define SECRET(k, d) .info = {.key = k, .doc = d, .secret = true}, .kind = TEXT
 
 /* Every key, once. Order is the order of --help. */
@@ -34,12 +35,12 @@ static const struct key keys[] = {
 	{PUBLIC("addressing", ADDRESSING, "auto",
 		"S3: bucket in the path, in the host name (virtual), or auto")},
 	{PUBLIC("sign", SWITCH, "yes", "S3: sign requests; no for public buckets")},
-	{PUBLIC("requester-pays", SWITCH, "no",
+	{OFF("requester-pays",
 		"S3: accept the charges of a requester-pays bucket")},
 	{PUBLIC("index", TEXT, NULL,
 		"HTTP: URL of a listing file, where the server has no JSON index pages")},
 	{PUBLIC("ca-file", TEXT, NULL, "certificate authorities to trust instead of the system's")},
-	{PUBLIC("insecure", SWITCH, "no", "do not verify the server's certificate")},
+	{OFF("insecure", "do not verify the server's certificate")},
 	{PUBLIC("connect-timeout", DURATION, "10s", "time limit for making a connection"),
 		.min = 100, .max = 600000},
 	{PUBLIC("timeout", DURATION, "60s", "time limit of one attempt; failed ones are retried"),
@@ -74,7 +75,7 @@ static const struct key keys[] = {
 	{PUBLIC("metadata-endpoint", TEXT, "http://169.254.169.254",
 		 "S3: address of the instance metadata service"),
 		.env = {"AWS_EC2_METADATA_SERVICE_ENDPOINT"}},
-	{PUBLIC("metadata-disabled", SWITCH, "no", "S3: do not ask the instance metadata service"),
+	{OFF("metadata-disabled", "S3: do not ask the instance metadata service"),
 		.env = {"AWS_EC2_METADATA_DISABLED"}},
 	{PUBLIC("aws-ca-file", TEXT, NULL,
 		 "S3: certificate authorities, when ca-file is not given"),

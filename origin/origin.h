@@ -81,6 +81,7 @@ struct origin_option_info {
 	const char *doc;      /* one line for --help */
 	const char *fallback; /* shown as the default; NULL for none */
 	bool secret;
+	bool off; /* yes or no, and no when nobody says it: a flag without a value */
 };
 /* The table; ends with key == NULL. The CLI makes its flags from it. */
 const struct origin_option_info *origin_option_table(void);

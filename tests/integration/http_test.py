@@ -98,7 +98,7 @@ class HttpMount(suite.Case):
         self.assertEqual(self.granary.processes(), [])
 
     def test_https_without_verification_when_asked(self):
-        self.up(self.secure.url + "/", "--insecure", "yes")
+        self.up(self.secure.url + "/", "--insecure")
         self.assertEqual((self.mount / "odd/with space.bin").read_bytes(), b"1")
 
     def test_a_listing_file_serves_where_there_is_no_index(self):

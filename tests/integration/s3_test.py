@@ -101,7 +101,7 @@ class S3Mount(suite.Case):
 
     def test_every_request_to_a_requester_pays_bucket_says_so(self):
         self.s3.proxy.requests()
-        self.up(None, "--requester-pays", "yes")
+        self.up(None, "--requester-pays")
         self.assertEqual((self.mount / "one.bin").read_bytes(), b"1")
         requests = self.s3.proxy.requests()
         self.assertTrue(any(r.is_object_get() for r in requests))

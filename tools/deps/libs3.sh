@@ -63,7 +63,8 @@ deps_run ar rcsD "$deps_build/libs3.a" $objects
 
 mkdir -p "$deps_prefix/include" "$deps_prefix/lib/pkgconfig"
 cp "$src/inc/libs3.h" "$deps_prefix/include/libs3.h"
-cp "$deps_build/libs3.a" "$deps_prefix/lib/libs3.a"
+# In one step: a link of another checkout may read it.
+mv "$deps_build/libs3.a" "$deps_prefix/lib/libs3.a"
 # Requires, not Requires.private: the library is static, whoever links it needs these.
 cat >"$deps_prefix/lib/pkgconfig/libs3.pc" <<'PC'
 prefix=${pcfiledir}/../..
