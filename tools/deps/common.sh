@@ -1,17 +1,19 @@
 # shellcheck shell=sh
-# Shared by tools/deps/*.sh: where third-party libraries that Debian has too
-# old are built, and how their Debian sources are fetched.
+# Shared by tools/deps/*.sh: where third-party software that the distribution
+# has too old is built, and how it is fetched from other Debian suites.
 #
 # A script sets `deps_name` and sources this file, then calls
 #
 #	deps_current INPUT...     exits 0 at once when the stamp says nothing changed
 #	deps_begin                takes the lock, makes an empty $deps_build
-#	deps_fetch PKG VERSION "SHA256 FILE" ...
+#	deps_fetch PKG VERSION "SHA256 FILE" ...	source files
+#	deps_unpack SUITE DIR PKG ...			binary packages
 #	deps_done                 writes the stamp
 #
 # Everything lives below $deps_root; the system's apt configuration, lists and
-# caches are only read (for a proxy), never written.  Authenticity rests on the
-# pinned SHA-256 of every file, so a stale or odd index can only make a fetch fail.
+# caches are only read (for a proxy), never written.  Authenticity of sources rests
+# on the pinned SHA-256 of every file, so a stale or odd index can only make a fetch
+# fail; that of binary packages on apt and the signature of their suite.
 
 # Scripts compile the same way whoever calls them: a sanitizer build of our own
 # code must not leak its CFLAGS into a library shared by every build.
@@ -22,7 +24,6 @@ deps_root=${GRANARY_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/granary-dev}
 deps_prefix=$deps_root/prefix
 deps_tarballs=$deps_root/tarballs
 deps_mirror=${GRANARY_DEBIAN_MIRROR:-http://deb.debian.org/debian}
-deps_suite=sid
 deps_jobs=${GRANARY_JOBS:-$(nproc)}
 : "${deps_name:?}"
 deps_build=$deps_root/build/$deps_name
@@ -85,14 +86,15 @@ deps_verified() {
 	[ -f "$2" ] && [ "$(sha256sum <"$2" | cut -d' ' -f1)" = "$1" ]
 }
 
-# apt with private state.  `#clear` removes hooks and sandbox settings of the
-# system that act outside $deps_root.
+# deps_apt_conf TYPE SUITE: apt with private state and that one source, `deb` or
+# `deb-src`.  `#clear` removes hooks and sandbox settings of the system that act
+# outside $deps_root.
 deps_apt_conf() {
 	deps_apt=$deps_root/apt
 	mkdir -p "$deps_apt/lists/partial" "$deps_apt/cache/archives/partial"
 	deps_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 	[ -r "$deps_keyring" ] || deps_die "needs $deps_keyring (package debian-archive-keyring)"
-	echo "deb-src [check-valid-until=no signed-by=$deps_keyring] $deps_mirror $deps_suite main" \
+	echo "$1 [check-valid-until=no signed-by=$deps_keyring] $deps_mirror $2 main" \
 		>"$deps_apt/sources.list"
 	cat >"$deps_apt/apt.conf" <<CONF
 #clear APT::Update::Pre-Invoke;
@@ -127,13 +129,13 @@ deps_fetch() {
 	[ -n "$deps_missing" ] || return 0
 
 	deps_need apt-get
-	deps_apt_conf
+	deps_apt_conf deb-src sid
 	deps_fetched=$deps_build/fetch
 	mkdir -p "$deps_fetched"
 	deps_run deps_apt_get update
 	if ! (cd "$deps_fetched" && deps_apt_get source --download-only --only-source \
 		"$deps_pkg=$deps_version") >>"$deps_log" 2>&1; then
-		deps_die "cannot fetch $deps_pkg $deps_version from $deps_mirror $deps_suite;" \
+		deps_die "cannot fetch $deps_pkg $deps_version from $deps_mirror sid;" \
 			"set GRANARY_DEBIAN_MIRROR to a snapshot that has it, or put the files into" \
 			"$deps_tarballs (log: $deps_log)"
 	fi
@@ -142,5 +144,24 @@ deps_fetch() {
 		deps_verified "${deps_pin% *}" "$deps_fetched/$deps_file" ||
 			deps_die "checksum of $deps_file differs from the pinned one"
 		mv "$deps_fetched/$deps_file" "$deps_tarballs/$deps_file"
+	done
+}
+
+# deps_unpack SUITE DIR PKG...: the files of binary packages below DIR, without
+# installing them; the version is the one that SUITE has now.
+deps_unpack() {
+	deps_suite=$1 deps_to=$2
+	shift 2
+	deps_need apt-get dpkg-deb
+	deps_apt_conf deb "$deps_suite"
+	# Installed packages are not asked, else an installed newer version is the one that is wanted.
+	echo 'Dir::State::status "/dev/null";' >>"$deps_apt/apt.conf"
+	mkdir -p "$deps_build/debs"
+	deps_run deps_apt_get update
+	(cd "$deps_build/debs" && deps_apt_get download "$@") >>"$deps_log" 2>&1 ||
+		deps_die "cannot fetch $* from $deps_mirror $deps_suite;" \
+			"set GRANARY_DEBIAN_MIRROR to a mirror that has it (log: $deps_log)"
+	for deps_deb in "$deps_build"/debs/*.deb; do
+		deps_run dpkg-deb -x "$deps_deb" "$deps_to"
 	done
 }
