@@ -1,8 +1,8 @@
 #!/bin/sh
 # The servers and clients that tests and benches use and that Debian lacks: MinIO (S3 with Signature
-# V4), versitygw (S3, a second opinion), toxiproxy (faults between peers), grpcurl. Built once by the Go of go.sh, outside the tree.
-# What cannot be had, for want of a network say, is left out with a word; the tests that want it are
-# then skipped.
+# V4), versitygw (S3, a second opinion), toxiproxy (faults between peers), grpcurl. Built once by the
+# Go of go.sh, outside the tree. What cannot be had, for want of a network say, is left out with a
+# word; the tests that want it are then skipped.
 set -eu
 
 here=$(dirname "$0")
@@ -49,6 +49,7 @@ flock -w 1800 9 || {
 	say "another build holds $root/go/lock"
 	exit 1
 }
+"$here/promtool.sh" || say "no promtool: Prometheus is not asked about the page of metrics"
 build github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c minio minio
 build github.com/Shopify/toxiproxy/v2/cmd/server@v2.5.0 server toxiproxy-server
 build github.com/Shopify/toxiproxy/v2/cmd/cli@v2.5.0 cli toxiproxy-cli
