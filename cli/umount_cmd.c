@@ -15,6 +15,7 @@
 #include "common/clock.h"
 
 #define DETACH_TIMEOUT_MS 10000
+#define MOUNT_TABLE "/etc/mtab"
 #define DATASET_ROOM 256
 #define SOURCE "granary:" /* before the dataset's name in the table of mounts */
 #define USER_ID "user_id="
@@ -113,6 +114,11 @@ static int detach(const char *mountpoint, const struct found *found, bool lazy, 
 			mountpoint, found->uid, found->uid ? "that user or root" : "root");
 	if (r == -EPERM)
 		r = by_fusermount(mountpoint, lazy);
+	if (r == -EBUSY && geteuid() != 0 && access(MOUNT_TABLE, F_OK) < 0)
+		return error_set(err, -ENOENT,
+			"cannot unmount %s: fusermount3 reads " MOUNT_TABLE
+			", which is not there; as root: ln -s /proc/self/mounts " MOUNT_TABLE,
+			mountpoint);
 	if (r == -EBUSY)
 		return error_set(err, r,
 			"%s is busy: close what uses it (`fuser -vm %s` lists it) or give --lazy",
