@@ -65,6 +65,8 @@ static const struct flag mount_flags[] = {
 	{"gid", 0, FLAG_NUMBER, "GID", NULL, NULL, "Group of such files"},
 	{"mode", 0, FLAG_CHOICE, "MODE", "auto,no-open,open", "auto",
 		"How files are opened; auto looks at the file sizes"},
+	{"order-memory", 0, FLAG_SIZE, "SIZE", NULL, "64MiB",
+		"What may be held that was announced and not read yet"},
 	{"no-preload", 0, FLAG_SWITCH, NULL, NULL, NULL,
 		"Do not give small files to the kernel before they are asked for"},
 	{"read-timeout", 0, FLAG_NUMBER, "SECONDS", NULL, "60",
@@ -136,6 +138,13 @@ static const struct flag epoch_flags[] = {
 	{0},
 };
 
+static const struct flag hint_flags[] = {
+	{"null", '0', FLAG_SWITCH, NULL, NULL, NULL, "Lines end with a NUL instead of a newline"},
+	{"records", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Lines are OFFSET BYTES PATH, ranges of files in bytes"},
+	{0},
+};
+
 static const struct flag man_flags[] = {
 	{"dir", 0, FLAG_TEXT, "DIR", NULL, ".", "Where to write the pages"},
 	{0},
@@ -197,6 +206,14 @@ const struct command commands[] = {
 		"\n"
 		"  granary epoch /mnt/imagenet --epochs 3 --readers 8",
 		{general_flags, master_flags, epoch_flags}, command_epoch},
+	{"hint", "MOUNTPOINT [FILE]", 1, 2, "Announce what will be read, in order",
+		"Reads paths, one a line, from FILE or (none, or -) from stdin: below the mount "
+		"point, or absolute. The mount brings them ahead of the reader. A list of more "
+		"than two million lines waits until the reader has read some of it.\n"
+		"\n"
+		"  shuf train.lst > epoch.lst; granary hint /mnt/imagenet epoch.lst\n"
+		"  granary hint /mnt/set --records < ranges.txt",
+		{general_flags, hint_flags}, command_hint},
 	{"doctor", "[ORIGIN]", 0, 1, "Check this host: kernel, privileges, disk, origin",
 		"Says what each missing thing costs and how to get it.",
 		{general_flags, doctor_flags, origin_flags}, command_doctor},

@@ -39,7 +39,7 @@ struct hosted_mount {
 
 struct host {
 	unsigned parts;
-	char *manifest_dir, *token, *master_address, *master_token;
+	char *state_dir, *socket_group, *manifest_dir, *token, *master_address, *master_token;
 	char address[PATH_MAX + 32]; /* of the own server */
 	int state_lock_fd, cache_lock_fd;
 	struct rpc_server *server;
@@ -136,6 +136,7 @@ static void serve_mount(struct rpc_call *call, void *arg)
 		.uid = q->uid,
 		.gid = q->gid,
 		.no_preload = q->no_preload,
+		.order_memory_bytes = q->order_memory_bytes,
 		.read_timeout_ms = (int64_t)q->read_timeout_ms,
 	};
 	r = mount_mode_parse(q->mode, &opts.mode);
@@ -276,6 +277,8 @@ int host_new(const struct host_options *opts, struct host **ret, struct error *e
 		master ? "granary.sock" : "worker.sock");
 	h->master_address =
 		strdup(opts->master_address ? opts->master_address : opts->paths->socket);
+	h->state_dir = strdup(opts->paths->state_dir);
+	h->socket_group = opts->socket_group ? strdup(opts->socket_group) : NULL;
 	h->manifest_dir = strdup(opts->paths->manifest_dir);
 	h->token = opts->token ? strdup(opts->token) : NULL;
 	h->master_token = h->token ? strdup(h->token) : NULL;
@@ -400,6 +403,8 @@ int host_mount(struct host *h, const struct mount_options *opts, struct host_mou
 	mo.master_address = h->master_address;
 	mo.master_token = h->master_token;
 	mo.manifest_dir = h->manifest_dir;
+	mo.socket_dir = h->state_dir;
+	mo.socket_group = h->socket_group;
 	m = calloc(1, sizeof(*m));
 	if (!m) {
 		r = error_set(err, -ENOMEM, "out of memory");
@@ -478,6 +483,8 @@ void host_free(struct host *h)
 	if (h->cache_lock_fd >= 0)
 		close(h->cache_lock_fd);
 	mutex_deinit(&h->mu);
+	free(h->state_dir);
+	free(h->socket_group);
 	free(h->manifest_dir);
 	free(h->token);
 	free(h->master_token);

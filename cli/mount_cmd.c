@@ -167,6 +167,7 @@ int command_mount(struct invocation *inv)
 			inv_text(inv, "master") ? inv_text(inv, "master") : paths.socket;
 		mo.master_token = token;
 		mo.manifest_dir = paths.manifest_dir;
+		mo.socket_dir = paths.state_dir;
 		r = run(inv, &mo, &paths, &err);
 	}
 	mount_flags_free(&mo);

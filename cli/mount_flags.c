@@ -30,11 +30,15 @@ int mount_flags_read(const struct invocation *inv, const char *dataset, const ch
 	struct mount_options *ret, struct error *err)
 {
 	uint64_t uid = inv_number(inv, "uid", geteuid()), gid = inv_number(inv, "gid", getegid());
+	uint64_t order_memory = inv_size(inv, "order-memory", 0);
 	char *absolute;
 	int r;
 
 	if (uid > ID_MAX || gid > ID_MAX)
 		return error_set(err, -EINVAL, "--uid and --gid are at most %u", ID_MAX);
+	if (inv_text(inv, "order-memory") &&
+		(order_memory < ORDER_MEMORY_LEAST_BYTES || order_memory > ORDER_MEMORY_MOST_BYTES))
+		return error_set(err, -EINVAL, "--order-memory is 16MiB to 16GiB");
 	r = absolute_mountpoint(mountpoint, &absolute, err);
 	if (r < 0)
 		return r;
@@ -45,6 +49,7 @@ int mount_flags_read(const struct invocation *inv, const char *dataset, const ch
 							    : geteuid() == 0,
 		.uid = (uint32_t)uid,
 		.gid = (uint32_t)gid,
+		.order_memory_bytes = order_memory,
 		.no_preload = inv_switch(inv, "no-preload"),
 		.read_timeout_ms = (int64_t)inv_number(inv, "read-timeout", 60) * 1000,
 	};

@@ -10,7 +10,7 @@
 
 #define LOG_INTERVAL_MS 1000
 
-enum { READ_BYTES, READ_SECONDS, REQUESTS, FAILED_READS, PRELOADED_BYTES, METRICS };
+enum { READ_BYTES, READ_SECONDS, REQUESTS, FAILED_READS, PRELOADED_BYTES, ORDER_ENTRIES, ORDER_BYTES, METRICS };
 
 static struct metric metrics[METRICS] = {
 	[READ_BYTES] = METRIC_COUNTER("granary_client_read_bytes_total",
@@ -30,6 +30,13 @@ static struct metric metrics[METRICS] = {
 		"they "
 		"count as read.",
 		"dataset"),
+	[ORDER_ENTRIES] = METRIC_COUNTER("granary_client_order_entries_total",
+		"Files and records that readers announced.", "dataset"),
+	[ORDER_BYTES] = METRIC_COUNTER("granary_client_order_bytes_total",
+		"Bytes of announced orders: fetched before a reader asked, of these used by a "
+		"reader, "
+		"and dropped because none did.",
+		"dataset", "what"),
 };
 
 /* No job is told apart yet. */
@@ -51,6 +58,12 @@ static void make_series(struct counters *c, const char *dataset)
 		c->op_series[i] = metric_with(&metrics[REQUESTS], dataset, counters_op_name(i));
 	c->seconds_series = metric_with(&metrics[READ_SECONDS], dataset);
 	c->preloaded_series = metric_with(&metrics[PRELOADED_BYTES], dataset);
+	c->order_series[ORDER_ANNOUNCED] = metric_with(&metrics[ORDER_ENTRIES], dataset);
+	c->order_series[ORDER_FETCHED_BYTES] =
+		metric_with(&metrics[ORDER_BYTES], dataset, "fetched");
+	c->order_series[ORDER_USED_BYTES] = metric_with(&metrics[ORDER_BYTES], dataset, "used");
+	c->order_series[ORDER_DROPPED_BYTES] =
+		metric_with(&metrics[ORDER_BYTES], dataset, "dropped");
 	c->failed_series = metric_with(&metrics[FAILED_READS], dataset);
 }
 

@@ -28,15 +28,26 @@ enum counters_op {
 	OP_COUNT
 };
 
+enum counters_order {
+	ORDER_ANNOUNCED,     /* entries */
+	ORDER_FETCHED_BYTES, /* brought before a reader asked */
+	ORDER_USED_BYTES,    /* of these, that a reader got */
+	ORDER_DROPPED_BYTES, /* that nobody asked for */
+	COUNTERS_ORDER_COUNT
+};
+
 struct counters {
 	atomic_uint_fast64_t ops[OP_COUNT];
 	atomic_uint_fast64_t bytes[BLOCK_FROM_COUNT]; /* that readers asked for and got */
 	atomic_uint_fast64_t failed_reads, interrupted_reads;
 	atomic_uint_fast64_t preloaded_bytes; /* among those of the local store */
+	/* of announced orders, in the order of enum counters_order */
+	atomic_uint_fast64_t order[COUNTERS_ORDER_COUNT];
 
 	/* constant */
 	struct metric_series *op_series[OP_COUNT], *byte_series[BLOCK_FROM_COUNT];
-	struct metric_series *failed_series, *preloaded_series, *seconds_series;
+	struct metric_series *failed_series, *preloaded_series, *seconds_series,
+		*order_series[COUNTERS_ORDER_COUNT];
 
 	struct mutex mu;
 	/* guarded by mu */
@@ -72,6 +83,14 @@ static inline void counters_preloaded(struct counters *c, uint64_t bytes)
 	counters_bytes(c, BLOCK_FROM_LOCAL_STORE, bytes);
 	atomic_fetch_add_explicit(&c->preloaded_bytes, bytes, memory_order_relaxed);
 	metric_add(c->preloaded_series, bytes);
+}
+
+static inline void counters_order_add(struct counters *c, enum counters_order what, uint64_t n)
+{
+	if (n == 0)
+		return;
+	atomic_fetch_add_explicit(&c->order[what], n, memory_order_relaxed);
+	metric_add(c->order_series[what], n);
 }
 
 /* A read that was answered with bytes; began as of clock_mono_ns. */

@@ -52,6 +52,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 	read_ahead_init(&fs->read_ahead);
 	read_failures_init(&fs->read_failures);
 	preload_init(&fs->preload, fs);
+	order_init(&fs->order, fs, opts->order_memory_bytes);
 	return 0;
 }
 
@@ -62,11 +63,13 @@ void fs_stop(struct fs *fs)
 
 void fs_deinit(struct fs *fs)
 {
+	order_deinit(&fs->order);
 	preload_deinit(&fs->preload);
 	read_failures_deinit(&fs->read_failures);
 	read_ahead_deinit(&fs->read_ahead);
 	counters_deinit(&fs->counters);
 	snapshot_slots_deinit(&fs->slots);
+	free(fs->order_path);
 	free(fs->origin);
 	free(fs->dataset);
 }

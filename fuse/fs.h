@@ -6,8 +6,11 @@
  * PRELOAD_THREADS: 88 MiB), the same again for the requests' own buffers of the session's threads
  * (16 MiB, of which requests touch a page or two), 64 KiB stack in use per thread, read_ahead (48
  * KiB), and a few hundred bytes per request in flight (IO_POOL_QUEUE_MAX: 8 MiB). What grows with
- * the number of files is the preload's plan: 0.27 bytes each, at most 8.6 MiB. Mapped manifests are
- * page cache.
+ * the number of files is the preload's plan: 0.27 bytes each, at most 8.6 MiB. Announced orders take
+ * what they bring (ORDER_MEMORY_BYTES, hard), 16 bytes for each entry that waits (32 MiB for
+ * ORDER_RANGES_MAX, and ORDER_RANGES_LEAST for each list: 4 MiB), 150 bytes for each of
+ * ORDER_PIECES_MAX pieces (5 MiB), and nothing while none is announced. Mapped manifests are page
+ * cache.
  *
  * Threading: all of it may be used by many threads at once; init and deinit when nobody else does.
  */
@@ -23,6 +26,7 @@
 #include "fuse/counters.h"
 #include "fuse/io_pool.h"
 #include "fuse/mount.h"
+#include "fuse/order.h"
 #include "fuse/preload.h"
 #include "fuse/read_ahead.h"
 #include "fuse/read_failures.h"
@@ -38,6 +42,7 @@ struct fs_options {
 	uint32_t uid, gid;   /* of entries whose origin knows no owner */
 	enum mount_mode mode;
 	int64_t read_timeout_ms; /* 0: FS_READ_TIMEOUT_MS */
+	uint64_t order_memory_bytes; /* 0: ORDER_MEMORY_BYTES */
 };
 
 struct fs {
@@ -53,7 +58,10 @@ struct fs {
 	struct read_ahead read_ahead;
 	struct read_failures read_failures;
 	struct io_pool pool;
-	struct preload preload; /* started and stopped by the session */
+	/* started and stopped by the session */
+	struct preload preload;
+	struct order order;
+	char *order_path; /* of its socket, NULL without one; set before it serves */
 };
 
 /* `first` is what it shows at first (a reference of its own); `source` outlives it. */

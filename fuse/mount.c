@@ -18,6 +18,7 @@
 #include "fuse/master_link.h"
 #include "fuse/mountpoint.h"
 #include "fuse/node_id.h"
+#include "fuse/order_socket.h"
 #include "fuse/origin_link.h"
 #include "fuse/peers.h"
 #include "fuse/session.h"
@@ -42,6 +43,7 @@ struct mount {
 	struct master_link *link;
 	struct manifest_cache *manifests;
 	struct fs fs;
+	struct order_socket *order_socket;
 	struct switcher switcher;
 	pthread_t caretaker;
 	char last_error[ERROR_TEXT_BYTES]; /* of the report being sent */
@@ -185,6 +187,7 @@ static int show_first(struct mount *m, const struct mount_options *opts, struct 
 		.gid = opts->gid,
 		.mode = opts->mode,
 		.read_timeout_ms = opts->read_timeout_ms,
+		.order_memory_bytes = opts->order_memory_bytes,
 	};
 	struct manifest *manifest;
 	int r;
@@ -201,6 +204,20 @@ static int show_first(struct mount *m, const struct mount_options *opts, struct 
 	return r;
 }
 
+/* Everything else works without it. */
+static void hear_orders(struct mount *m, const struct mount_options *opts)
+{
+	struct error err = ERROR_INIT;
+
+	if (!opts->socket_dir)
+		return;
+	if (order_socket_start(&m->fs.order, opts->socket_dir, m->mountpoint, opts->socket_group,
+		    &m->order_socket, &err) < 0)
+		log_warn("%s: no order can be announced: %s", m->mountpoint, err.text);
+	else
+		m->fs.order_path = strdup(order_socket_path(m->order_socket));
+}
+
 static int go_live(struct mount *m, const struct mount_options *opts, struct error *err)
 {
 	struct session_options session = {
@@ -210,6 +227,7 @@ static int go_live(struct mount *m, const struct mount_options *opts, struct err
 	};
 	int r;
 
+	hear_orders(m, opts);
 	r = session_start(&m->fs, &session, &m->session, err);
 	if (r < 0)
 		return r;
@@ -233,6 +251,7 @@ static void go_down(struct mount *m)
 {
 	struct session *session;
 
+	order_socket_stop(m->order_socket);
 	if (m->session)
 		session_stop(m->session);
 	mutex_lock(&m->mu);

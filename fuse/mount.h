@@ -11,6 +11,11 @@
 
 struct mount;
 
+/* What announced orders may hold: the default, and the bounds of order_memory_bytes. */
+#define ORDER_MEMORY_BYTES ((uint64_t)64 << 20)
+#define ORDER_MEMORY_LEAST_BYTES ((uint64_t)16 << 20)
+#define ORDER_MEMORY_MOST_BYTES ((uint64_t)16 << 30)
+
 enum mount_mode { MOUNT_MODE_AUTO, MOUNT_MODE_NO_OPEN, MOUNT_MODE_OPEN };
 
 /* "auto" or "", "no-open", "open"; -EINVAL for anything else. */
@@ -22,11 +27,14 @@ struct mount_options {
 	const char *master_address;
 	const char *master_token;
 	const char *manifest_dir; /* cache of manifests */
+	const char *socket_dir;	  /* for the socket of announced orders; NULL: there is none */
+	const char *socket_group; /* may announce, too; NULL: only the owner */
 	const struct embedded_worker *worker; /* of this process; outlives the mount; NULL for none */
 	bool allow_other;
 	uint32_t uid, gid; /* of entries whose origin knows no owner */
 	enum mount_mode mode;
 	bool no_preload;	 /* the kernel gets nothing that nobody asked for */
+	uint64_t order_memory_bytes; /* for what is brought ahead; 0: ORDER_MEMORY_BYTES */
 	int64_t read_timeout_ms; /* 0: 60,000; a read that is not answered by then gives EIO */
 };
 

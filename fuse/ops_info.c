@@ -4,6 +4,7 @@
  *	user.granary.dataset, .snapshot, .mode, .origin	the mount's
  *	user.granary.cached				fraction of a file's bytes that some store
  *							holds, 0.0000 to 1.0000
+ *	user.granary.order				of the root: the socket that takes announced orders
  *	user.granary.hit_bytes, .miss_bytes, .requests	the mount's counters, cumulative
  *
  * They answer to their names and are not listed: `cp -a` and `rsync -X` would copy them along with
@@ -70,6 +71,8 @@ static int simple_value(struct fs *fs, const struct fs_node *node, const char *n
 		n = snprintf(ret, XATTR_VALUE_MAX, "%" PRIu64, counters_miss_bytes(&fs->counters));
 	else if (!strcmp(name, "requests"))
 		n = snprintf(ret, XATTR_VALUE_MAX, "%" PRIu64, counters_requests(&fs->counters));
+	else if (!strcmp(name, "order") && node->index == 0 && fs->order_path)
+		n = snprintf(ret, XATTR_VALUE_MAX, "%s", fs->order_path);
 	else
 		return -ENODATA;
 	return n < XATTR_VALUE_MAX ? n : -E2BIG;

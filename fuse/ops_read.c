@@ -23,6 +23,7 @@ struct read_job {
 	struct fs_node node;
 	uint64_t offset;
 	uint32_t len, read_ahead;
+	bool announced; /* some of it was, and is here or under way */
 	int64_t began_ns;
 };
 
@@ -63,31 +64,49 @@ static int read_local(struct fs *fs, const struct fs_node *node, uint64_t offset
 	return 0;
 }
 
-static int read_anywhere(
-	struct read_job *j, unsigned char *dst, struct tally *tally, struct error *err)
+/* The part of [offset, offset+len) that lies in one block, from the store or somebody else. */
+static int read_part(struct read_job *j, uint64_t offset, uint32_t len, unsigned char *dst,
+	uint32_t *ret_len, enum block_from *ret_from, struct error *err)
 {
 	struct block_source *source = j->fs->source;
 	struct block_file file = {j->node.manifest, j->node.index, &j->node.entry};
+	struct block_range range = first_range(&file, offset, len, dst);
+	int r;
+
+	*ret_from = BLOCK_FROM_LOCAL_STORE;
+	*ret_len = range.len;
+	r = source->read_local(source, &range);
+	/* Only behind the end of the request does the reader's stream go on. */
+	if (offset + range.len == j->offset + j->len)
+		range.read_ahead = j->read_ahead;
+	if (r == BLOCK_SOURCE_MISS)
+		r = source->read(
+			source, &range, j->job.deadline_ms, &j->cancel, ret_from, err);
+	return r;
+}
+
+static int read_anywhere(
+	struct read_job *j, unsigned char *dst, struct tally *tally, struct error *err)
+{
 	uint64_t offset = j->offset;
 	uint32_t len = j->len;
 
 	while (len > 0) {
-		struct block_range range = first_range(&file, offset, len, dst);
-		enum block_from from = BLOCK_FROM_LOCAL_STORE;
-		int r = source->read_local(source, &range);
+		uint32_t part = 0, gap = len;
+		enum block_from from;
+		int r = 0;
 
-		/* Only behind the end of the request does the reader's stream go on. */
-		if (range.len == len)
-			range.read_ahead = j->read_ahead;
-		if (r == BLOCK_SOURCE_MISS)
-			r = source->read(
-				source, &range, j->job.deadline_ms, &j->cancel, &from, err);
+		if (j->announced)
+			part = order_part(&j->fs->order, &j->node, offset, len, dst,
+				j->job.deadline_ms, &j->cancel, &from, &gap);
+		if (part == 0)
+			r = read_part(j, offset, gap, dst, &part, &from, err);
 		if (r < 0)
 			return r;
-		tally->bytes[from] += range.len;
-		dst += range.len;
-		offset += range.len;
-		len -= range.len;
+		tally->bytes[from] += part;
+		dst += part;
+		offset += part;
+		len -= part;
 	}
 	return 0;
 }
@@ -175,7 +194,7 @@ static void on_interrupt(fuse_req_t req, void *data)
 
 /* Takes over *node; replies, now or later. */
 static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t offset,
-	uint32_t len, uint32_t read_ahead, int64_t began_ns)
+	uint32_t len, uint32_t read_ahead, bool announced, int64_t began_ns)
 {
 	struct read_job *j;
 	int r;
@@ -200,6 +219,7 @@ static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t
 	j->offset = offset;
 	j->len = len;
 	j->read_ahead = read_ahead;
+	j->announced = announced;
 	j->began_ns = began_ns;
 	j->job = (struct io_job){.run = job_run,
 		.give_up = job_give_up,
@@ -238,11 +258,22 @@ static int prepare(
 	return 0;
 }
 
+static void reply_held(
+	struct fs *fs, fuse_req_t req, struct order_held *held, uint32_t len, int64_t began_ns)
+{
+	counters_bytes(&fs->counters, held->from, len);
+	counters_read_took(&fs->counters, began_ns);
+	fuse_reply_buf(req, (const char *)held->bytes, len);
+	order_release(&fs->order, held, len);
+}
+
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	cleanup_fs_node struct fs_node node = FS_NODE_INIT;
 	struct fs *fs = ops_fs(req);
 	int64_t began_ns = clock_mono_ns();
+	enum order_answer announced = ORDER_NONE;
+	struct order_held held;
 	unsigned char *buffer;
 	uint32_t len, ahead;
 	int r;
@@ -259,15 +290,21 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		return;
 	}
 	ahead = read_ahead_note(&fs->read_ahead, ino, (uint64_t)off, len, node.entry.size);
+	if (order_is_active(&fs->order))
+		announced = order_take(&fs->order, &node, (uint64_t)off, len, &held);
+	if (announced == ORDER_HAS) {
+		reply_held(fs, req, &held, len, began_ns);
+		return;
+	}
 	buffer = fs_thread_buffer();
-	if (buffer && read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
+	if (announced == ORDER_NONE && buffer && read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
 		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
 		counters_read_took(&fs->counters, began_ns);
 		preload_note(&fs->preload, &node, (uint64_t)off);
 		fuse_reply_buf(req, (const char *)buffer, len);
 		return;
 	}
-	submit(fs, req, &node, (uint64_t)off, len, ahead, began_ns);
+	submit(fs, req, &node, (uint64_t)off, len, ahead, announced == ORDER_BRINGS, began_ns);
 }
 
 /* ---- open mode ------------------------------------------------------------------------------- */

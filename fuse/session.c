@@ -324,6 +324,7 @@ int session_start(
 		if (r == 0) {
 			widen_read_ahead(s);
 			start_preload(s, opts);
+			order_start(&fs->order);
 			*ret = s;
 			return 0;
 		}
@@ -362,6 +363,7 @@ void session_stop(struct session *s)
 		return;
 	/* While the session still answers: a preload may wait for a read of the same file. */
 	preload_stop(&s->fs->preload);
+	order_stop(&s->fs->order);
 	if (still_mounted(s) && mountpoint_unmount(s->mountpoint, &err) < 0)
 		log_warn("%s", err.text);
 	fuse_session_exit(s->se);

@@ -23,6 +23,8 @@ static int show(struct switcher *s, struct manifest *next, struct error *err)
 	if (r < 0)
 		error_set_errno(err, r, "no more snapshots can be shown: mount anew");
 	else
+		order_drop_all(&s->fs->order);
+	if (r == 0)
 		r = session_invalidate(s->session, old, err);
 	manifest_unref(old);
 	if (r == 0)
