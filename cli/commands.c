@@ -134,6 +134,8 @@ static const struct flag epoch_flags[] = {
 	{"epochs", 0, FLAG_NUMBER, "N", NULL, "2", "How often to read everything"},
 	{"readers", 0, FLAG_NUMBER, "N", NULL, "4", "Processes that read at once"},
 	{"seed", 0, FLAG_NUMBER, "N", NULL, "1", "Of the shuffles"},
+	{"announce", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Tell the mount the order of each epoch, as `hint` does"},
 	{"limit", 0, FLAG_NUMBER, "FILES", NULL, NULL, "Read only so many files"},
 	{0},
 };

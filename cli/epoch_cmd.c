@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/order_client.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/table.h"
@@ -184,8 +185,33 @@ static void follow(
 	}
 }
 
-static int run_epoch(const char *dir, const struct file_list *l, size_t readers, unsigned number,
-	struct epoch_result *ret, struct error *err)
+/* While the readers have begun: a long list is taken as they read. */
+static int announce(const char *dir, const struct file_list *l, struct error *err)
+{
+	struct order_client *c = malloc(sizeof(*c));
+	size_t below = strlen(dir);
+	struct order_result result;
+	int r;
+
+	if (!c)
+		return error_set(err, -ENOMEM, "out of memory");
+	r = order_client_open(c, dir, err);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	for (size_t i = 0; r == 0 && i < l->count; i++)
+		r = order_client_path(
+			c, l->paths[i] + below, strlen(l->paths[i] + below), err);
+	if (r == 0)
+		r = order_client_end(c, &result, err);
+	order_client_close(c);
+	free(c);
+	return r;
+}
+
+static int run_epoch(const char *dir, const struct file_list *l, size_t readers, bool announced,
+	unsigned number, struct epoch_result *ret, struct error *err)
 {
 	struct tally *tally = mmap(
 		NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -195,6 +221,7 @@ static int run_epoch(const char *dir, const struct file_list *l, size_t readers,
 	char label[32];
 	int64_t started_ns;
 	size_t started;
+	int r = 0;
 
 	if (tally == MAP_FAILED)
 		return error_set_errno(err, -errno, "out of memory");
@@ -210,6 +237,8 @@ static int run_epoch(const char *dir, const struct file_list *l, size_t readers,
 		if (pids[started] < 0)
 			break;
 	}
+	if (announced)
+		r = announce(dir, l, err);
 	follow(pids, started, tally, &progress);
 	ret->seconds = (double)(clock_mono_ns() - started_ns) / 1e9;
 	ret->files = atomic_load(&tally->files);
@@ -225,6 +254,8 @@ static int run_epoch(const char *dir, const struct file_list *l, size_t readers,
 		fprintf(stderr, "granary: %" PRIu64 " files could not be read: %s\n", ret->failed,
 			strerror(atomic_load(&tally->first_errno)));
 	munmap(tally, sizeof(*tally));
+	if (r < 0)
+		return r;
 	return started == readers ? 0
 				  : error_set(err, -EAGAIN, "cannot start %zu readers", readers);
 }
@@ -303,7 +334,8 @@ int command_epoch(struct invocation *inv)
 		r = file_list_walk(&list, dir, inv_number(inv, "limit", UINT64_MAX), &err);
 	for (uint64_t i = 0; r == 0 && i < epochs; i++) {
 		shuffle(&list, &random);
-		r = run_epoch(dir, &list, readers, (unsigned)i + 1, &results[i], &err);
+		r = run_epoch(dir, &list, readers, inv_switch(inv, "announce"),
+			(unsigned)i + 1, &results[i], &err);
 		failed += results[i].failed;
 	}
 	if (r == 0 && inv_json(inv))

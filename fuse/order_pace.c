@@ -4,8 +4,10 @@
 
 #define ROUND_MIN_MS 100
 #define HELD_ROUNDS 8
-#define GROWTH 1.25 /* what a doubling has to bring */
-#define MATTERS 1.05
+#define GROWTH 1.1 /* what a doubling has to bring */
+#define VAIN_ROUNDS 2
+#define GAIN 1.05
+#define LOSS 1.03
 
 void order_pace_init(struct order_pace *p, unsigned most)
 {
@@ -17,8 +19,10 @@ void order_pace_init(struct order_pace *p, unsigned most)
 static void set_limit(struct order_pace *p, unsigned limit)
 {
 	unsigned least = ORDER_PACE_LEAST < p->most ? ORDER_PACE_LEAST : p->most;
+	unsigned before = p->limit;
 
 	p->limit = limit < least ? least : limit > p->most ? p->most : limit;
+	p->changed = p->limit != before;
 }
 
 static void settle(struct order_pace *p, unsigned limit, double rate)
@@ -33,9 +37,11 @@ static void settle(struct order_pace *p, unsigned limit, double rate)
 static void grow(struct order_pace *p, double rate)
 {
 	if (p->rate > 0 && rate < p->rate * GROWTH) {
-		settle(p, p->settled, p->rate);
+		if (++p->in_vain == VAIN_ROUNDS)
+			settle(p, p->settled, p->rate);
 		return;
 	}
+	p->in_vain = 0;
 	p->settled = p->limit;
 	p->rate = rate;
 	set_limit(p, p->limit * 2);
@@ -59,7 +65,7 @@ static void hold(struct order_pace *p, double rate)
 static void judge_try(struct order_pace *p, double rate)
 {
 	bool more = p->limit > p->settled;
-	bool keep = more ? rate > p->rate * MATTERS : rate * MATTERS > p->rate;
+	bool keep = more ? rate > p->rate * GAIN : rate * LOSS > p->rate;
 
 	settle(p, keep ? p->limit : p->settled, keep ? rate : p->rate);
 }
@@ -97,7 +103,10 @@ void order_pace_done(struct order_pace *p, uint64_t bytes, int64_t now_ms)
 	p->gets++;
 	if (p->gets < 2 * p->limit || now_ms - p->began_ms < ROUND_MIN_MS)
 		return;
-	end_round(p, (double)p->bytes / (double)(now_ms - p->began_ms));
+	if (p->changed)
+		p->changed = false;
+	else
+		end_round(p, (double)p->bytes / (double)(now_ms - p->began_ms));
 	begin_round(p, now_ms);
 }
 
