@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
+
 #include "common/cleanup.h"
 #include "store/store_private.h"
 
@@ -25,6 +27,7 @@
 
 #define RETRY_MS 1000
 #define IDLE_MS 1000
+#define AWAITED_MS 1000
 
 struct round {
 	struct commit_op *ops;
@@ -67,7 +70,9 @@ void commit_add_locked(struct store *s, const struct commit_op *op)
 		if (c->put_bytes > s->uncommitted_max_bytes / 4)
 			commit_kick_locked(s);
 	}
-	if (op->free && !op->file->holders)
+	if (op->file && op->record.key_len)
+		op->file->unsettled++;
+	if (op->free && !op->file->holders && !op->file->awaited)
 		c->freed_bytes += place_bytes(op->file, op->len);
 	if (c->count == COMMIT_OPS_MAX / 2)
 		commit_kick_locked(s);
@@ -227,13 +232,27 @@ static void free_places(struct store *s, struct commit_op **ops, size_t count)
 	}
 }
 
-/* Removes a file that holds nothing any more. */
+static bool idle_locked(const struct store_file *f)
+{
+	return !f->pins && !f->blocks && !f->holders && !f->retiring;
+}
+
+/* Removes a file that holds nothing any more, unless somebody has it open still: its blocks of the
+ * disk would go on being used, and be charged to nobody. */
 static void retire(struct store *s, struct store_file *f)
 {
 	struct commit_op op = {0};
+	bool in_use = false;
 
 	mutex_lock(&s->mu);
-	if (f->pins || f->blocks || f->holders || f->retiring) {
+	if (f->kind == FILE_SPARSE && idle_locked(f)) {
+		mutex_unlock(&s->mu);
+		in_use = file_in_use(s, f);
+		mutex_lock(&s->mu);
+	}
+	if (in_use)
+		file_await_locked(s, f);
+	if (in_use || !idle_locked(f)) {
 		mutex_unlock(&s->mu);
 		return;
 	}
@@ -265,12 +284,18 @@ static void settle_files(struct store *s, struct round *r)
 	qsort(r->ops, r->count, sizeof(r->ops[0]), by_file);
 	while (i < r->count) {
 		struct store_file *f = r->ops[i].file;
-		uint32_t pins = 0;
+		uint32_t pins = 0, records = 0;
 
-		for (; i < r->count && r->ops[i].file == f; i++)
+		for (; i < r->count && r->ops[i].file == f; i++) {
 			pins++;
+			records += r->ops[i].record.key_len > 0;
+		}
 		if (!f)
 			continue;
+		mutex_lock(&s->mu);
+		assert(f->unsettled >= records);
+		f->unsettled -= records;
+		mutex_unlock(&s->mu);
 		if (f->kind == FILE_SPARSE)
 			sparse_holders_gone(s, f);
 		file_measure(s, f);
@@ -355,6 +380,25 @@ int commit_once(struct store *s, struct error *err)
 	return 0;
 }
 
+/* Has the files looked at again that others had open: nobody tells when they close one. */
+static void look_at_awaited(struct store *s)
+{
+	struct store_file *f, *next;
+
+	mutex_guard(&s->mu);
+	if (!s->awaited || !clock_passed(s->awaited_ms + AWAITED_MS))
+		return;
+	s->awaited_ms = clock_mono_ms();
+	DL_FOREACH_SAFE (s->awaited, f, next) {
+		struct commit_op op = {.file = f};
+
+		DL_DELETE(s->awaited, f);
+		f->awaited = false;
+		f->pins++;
+		commit_add_locked(s, &op);
+	}
+}
+
 /* Waits until there is a round to do; false at the end. */
 static bool wait_for_work_locked(struct store *s)
 {
@@ -387,6 +431,7 @@ static void *commit_main(void *arg)
 		if (!go_on)
 			return NULL;
 		commit_once(s, NULL);
+		look_at_awaited(s);
 		store_measure(s, false);
 		fd_cache_close_idle(&s->fds, clock_mono_ms() - 60000);
 	}

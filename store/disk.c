@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -153,6 +154,43 @@ static int real_free_bytes(void *ctx, const char *path, uint64_t *ret)
 	return 0;
 }
 
+/* A write lease is granted only on a file that nobody else has open, and a mapping keeps its file
+ * open, in passthrough that of the store. The lease is given back at once: whoever opens the file in
+ * between waits for that, and the signal that tells of him is one that nobody minds. */
+static int real_in_use(void *ctx, int fd)
+{
+	(void)ctx;
+	if (fcntl(fd, F_SETSIG, SIGURG) < 0 || fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+		return errno == EAGAIN ? 1 : -errno;
+	fcntl(fd, F_SETLEASE, F_UNLCK);
+	return 0;
+}
+
+/* A file without a name is used by nobody else; where that cannot be seen, nothing can. */
+static bool real_tells_use(void *ctx, const char *dir)
+{
+	cleanup_fd int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	cleanup_fd int other = -1;
+	char path[64];
+
+	if (fd < 0 || real_in_use(ctx, fd) != 0)
+		return false;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	other = open(path, O_RDONLY | O_CLOEXEC);
+	return other >= 0 && real_in_use(ctx, fd) == 1;
+}
+
+static int real_first_hole(void *ctx, int fd, uint64_t *ret)
+{
+	off_t at = lseek(fd, 0, SEEK_HOLE);
+
+	(void)ctx;
+	if (at < 0)
+		return -errno;
+	*ret = (uint64_t)at;
+	return 0;
+}
+
 static int real_lock(void *ctx, const char *path, int *ret_fd)
 {
 	cleanup_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -181,6 +219,9 @@ const struct store_disk store_disk_real = {
 	.list = real_list,
 	.stat = real_stat,
 	.free_bytes = real_free_bytes,
+	.tells_use = real_tells_use,
+	.in_use = real_in_use,
+	.first_hole = real_first_hole,
 	.lock = real_lock,
 	.index = &index_rocksdb_ops,
 };

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -42,6 +43,14 @@ struct store_disk {
 	int (*list)(void *ctx, const char *path, disk_list_fn *fn, void *arg);
 	int (*stat)(void *ctx, const char *path, struct disk_stat *ret);
 	int (*free_bytes)(void *ctx, const char *path, uint64_t *ret);
+	/* Whether in_use can be asked of the files in a directory. */
+	bool (*tells_use)(void *ctx, const char *dir);
+	/* 1 when anybody else has the file open or mapped, the kernel on behalf of a FUSE file
+	 * included; 0 when nobody has. `fd` is for writing, and every other one of the file counts,
+	 * the caller's own too. */
+	int (*in_use)(void *ctx, int fd);
+	/* Where the first hole begins; at the end when there is none, or that cannot be known. */
+	int (*first_hole)(void *ctx, int fd, uint64_t *ret);
 	/* Takes the store for this process; -EBUSY when another one has it. */
 	int (*lock)(void *ctx, const char *path, int *ret_fd);
 

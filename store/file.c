@@ -62,8 +62,33 @@ struct store_file *file_new_locked(struct store *s, struct dataset *ds, enum fil
 	return f;
 }
 
+bool file_in_use(struct store *s, struct store_file *f)
+{
+	struct fd_entry *fd;
+	int r;
+
+	if (!s->tells_use)
+		return false;
+	r = fd_cache_get(&s->fds, f->number, true, &fd);
+	if (r < 0)
+		return r != -ENOENT;
+	r = s->disk->in_use(s->disk->ctx, fd_entry_data(fd));
+	fd_cache_put(&s->fds, fd);
+	return r != 0;
+}
+
+void file_await_locked(struct store *s, struct store_file *f)
+{
+	if (f->awaited)
+		return;
+	f->awaited = true;
+	DL_PREPEND(s->awaited, f);
+}
+
 void file_forget_locked(struct store *s, struct store_file *f)
 {
+	if (f->awaited)
+		DL_DELETE(s->awaited, f);
 	f->dataset->files--;
 	HASH_DELETE(by_number, s->files, f);
 	if (f->kind == FILE_SEGMENT) {

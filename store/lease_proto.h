@@ -6,8 +6,9 @@
  *	view			server
  *	HELLO(version)	->
  *			<-	WELCOME(store id, epoch), with the directory's memfd
- *	OPEN(file)	->
- *			<-	OPENED(file, status), with one descriptor, two of a sparse file
+ *	OPEN(file, kind)->
+ *			<-	OPENED(file, kind, status, generation), with one descriptor, two of
+ *				a sparse file
  *	RELEASE(file)	->
  *			<-	REVOKE(file): close it when no read is in flight, then RELEASE
  *	TOUCH(ids)	->
@@ -22,7 +23,7 @@
 
 #include "manifest/block.h"
 
-#define LEASE_VERSION 2u
+#define LEASE_VERSION 3u
 #define LEASE_MAGIC 0x4c617247u /* "GraL" */
 #define LEASE_IDS_MAX 128u
 
@@ -37,12 +38,16 @@ enum lease_kind {
 	LEASE_CORRUPT,
 };
 
+/* What a descriptor is wanted for (store_hold in store_private.h). */
+enum hold_kind { HOLD_SEGMENT, HOLD_SPARSE, HOLD_WHOLE };
+
 struct lease_message {
 	uint32_t magic;
 	uint32_t kind;
 	uint32_t file;	 /* of OPEN, OPENED, RELEASE, REVOKE; HELLO and WELCOME: the version */
 	int32_t status;	 /* of OPENED: 0 or -errno */
-	uint32_t sparse; /* of OPEN */
+	uint32_t hold;	 /* of OPEN and OPENED: enum hold_kind */
+	uint32_t generation; /* of OPENED, of a whole file */
 	uint32_t slot, seq; /* of CORRUPT: where the directory named the block (directory.h) */
 	uint32_t count;	 /* of ids */
 	struct block_id ids[LEASE_IDS_MAX];

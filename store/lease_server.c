@@ -177,11 +177,17 @@ static void hold_put(struct store_lease_server *l, struct client *c, uint32_t fi
 static int on_open(struct store_lease_server *l, struct client *c, const struct lease_message *m)
 {
 	struct lease_message reply = {
-		.magic = LEASE_MAGIC, .kind = LEASE_OPENED, .file = m->file, .sparse = m->sparse};
-	struct hold *h = m->sparse ? hold_get(c, m->file) : NULL;
+		.magic = LEASE_MAGIC, .kind = LEASE_OPENED, .file = m->file, .hold = m->hold};
+	bool sparse = m->hold != HOLD_SEGMENT;
+	struct hold *h;
 	int fds[2], r;
 
-	reply.status = m->sparse && !h ? -EMFILE : store_hold(l->store, m->file, m->sparse, fds);
+	if (m->hold > HOLD_WHOLE)
+		return -EPROTO;
+	h = sparse ? hold_get(c, m->file) : NULL;
+	reply.status = sparse && !h ? -EMFILE
+				    : store_hold(l->store, m->file, (enum hold_kind)m->hold, fds,
+					      &reply.generation);
 	if (reply.status < 0) {
 		if (h && !h->count)
 			hold_put(l, c, m->file);
@@ -189,7 +195,7 @@ static int on_open(struct store_lease_server *l, struct client *c, const struct 
 	}
 	if (h)
 		h->count++;
-	r = lease_send(c->fd, &reply, fds, m->sparse ? 2 : 1);
+	r = lease_send(c->fd, &reply, fds, sparse ? 2 : 1);
 	close(fds[0]);
 	if (fds[1] >= 0)
 		close(fds[1]);

@@ -303,6 +303,8 @@ static void settle(struct recovery *rec)
 
 	remove_orphans(rec);
 	HASH_ITER (by_number, s->files, f, next) {
+		if (f->kind == FILE_SPARSE && sparse_adopt_held(s, f))
+			continue;
 		if (!f->blocks) {
 			remove_empty(s, f);
 			continue;

@@ -7,6 +7,10 @@
  *	present		placed: being written, in the directory, or dropped but not yet durably so
  *	present held	durably dropped, but a reader has the file: not punched until it lets go
  *	-		a hole
+ *
+ * Readers that let the kernel read a file (store_hold, HOLD_WHOLE) may let go of it before the kernel
+ * does: a map outlives the file that it was made through. So nothing is punched before the file
+ * system itself says that nobody has the file open.
  */
 #include <errno.h>
 
@@ -73,6 +77,7 @@ int sparse_place_locked(
 	file_charge_locked(s, f, (int64_t)bytes);
 	bit_set(f->present, block, true);
 	bit_set(f->summed, block / GROUP, true);
+	f->generation++;
 	f->pins++;
 	*ret = (struct place){.file = f, .page = block * BLOCK_PAGES, .len = b->len};
 	return 0;
@@ -211,29 +216,75 @@ static void punch_one(struct store *s, struct store_file *f, uint32_t block)
 		degrade_locked(s, r, "a hole could not be punched");
 }
 
+static void hold_locked(struct store *s, struct store_file *f, uint32_t block)
+{
+	uint64_t bytes =
+		pages_of(block_len(f->object_bytes, block)) * (uint64_t)STORE_PAGE_BYTES;
+
+	bit_set(f->held, block, true);
+	f->held_blocks++;
+	f->held_bytes += bytes;
+	s->held_bytes += bytes;
+}
+
+/* Once nobody uses the file, nobody can before its next whole hold, which wants every block. */
 void sparse_free(struct store *s, struct store_file *f, uint32_t page)
 {
-	uint32_t block = page / BLOCK_PAGES;
-	uint64_t bytes;
+	bool in_use = file_in_use(s, f);
 
-	mutex_lock(&s->mu);
-	if (f->holders) {
-		bytes = pages_of(block_len(f->object_bytes, block)) * (uint64_t)STORE_PAGE_BYTES;
-		bit_set(f->held, block, true);
-		f->held_blocks++;
-		f->held_bytes += bytes;
-		s->held_bytes += bytes;
-		mutex_unlock(&s->mu);
-		return;
+	{
+		mutex_guard(&s->mu);
+		if (in_use && !f->holders)
+			file_await_locked(s, f);
+		if (in_use || f->holders) {
+			hold_locked(s, f, page / BLOCK_PAGES);
+			return;
+		}
 	}
-	mutex_unlock(&s->mu);
-	punch_one(s, f, block);
+	punch_one(s, f, page / BLOCK_PAGES);
+}
+
+bool sparse_adopt_held(struct store *s, struct store_file *f)
+{
+	struct fd_entry *fd;
+	uint64_t hole = 0;
+
+	if (f->blocks == blocks_in(f) || fd_cache_get(&s->fds, f->number, true, &fd) < 0)
+		return false;
+	/* What was handed out was whole, and nothing was punched since. */
+	if (s->disk->first_hole(s->disk->ctx, fd_entry_data(fd), &hole) < 0)
+		hole = f->object_bytes;
+	fd_cache_put(&s->fds, fd);
+	if (hole < f->object_bytes || !file_in_use(s, f))
+		return false;
+	mutex_guard(&s->mu);
+	for (uint32_t block = 0; block < blocks_in(f); block++) {
+		if (bit_get(f->present, block))
+			continue;
+		file_charge_locked(s, f, block_charge(f, block));
+		bit_set(f->present, block, true);
+		bit_set(f->summed, block / GROUP, true);
+		hold_locked(s, f, block);
+	}
+	file_await_locked(s, f);
+	return true;
 }
 
 void sparse_holders_gone(struct store *s, struct store_file *f)
 {
 	uint64_t bytes;
+	bool wanted;
 
+	mutex_lock(&s->mu);
+	wanted = f->held_blocks && !f->holders;
+	mutex_unlock(&s->mu);
+	if (!wanted)
+		return;
+	if (file_in_use(s, f)) {
+		mutex_guard(&s->mu);
+		file_await_locked(s, f);
+		return;
+	}
 	for (uint32_t block = 0; block < blocks_in(f); block++) {
 		mutex_lock(&s->mu);
 		if (f->holders || !f->held_blocks) {

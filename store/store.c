@@ -136,6 +136,7 @@ int store_open(const struct store_options *opts, struct store **ret, struct erro
 		return error_set(err, -ENOMEM, "out of memory");
 	}
 	r = take_dir(s, err);
+	s->tells_use = r == 0 && s->disk->tells_use(s->disk->ctx, s->dir);
 	if (r == 0)
 		r = store_recover(s, err);
 	if (r == 0)
@@ -278,23 +279,37 @@ static int open_read_only(struct store *s, uint32_t number, enum file_kind kind,
 	return ret_fds[1];
 }
 
-int store_hold(struct store *s, uint32_t number, bool sparse, int ret_fds[2])
+/* A record that is not durable may be gone after a crash, and its place then given to another. */
+static int whole_locked(const struct store *s, const struct store_file *f)
 {
-	enum file_kind kind = sparse ? FILE_SPARSE : FILE_SEGMENT;
+	if (!s->tells_use)
+		return -EOPNOTSUPP;
+	if (f->blocks != block_count(f->object_bytes) || f->unsettled || f->broken)
+		return -ENODATA;
+	return 0;
+}
+
+int store_hold(struct store *s, uint32_t number, enum hold_kind hold, int ret_fds[2],
+	uint32_t *ret_generation)
+{
+	enum file_kind kind = hold == HOLD_SEGMENT ? FILE_SEGMENT : FILE_SPARSE;
 	struct store_file *f;
 	int r;
 
-	mutex_lock(&s->mu);
-	f = file_find_locked(s, number);
-	if (!f || f->kind != kind || f->retiring) {
-		mutex_unlock(&s->mu);
-		return -ENOENT;
+	{
+		mutex_guard(&s->mu);
+		f = file_find_locked(s, number);
+		if (!f || f->kind != kind || f->retiring)
+			return -ENOENT;
+		r = hold == HOLD_WHOLE ? whole_locked(s, f) : 0;
+		if (r < 0)
+			return r;
+		*ret_generation = f->generation;
+		if (kind == FILE_SPARSE)
+			f->holders++;
 	}
-	if (sparse)
-		f->holders++;
-	mutex_unlock(&s->mu);
 	r = open_read_only(s, number, kind, ret_fds);
-	if (r < 0 && sparse)
+	if (r < 0 && kind == FILE_SPARSE)
 		store_release(s, number);
 	return r;
 }

@@ -25,6 +25,7 @@
 #include "store/directory.h"
 #include "store/disk.h"
 #include "store/fd_cache.h"
+#include "store/lease_proto.h"
 #include "store/page_map.h"
 #include "store/pin_ceiling.h"
 #include "store/reader.h"
@@ -76,6 +77,9 @@ struct store_file {
 	bool broken; /* a sync failed, or it vanished: takes no more blocks */
 	bool retiring;
 	bool revoked; /* its holders were asked to let go */
+	uint32_t unsettled;  /* commit operations with records of it */
+	uint32_t generation; /* grows with every block that is placed; sparse files only */
+	bool awaited;	     /* on the store's list of those that others still have open */
 	uint64_t charged_bytes;
 	uint64_t overhead_bytes; /* what the filesystem took beyond */
 	uint64_t size_bytes;	 /* recovery only: as found on disk */
@@ -84,7 +88,7 @@ struct store_file {
 	 */
 	struct page_map pages;
 	uint32_t tail_page, room_page;
-	struct store_file *next, *prev; /* of the dataset's segments */
+	struct store_file *next, *prev; /* of the dataset's segments, or of the awaited files */
 
 	/* A sparse file; sparse_file.c says what the bits mean. */
 	struct object_id object;
@@ -117,6 +121,11 @@ void file_path(const struct store *s, uint32_t number, enum file_kind kind, bool
 /* Ends a pin that no commit operation carries; the commit thread looks whether the file may go. */
 void file_unpin_locked(struct store *s, struct store_file *f);
 void file_charge_locked(struct store *s, struct store_file *f, int64_t bytes);
+/* Whether anybody outside of this process's descriptor cache has a sparse file open or mapped; also
+ * when it cannot be found out though it could be on this file system. No lock. */
+bool file_in_use(struct store *s, struct store_file *f);
+/* Something of the file is freed only when nobody has it open: the commit thread looks again. */
+void file_await_locked(struct store *s, struct store_file *f);
 /* Corrects the charge by what the filesystem says that the file has. No lock. */
 void file_measure(struct store *s, struct store_file *f);
 void file_record(const struct store_file *f, bool remove, struct record_bytes *ret);
@@ -161,6 +170,9 @@ int sparse_trim(struct store *s, struct store_file *f);
 void segment_free(struct store *s, struct store_file *f, uint32_t page, uint32_t pages);
 void sparse_free(struct store *s, struct store_file *f, uint32_t page);
 void sparse_holders_gone(struct store *s, struct store_file *f);
+/* Recovery only: where the file may be in the hands of a kernel, its blocks that no record names are
+ * taken as held. False, and nothing done, otherwise. */
+bool sparse_adopt_held(struct store *s, struct store_file *f);
 
 /* ---- the plan (plan.c) ---- */
 
@@ -261,6 +273,7 @@ struct store {
 	uint64_t segment_bytes, step_bytes, uncommitted_max_bytes;
 	unsigned commit_interval_ms;
 	uint64_t id;
+	bool tells_use; /* disk.h */
 	int lock_fd;
 	void *index;
 	struct directory *directory;
@@ -283,6 +296,8 @@ struct store {
 	bool growing;
 	uint64_t files_charged_bytes; /* with overheads */
 	uint64_t held_bytes;
+	struct store_file *awaited;
+	int64_t awaited_ms; /* when they were looked at last */
 	uint64_t dirs_bytes, index_bytes; /* measured */
 	bool floor_low;
 	uint64_t fs_free_bytes; /* when last looked, less what was taken since */
@@ -315,7 +330,14 @@ bool store_drop_damaged(struct store *s, const struct directory_entry *e);
 /* Measures the index and the folders now and then. No lock. */
 void store_measure(struct store *s, bool now);
 /* A descriptor (of a sparse file two, data and sidecar) for reading in another process. Until
- * store_release the sparse file's bytes stay; segments are not held. */
-int store_hold(struct store *s, uint32_t number, bool sparse, int ret_fds[2]);
+ * store_release the sparse file's bytes stay; segments are not held.
+ *
+ * HOLD_WHOLE is for whoever hands the data's descriptor on, to the kernel for one: as long as that,
+ * or a map made through it, is open anywhere, no byte of the file changes, also when this process
+ * ends and another opens the store. The file has to be complete and durable (-ENODATA), and the file
+ * system one that tells who uses a file (-EOPNOTSUPP). The generation is another one whenever a block
+ * of the file was another's in between. */
+int store_hold(struct store *s, uint32_t number, enum hold_kind kind, int ret_fds[2],
+	uint32_t *ret_generation);
 void store_release(struct store *s, uint32_t number);
 void store_set_revoke(struct store *s, store_revoke_fn *fn, void *arg);

@@ -17,10 +17,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <utlist.h>
+
 #include "common/cleanup.h"
 #include "common/sync.h"
 #include "store/lease_proto.h"
 #include "store/reader.h"
+#include "store/whole.h"
 
 #define LOG_SUBSYSTEM "store-view"
 #include "common/log.h"
@@ -30,18 +33,22 @@
 #define REPLY_MS 1000
 #define IDLE_CLOSE_MS 10000
 #define TOUCH_FLUSH_MS 100
+#define WHOLE_SAMPLES 16
 
 /* A thread that waits for OPENED. */
 struct open_request {
 	uint32_t file;
+	enum hold_kind hold;
 	bool done;
 	int status;
 	int fds[2];
+	uint32_t generation;
 	struct open_request *next;
 };
 
 struct session {
 	struct store_view *view;
+	uint64_t number; /* of the view's sessions */
 	_Atomic unsigned refs;
 	struct directory *directory;
 	struct fd_cache files;
@@ -63,7 +70,18 @@ struct store_view {
 	/* guarded by mu */
 	bool stopping;
 	struct session *session; /* NULL until the first connection */
+	uint64_t sessions;
+	struct store_whole *wholes;
 	struct lease_message touches;
+};
+
+struct store_whole {
+	struct store_view *view;
+	uint64_t session; /* its number: a hold ends with the session that has it */
+	struct store_whole_key key;
+	int fds[2]; /* -1 when given up */
+	atomic_bool wanted_back;
+	struct store_whole *prev, *next; /* guarded by the view's mu */
 };
 
 /* ---- sessions ---- */
@@ -106,13 +124,14 @@ static void take_request_locked(struct session *n, struct open_request *q)
 }
 
 /* Asks the owner for a file; waits for at most REPLY_MS. */
-static int files_open(void *ctx, uint32_t number, bool sparse, int fds[2])
+static int ask_for_file(struct session *n, struct open_request *q)
 {
-	struct session *n = ctx;
 	struct store_view *v = n->view;
-	struct lease_message m = {
-		.magic = LEASE_MAGIC, .kind = LEASE_OPEN, .file = number, .sparse = sparse};
-	struct open_request q = {.file = number, .fds = {-1, -1}}, **at = &n->requests;
+	struct lease_message m = {.magic = LEASE_MAGIC,
+		.kind = LEASE_OPEN,
+		.file = q->file,
+		.hold = (uint32_t)q->hold};
+	struct open_request **at = &n->requests;
 	int64_t deadline = clock_deadline_ms(REPLY_MS);
 	int r;
 
@@ -122,17 +141,26 @@ static int files_open(void *ctx, uint32_t number, bool sparse, int fds[2])
 		return r;
 	while (*at)
 		at = &(*at)->next;
-	*at = &q;
-	while (!q.done) {
-		if (cond_wait(&v->opened, &v->mu, deadline) == -ETIMEDOUT && !q.done) {
+	*at = q;
+	while (!q->done) {
+		if (cond_wait(&v->opened, &v->mu, deadline) == -ETIMEDOUT && !q->done) {
 			/* An answer that still comes finds nobody, and is given back. */
-			take_request_locked(n, &q);
+			take_request_locked(n, q);
 			return -ETIMEDOUT;
 		}
 	}
+	return q->status;
+}
+
+static int files_open(void *ctx, uint32_t number, bool sparse, int fds[2])
+{
+	struct open_request q = {
+		.file = number, .hold = sparse ? HOLD_SPARSE : HOLD_SEGMENT, .fds = {-1, -1}};
+	int r = ask_for_file(ctx, &q);
+
 	fds[0] = q.fds[0];
 	fds[1] = q.fds[1];
-	return q.status;
+	return r;
 }
 
 static void release(struct session *n, uint32_t number)
@@ -239,6 +267,7 @@ static void connect_now(struct store_view *v)
 	cleanup_fd int directory = -1;
 	struct error err = ERROR_INIT;
 	struct session *n, *old;
+	struct store_whole *w;
 
 	if (sock < 0 || connect(sock, (struct sockaddr *)&v->addr, sizeof(v->addr)) < 0)
 		return;
@@ -256,6 +285,10 @@ static void connect_now(struct store_view *v)
 	mutex_lock(&v->mu);
 	old = v->session;
 	v->session = n;
+	n->number = ++v->sessions;
+	/* Their owner is gone. Nothing that they name changes, but nobody counts on them any more. */
+	DL_FOREACH (v->wholes, w)
+		atomic_store(&w->wanted_back, true);
 	mutex_unlock(&v->mu);
 	session_unref(old);
 }
@@ -263,10 +296,11 @@ static void connect_now(struct store_view *v)
 static void on_opened(struct session *n, const struct lease_message *m, int fds[2])
 {
 	struct open_request *q;
-	bool valid = m->status < 0 || (fds[0] >= 0 && (fds[1] >= 0) == (m->sparse != 0));
+	bool sparse = m->hold != HOLD_SEGMENT;
+	bool valid = m->status < 0 || (fds[0] >= 0 && (fds[1] >= 0) == sparse);
 
 	mutex_lock(&n->view->mu);
-	for (q = n->requests; q && q->file != m->file; q = q->next)
+	for (q = n->requests; q && (q->file != m->file || q->hold != m->hold); q = q->next)
 		;
 	if (q && valid) {
 		take_request_locked(n, q);
@@ -274,12 +308,25 @@ static void on_opened(struct session *n, const struct lease_message *m, int fds[
 		q->status = m->status < 0 ? m->status : 0;
 		q->fds[0] = fds[0];
 		q->fds[1] = fds[1];
+		q->generation = m->generation;
 		fds[0] = fds[1] = -1;
 		cond_broadcast(&n->view->opened);
 	}
 	mutex_unlock(&n->view->mu);
-	if (!q && m->status >= 0 && m->sparse)
+	if (!q && m->status >= 0 && sparse)
 		release(n, m->file);
+}
+
+static void want_back(struct session *n, uint32_t file)
+{
+	struct store_whole *w;
+
+	fd_cache_drop(&n->files, file);
+	mutex_guard(&n->view->mu);
+	DL_FOREACH (n->view->wholes, w) {
+		if (w->session == n->number && w->key.file == file)
+			atomic_store(&w->wanted_back, true);
+	}
 }
 
 static int receive_one(struct session *n)
@@ -293,7 +340,7 @@ static int receive_one(struct session *n)
 	if (m.kind == LEASE_OPENED)
 		on_opened(n, &m, fds);
 	else if (m.kind == LEASE_REVOKE)
-		fd_cache_drop(&n->files, m.file);
+		want_back(n, m.file);
 	for (int i = 0; i < 2; i++) {
 		if (fds[i] >= 0)
 			close(fds[i]);
@@ -495,4 +542,115 @@ bool store_view_connected(struct store_view *v)
 {
 	mutex_guard(&v->mu);
 	return v->session && v->session->connected;
+}
+
+/* ---- whole files ---- */
+
+/* Looks at a few blocks, so that a file of which only some are here is told without asking. */
+static bool seems_whole(struct session *n, const struct object_id *object, uint64_t object_bytes,
+	uint32_t *ret_file)
+{
+	uint64_t count = block_count(object_bytes);
+	struct directory_entry e;
+
+	for (uint64_t i = 0; i < WHOLE_SAMPLES; i++) {
+		uint64_t index = i * (count - 1) / (WHOLE_SAMPLES - 1);
+		struct block_id id = block_id_make(object, index);
+
+		if (!directory_lookup(n->directory, &id, &e) || !(e.flags & FLAG_SPARSE))
+			return false;
+		if (i == 0)
+			*ret_file = e.file;
+		if (e.file != *ret_file)
+			return false;
+	}
+	return true;
+}
+
+static int hold_whole(struct session *n, uint32_t file, struct store_whole **ret)
+{
+	struct open_request q = {.file = file, .hold = HOLD_WHOLE, .fds = {-1, -1}};
+	struct store_whole *w = calloc(1, sizeof(*w));
+	struct store_view *v = n->view;
+	int r;
+
+	if (!w)
+		return STORE_MISS;
+	r = ask_for_file(n, &q);
+	if (r < 0) {
+		free(w);
+		return r == -EOPNOTSUPP ? r : STORE_MISS;
+	}
+	*w = (struct store_whole){.view = v,
+		.session = n->number,
+		.key = {directory_epoch(n->directory), file, q.generation},
+		.fds = {q.fds[0], q.fds[1]}};
+	mutex_guard(&v->mu);
+	/* What another session has begun meanwhile has not been told to this one. */
+	atomic_init(&w->wanted_back, v->session != n);
+	DL_APPEND(v->wholes, w);
+	*ret = w;
+	return 0;
+}
+
+int store_view_whole(struct store_view *v, const struct object_id *object, uint64_t object_bytes,
+	struct store_whole **ret)
+{
+	struct session *n = session_ref(v);
+	uint32_t file = 0;
+	int r = STORE_MISS;
+
+	if (n && object_bytes > BLOCK_BYTES && seems_whole(n, object, object_bytes, &file))
+		r = hold_whole(n, file, ret);
+	session_unref(n);
+	return r;
+}
+
+int store_whole_fd(const struct store_whole *w)
+{
+	return w->fds[0];
+}
+
+struct store_whole_key store_whole_key(const struct store_whole *w)
+{
+	return w->key;
+}
+
+bool store_whole_wanted_back(const struct store_whole *w)
+{
+	return atomic_load(&w->wanted_back);
+}
+
+int store_whole_verify(struct store_whole *w, const struct store_whole_check *check,
+	uint64_t *ret_block)
+{
+	return whole_verify(w->fds, check, ret_block);
+}
+
+void store_whole_close_fds(struct store_whole *w)
+{
+	for (int i = 0; i < 2; i++) {
+		if (w->fds[i] >= 0)
+			close(w->fds[i]);
+		w->fds[i] = -1;
+	}
+}
+
+void store_whole_free(struct store_whole *w)
+{
+	struct lease_message m = {.magic = LEASE_MAGIC, .kind = LEASE_RELEASE};
+	struct store_view *v;
+
+	if (!w)
+		return;
+	v = w->view;
+	store_whole_close_fds(w);
+	m.file = w->key.file;
+	{
+		mutex_guard(&v->mu);
+		DL_DELETE(v->wholes, w);
+		if (v->session && v->session->number == w->session)
+			send_locked(v->session, &m);
+	}
+	free(w);
 }

@@ -69,6 +69,7 @@ struct mem_disk {
 	struct mem_record *index;
 	char *fds[MEM_FDS];
 	uint64_t free_bytes;
+	bool in_use; /* every file, by somebody else */
 	/* recording */
 	bool recording;
 	struct mem_op *ops;
@@ -561,6 +562,39 @@ static inline int mem_free_bytes(void *ctx, const char *path, uint64_t *ret)
 	return 0;
 }
 
+/* Nobody but the store opens files in memory, unless a test says so. */
+static inline bool mem_tells_use(void *ctx, const char *dir)
+{
+	(void)ctx;
+	(void)dir;
+	return true;
+}
+
+static inline int mem_in_use(void *ctx, int fd)
+{
+	MEM_ENTER(ctx);
+	int r = mem_failure(m);
+
+	(void)fd;
+	return r ? r : m->in_use;
+}
+
+static inline int mem_first_hole(void *ctx, int fd, uint64_t *ret)
+{
+	MEM_ENTER(ctx);
+	struct mem_file *f = mem_of_fd(m, fd);
+	int r = mem_failure(m);
+
+	if (r)
+		return r;
+	for (*ret = 0; f && *ret < f->size; *ret += MEM_PAGE) {
+		if (*ret / MEM_PAGE >= f->page_count || !f->pages[*ret / MEM_PAGE])
+			return 0;
+	}
+	*ret = f ? f->size : 0;
+	return 0;
+}
+
 static inline int mem_lock(void *ctx, const char *path, int *ret_fd)
 {
 	*ret_fd = mem_open(ctx, path, O_RDWR | O_CREAT);
@@ -670,6 +704,9 @@ static inline struct mem_disk *mem_disk_new(void)
 		.list = mem_list,
 		.stat = mem_stat,
 		.free_bytes = mem_free_bytes,
+		.tells_use = mem_tells_use,
+		.in_use = mem_in_use,
+		.first_hole = mem_first_hole,
 		.lock = mem_lock,
 		.index_ctx = m,
 		.index = &m->index_ops};

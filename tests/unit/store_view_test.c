@@ -140,6 +140,7 @@ static void dropped_blocks_of_a_file_that_a_view_holds_stay_charged_until_it_let
 	struct store_lease_server *l = serve(s);
 	uint64_t bytes = 3 * BLOCK_BYTES;
 	struct store_block b = fixture_block(1, 1, bytes, 0), c = fixture_block(1, 1, bytes, 1);
+	uint32_t generation;
 	int fds[2];
 
 	(void)state;
@@ -147,15 +148,15 @@ static void dropped_blocks_of_a_file_that_a_view_holds_stay_charged_until_it_let
 	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
 	assert_int_equal(fixture_put(s, &c, STORE_ADMIT_GRANT), 0);
 	/* As the server does for a view, but one that does not let go when asked. */
-	assert_int_equal(store_hold(s, 1, true, fds), 0);
+	assert_int_equal(store_hold(s, 1, HOLD_SPARSE, fds, &generation), 0);
 	assert_int_equal(store_remove_dataset(s, 1, NULL), 0);
 	assert_int_equal(store_sync(s, NULL), 0);
 	assert_false(store_has(s, &b.id));
 	assert_int_equal(held_bytes(s), 2 * BLOCK_BYTES);
-	store_release(s, 1);
-	EVENTUALLY(held_bytes(s) == 0);
 	close(fds[0]);
 	close(fds[1]);
+	store_release(s, 1);
+	EVENTUALLY(held_bytes(s) == 0);
 	store_lease_server_stop(l);
 	store_close(s);
 }
@@ -177,13 +178,14 @@ static void a_dropped_block_of_a_held_file_is_stored_again_beside_it(void **stat
 	struct store_block b = fixture_block(1, 1, 3 * BLOCK_BYTES - 5, 1),
 			   c = fixture_block(1, 1, 3 * BLOCK_BYTES - 5, 2);
 	struct directory_entry e;
+	uint32_t generation;
 	int fds[2];
 
 	(void)state;
 	fixture_plan(s, 1, 40 * MIB, UINT64_MAX);
 	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
 	assert_int_equal(fixture_put(s, &c, STORE_ADMIT_GRANT), 0);
-	assert_int_equal(store_hold(s, 1, true, fds), 0);
+	assert_int_equal(store_hold(s, 1, HOLD_SPARSE, fds, &generation), 0);
 	assert_true(directory_lookup(s->directory, &c.id, &e));
 	store_drop_damaged(s, &e);
 	assert_int_equal(fixture_put(s, &c, STORE_ADMIT_GRANT), 0);
@@ -194,10 +196,10 @@ static void a_dropped_block_of_a_held_file_is_stored_again_beside_it(void **stat
 	assert_int_equal(store_sync(s, NULL), 0);
 	assert_file_holds(fds[0], &c);
 	assert_true(held_bytes(s) >= c.len);
-	store_release(s, 1);
-	EVENTUALLY(held_bytes(s) == 0);
 	close(fds[0]);
 	close(fds[1]);
+	store_release(s, 1);
+	EVENTUALLY(held_bytes(s) == 0);
 	store_close(s);
 	s = fixture_open(64 * MIB);
 	assert_int_equal(fixture_read(s, &b), 0);
