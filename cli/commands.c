@@ -69,6 +69,8 @@ static const struct flag mount_flags[] = {
 		"What may be held that was announced and not read yet"},
 	{"no-preload", 0, FLAG_SWITCH, NULL, NULL, NULL,
 		"Do not give small files to the kernel before they are asked for"},
+	{"no-passthrough", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Do not let the kernel read cached large files by itself"},
 	{"read-timeout", 0, FLAG_NUMBER, "SECONDS", NULL, "60",
 		"A read that nobody could answer by then fails"},
 	{0},

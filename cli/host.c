@@ -137,6 +137,7 @@ static void serve_mount(struct rpc_call *call, void *arg)
 		.gid = q->gid,
 		.no_preload = q->no_preload,
 		.order_memory_bytes = q->order_memory_bytes,
+		.no_passthrough = q->no_passthrough,
 		.read_timeout_ms = (int64_t)q->read_timeout_ms,
 	};
 	r = mount_mode_parse(q->mode, &opts.mode);

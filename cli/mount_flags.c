@@ -51,6 +51,7 @@ int mount_flags_read(const struct invocation *inv, const char *dataset, const ch
 		.gid = (uint32_t)gid,
 		.order_memory_bytes = order_memory,
 		.no_preload = inv_switch(inv, "no-preload"),
+		.no_passthrough = inv_switch(inv, "no-passthrough"),
 		.read_timeout_ms = (int64_t)inv_number(inv, "read-timeout", 60) * 1000,
 	};
 	return mount_mode_parse(inv_text(inv, "mode"), &ret->mode);

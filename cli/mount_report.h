@@ -9,7 +9,7 @@
 struct mount_report {
 	const char *dataset, *origin;
 	const char *mountpoint; /* as the kernel's table has it */
-	const char *mode;	/* "no-open" or "open", as it became */
+	const char *mode;	/* "no-open", "open" or "open, passthrough", as it became */
 	const char *master;
 	uint64_t snapshot, files, bytes;
 	uint64_t pid; /* of the process that serves it */

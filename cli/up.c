@@ -187,6 +187,7 @@ static int join_running(struct up *u, struct error *err)
 		q.gid = u->mount.gid;
 		q.no_preload = u->mount.no_preload;
 		q.order_memory_bytes = u->mount.order_memory_bytes;
+		q.no_passthrough = u->mount.no_passthrough;
 		q.mode = (char *)inv_text(u->inv, "mode");
 		q.read_timeout_ms = (uint64_t)u->mount.read_timeout_ms;
 		r = rpc_unary(c.channel, "/granary.v1.HostService/Mount", &q.base,

@@ -41,6 +41,26 @@ struct block_range {
 	unsigned char *dst;   /* room for len */
 };
 
+/* One file on this host that has all bytes of another at their own offsets, and a hold on it: while
+ * it lives, and while the kernel or anybody else has that file open or mapped through it, none of its
+ * bytes change. */
+struct block_whole {
+	int fd; /* read-only, until close_fd */
+	uint64_t bytes;
+	/* What was verified under a key is as good whenever it is held under an equal one. */
+	struct block_whole_key {
+		uint64_t epoch, version;
+	} key;
+	/* 0; -ECANCELED when `goes_on`, asked once in a while, says false; or why it is not to be
+	 * used. `buffer` is page aligned and has FS_READ_MAX_BYTES. */
+	int (*verify)(struct block_whole *w, void *buffer, bool past_page_cache,
+		bool (*goes_on)(void *arg), void *arg);
+	/* The store would like it back; whoever uses it need not hurry. */
+	bool (*wanted_back)(struct block_whole *w);
+	void (*close_fd)(struct block_whole *w);
+	void (*free)(struct block_whole *w);
+};
+
 #define BLOCK_SOURCE_MISS 1
 
 struct block_source {
@@ -54,4 +74,8 @@ struct block_source {
 	 */
 	uint64_t (*cached)(
 		struct block_source *s, const struct block_file *file, int64_t deadline_ms);
+	/* 0, or BLOCK_SOURCE_MISS: some of it is missing, or cannot be had in this way. May wait for
+	 * a worker of this host, a second at most. NULL: never. */
+	int (*whole)(struct block_source *s, const struct block_file *file,
+		struct block_whole **ret);
 };

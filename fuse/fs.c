@@ -41,7 +41,12 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 	fs->read_timeout_ms = opts->read_timeout_ms ? opts->read_timeout_ms : FS_READ_TIMEOUT_MS;
 	atomic_init(&fs->mode, choose_mode(opts->mode, manifest_info(first)));
 	fs->source = source;
-	r = io_pool_start(&fs->pool, IO_POOL_THREADS_MAX, err);
+	r = passthrough_init(&fs->passthrough, fs, err);
+	if (r == 0) {
+		r = io_pool_start(&fs->pool, IO_POOL_THREADS_MAX, err);
+		if (r < 0)
+			passthrough_deinit(&fs->passthrough);
+	}
 	if (r < 0) {
 		free(fs->dataset);
 		free(fs->origin);
@@ -64,6 +69,7 @@ void fs_stop(struct fs *fs)
 void fs_deinit(struct fs *fs)
 {
 	order_deinit(&fs->order);
+	passthrough_deinit(&fs->passthrough);
 	preload_deinit(&fs->preload);
 	read_failures_deinit(&fs->read_failures);
 	read_ahead_deinit(&fs->read_ahead);
@@ -76,7 +82,9 @@ void fs_deinit(struct fs *fs)
 
 const char *fs_mode_text(const struct fs *fs)
 {
-	return atomic_load(&fs->mode) == MOUNT_MODE_NO_OPEN ? "no-open" : "open";
+	if (atomic_load(&fs->mode) == MOUNT_MODE_NO_OPEN)
+		return "no-open";
+	return passthrough_is_on(&fs->passthrough) ? "open, passthrough" : "open";
 }
 
 /* ---- nodes ----------------------------------------------------------------------------------- */

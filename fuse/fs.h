@@ -3,9 +3,10 @@
  * operations (ops_*.c) work on it; session.c connects it to the kernel.
  *
  * Memory, worst case: 1 MiB for each thread that reads (FS_SESSION_THREADS + IO_POOL_THREADS_MAX +
- * PRELOAD_THREADS: 88 MiB), the same again for the requests' own buffers of the session's threads
+ * PRELOAD_THREADS + 1: 89 MiB), the same again for the requests' own buffers of the session's threads
  * (16 MiB, of which requests touch a page or two), 64 KiB stack in use per thread, read_ahead (48
- * KiB), and a few hundred bytes per request in flight (IO_POOL_QUEUE_MAX: 8 MiB). What grows with
+ * KiB), and a few hundred bytes per request in flight (IO_POOL_QUEUE_MAX: 8 MiB), the open large
+ * files (OPEN_FILES_MAX: 3 MiB with what was verified). What grows with
  * the number of files is the preload's plan: 0.27 bytes each, at most 8.6 MiB. Announced orders take
  * what they bring (ORDER_MEMORY_BYTES, hard), 16 bytes for each entry that waits (32 MiB for
  * ORDER_RANGES_MAX, and ORDER_RANGES_LEAST for each list: 4 MiB), 150 bytes for each of
@@ -27,6 +28,7 @@
 #include "fuse/io_pool.h"
 #include "fuse/mount.h"
 #include "fuse/order.h"
+#include "fuse/passthrough.h"
 #include "fuse/preload.h"
 #include "fuse/read_ahead.h"
 #include "fuse/read_failures.h"
@@ -60,6 +62,7 @@ struct fs {
 	struct io_pool pool;
 	/* started and stopped by the session */
 	struct preload preload;
+	struct passthrough passthrough;
 	struct order order;
 	char *order_path; /* of its socket, NULL without one; set before it serves */
 };

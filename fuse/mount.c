@@ -224,6 +224,7 @@ static int go_live(struct mount *m, const struct mount_options *opts, struct err
 		.mountpoint = m->mountpoint,
 		.allow_other = opts->allow_other,
 		.no_preload = opts->no_preload,
+		.no_passthrough = opts->no_passthrough,
 	};
 	int r;
 

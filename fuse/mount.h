@@ -35,6 +35,7 @@ struct mount_options {
 	enum mount_mode mode;
 	bool no_preload;	 /* the kernel gets nothing that nobody asked for */
 	uint64_t order_memory_bytes; /* for what is brought ahead; 0: ORDER_MEMORY_BYTES */
+	bool no_passthrough;	 /* the kernel reads no file of the store by itself */
 	int64_t read_timeout_ms; /* 0: 60,000; a read that is not answered by then gives EIO */
 };
 

@@ -306,29 +306,3 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	}
 	submit(fs, req, &node, (uint64_t)off, len, ahead, announced == ORDER_BRINGS, began_ns);
 }
-
-/* ---- open mode ------------------------------------------------------------------------------- */
-
-void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct fs *fs = ops_fs(req);
-
-	(void)ino;
-	counters_op(&fs->counters, OP_OPEN);
-	if (atomic_load(&fs->mode) == MOUNT_MODE_NO_OPEN) {
-		/* Once; from then on the kernel opens by itself and keeps the page cache. */
-		fuse_reply_err(req, ENOSYS);
-		return;
-	}
-	fi->keep_cache = 1;
-	fi->noflush = 1;
-	fuse_reply_open(req, fi);
-}
-
-void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	(void)ino;
-	(void)fi;
-	counters_op(&ops_fs(req)->counters, OP_RELEASE);
-	fuse_reply_err(req, 0);
-}

@@ -117,6 +117,24 @@ int peer_view_read(
 	return r;
 }
 
+int peer_view_whole(struct peer *p, const struct object_id *object, uint64_t object_bytes,
+	struct store_whole **ret)
+{
+	int64_t began_ms = clock_mono_ms();
+	int r;
+
+	if (!p->view || began_ms < atomic_load(&p->view_shunned_ms))
+		return STORE_MISS;
+	r = store_view_whole(p->view, object, object_bytes, ret);
+	if (r != 0 && clock_mono_ms() - began_ms >= PEER_VIEW_SLOW_MS)
+		atomic_store(&p->view_shunned_ms, clock_deadline_ms(PEER_VIEW_SHUN_MS));
+	if (r == -EOPNOTSUPP && !atomic_exchange(&p->told_no_whole, true))
+		log_warn("no passthrough to the store of worker %s: its cache directory is on a "
+			 "file system that does not tell who has a file open (no leases)",
+			peer_address(p));
+	return r;
+}
+
 static struct peer_line *line_at(struct peer *p, unsigned i)
 {
 	struct peer_line *l = &p->lines[i];

@@ -57,6 +57,7 @@ struct peer {
 	_Atomic int64_t aside_until_ms; /* 0: not aside */
 	_Atomic int64_t
 		view_shunned_ms; /* the view is not asked until then: it made readers wait */
+	atomic_bool told_no_whole;
 	int64_t listed_ms;	 /* owned by peers_update: when the master named it last */
 
 	_Atomic(enum peer_admission) admission;
@@ -77,6 +78,10 @@ bool peer_is(const struct peer *p, const struct peer_ref *ref, bool local);
  * for one of them once in a while. */
 int peer_view_read(
 	struct peer *p, const struct store_block *b, uint32_t offset, uint32_t len, void *dst);
+
+/* As store_view_whole, under the same rule. */
+int peer_view_whole(struct peer *p, const struct object_id *object, uint64_t object_bytes,
+	struct store_whole **ret);
 
 /* NULL: cannot be made. */
 struct peer_line *peer_line(struct peer *p);

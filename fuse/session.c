@@ -104,6 +104,13 @@ static void negotiate(struct fs *fs, struct fuse_conn_info *conn)
 		else
 			atomic_store(&fs->mode, MOUNT_MODE_OPEN);
 	}
+	if (atomic_load(&fs->mode) == MOUNT_MODE_OPEN && fs->passthrough.wanted &&
+		(conn->capable_ext & FUSE_CAP_PASSTHROUGH) && passthrough_permitted()) {
+		fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
+		/* The store is not on a stacked file system then, and one may be stacked on us. */
+		conn->max_backing_stack_depth = 0;
+		passthrough_on(&fs->passthrough);
+	}
 	/* The largest request follows from max_write, also on a mount that nobody writes to. */
 	conn->max_write = FS_READ_MAX_BYTES;
 	conn->max_background = BACKGROUND_MAX;
@@ -240,6 +247,7 @@ static int mount_it(struct session *s, bool allow_other, struct error *err)
 				? cause.text
 				: "not permitted, and fusermount3 could not help; a container "
 				  "needs the capability SYS_ADMIN");
+	passthrough_attach(&s->fs->passthrough, fuse_session_fd(s->se));
 	return 0;
 }
 
@@ -296,6 +304,14 @@ static void widen_read_ahead(const struct session *s)
 		log_debug("%s: %s", path, strerror(errno));
 }
 
+static void start_passthrough(struct session *s)
+{
+	struct error err = ERROR_INIT;
+
+	if (passthrough_start(&s->fs->passthrough, &err) < 0)
+		log_warn("large files are not verified for passthrough: %s", err.text);
+}
+
 static void start_preload(struct session *s, const struct session_options *opts)
 {
 	struct error err = ERROR_INIT;
@@ -316,6 +332,7 @@ int session_start(
 		return error_set(err, -ENOMEM, "out of memory");
 	}
 	s->fs = fs;
+	fs->passthrough.wanted = !opts->no_passthrough;
 	mutex_init(&s->mu);
 	cond_init(&s->changed);
 	r = mount_it(s, opts->allow_other, err);
@@ -325,6 +342,7 @@ int session_start(
 			widen_read_ahead(s);
 			start_preload(s, opts);
 			order_start(&fs->order);
+			start_passthrough(s);
 			*ret = s;
 			return 0;
 		}
@@ -364,6 +382,7 @@ void session_stop(struct session *s)
 	/* While the session still answers: a preload may wait for a read of the same file. */
 	preload_stop(&s->fs->preload);
 	order_stop(&s->fs->order);
+	passthrough_stop(&s->fs->passthrough);
 	if (still_mounted(s) && mountpoint_unmount(s->mountpoint, &err) < 0)
 		log_warn("%s", err.text);
 	fuse_session_exit(s->se);
@@ -377,6 +396,7 @@ void session_free(struct session *s)
 		session_stop(s);
 		pthread_join(s->loop, NULL);
 	}
+	passthrough_end(&s->fs->passthrough);
 	/* Closes the device, which also wakes a prober that was never answered. */
 	if (s->se)
 		fuse_session_destroy(s->se);

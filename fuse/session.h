@@ -17,7 +17,7 @@ struct session;
 struct session_options {
 	const char *mountpoint; /* checked by mountpoint_prepare */
 	bool allow_other;
-	bool no_preload;
+	bool no_preload, no_passthrough;
 };
 
 int session_start(

@@ -3,10 +3,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "fuse/fs.h"
 #include "granary/v1/block.pb-c.h"
 
 #define READ_PATH "/granary.v1.BlockService/Read"
@@ -53,6 +55,129 @@ static int chain_read_local(struct block_source *s, const struct block_range *ra
 		if (peer_view_read(set->peers[i], &block, range->offset, range->len, range->dst) ==
 			0)
 			r = 0;
+	}
+	peer_set_unref(set);
+	return r;
+}
+
+/* ---- a whole file of it ------------------------------------------------------------------------
+ */
+
+struct chain_whole {
+	struct block_whole whole; /* first */
+	struct peer *peer;
+	struct store_whole *held;
+	uint64_t dataset_id;
+	struct object_id object;
+};
+
+static struct chain_whole *chain_whole_of(struct block_whole *w)
+{
+	return (struct chain_whole *)w;
+}
+
+/* Has the damaged block read in the common way, which reports it. */
+static void report_damage(struct chain_whole *w, uint64_t block, void *buffer)
+{
+	struct store_block b = {
+		.id = block_id_make(&w->object, block),
+		.dataset_id = w->dataset_id,
+		.object = w->object,
+		.object_bytes = w->whole.bytes,
+		.index = block,
+		.len = (uint32_t)block_len(w->whole.bytes, block),
+	};
+
+	log_warn("a large file is not passed through: block %lu of it is damaged in the store",
+		(unsigned long)block);
+	for (uint32_t at = 0; at < b.len; at += BLOCK_CHECK_BYTES)
+		peer_view_read(w->peer, &b, at,
+			b.len - at < BLOCK_CHECK_BYTES ? b.len - at : BLOCK_CHECK_BYTES, buffer);
+}
+
+static int chain_whole_verify(struct block_whole *whole, void *buffer, bool past_page_cache,
+	bool (*goes_on)(void *arg), void *arg)
+{
+	struct chain_whole *w = chain_whole_of(whole);
+	struct store_whole_check check = {
+		.object = w->object,
+		.object_bytes = w->whole.bytes,
+		.buffer = buffer,
+		.buffer_bytes = FS_READ_MAX_BYTES,
+		.past_page_cache = past_page_cache,
+		.goes_on = goes_on,
+		.arg = arg,
+	};
+	uint64_t block = 0;
+	int r = store_whole_verify(w->held, &check, &block);
+
+	if (r == -EBADMSG)
+		report_damage(w, block, buffer);
+	return r;
+}
+
+static bool chain_whole_wanted_back(struct block_whole *w)
+{
+	return store_whole_wanted_back(chain_whole_of(w)->held);
+}
+
+static void chain_whole_close_fd(struct block_whole *w)
+{
+	store_whole_close_fds(chain_whole_of(w)->held);
+	w->fd = -1;
+}
+
+static void chain_whole_free(struct block_whole *whole)
+{
+	struct chain_whole *w = chain_whole_of(whole);
+
+	store_whole_free(w->held);
+	peer_unref(w->peer);
+	free(w);
+}
+
+static int whole_of_peer(
+	struct peer *p, const struct block_file *file, struct block_whole **ret)
+{
+	const struct manifest_entry *e = file->entry;
+	struct store_whole_key key;
+	struct store_whole *held;
+	struct chain_whole *w;
+
+	if (peer_view_whole(p, &e->object, e->size, &held) != 0)
+		return BLOCK_SOURCE_MISS;
+	w = calloc(1, sizeof(*w));
+	if (!w) {
+		store_whole_free(held);
+		return BLOCK_SOURCE_MISS;
+	}
+	key = store_whole_key(held);
+	*w = (struct chain_whole){
+		.whole = {.fd = store_whole_fd(held),
+			.bytes = e->size,
+			.key = {key.epoch, (uint64_t)key.file << 32 | key.generation},
+			.verify = chain_whole_verify,
+			.wanted_back = chain_whole_wanted_back,
+			.close_fd = chain_whole_close_fd,
+			.free = chain_whole_free},
+		.peer = peer_ref(p),
+		.held = held,
+		.dataset_id = manifest_info(file->manifest)->dataset_id,
+		.object = e->object,
+	};
+	*ret = &w->whole;
+	return 0;
+}
+
+static int chain_whole(
+	struct block_source *s, const struct block_file *file, struct block_whole **ret)
+{
+	struct peer_set *set = peers_get(chain(s)->peers);
+	int r = BLOCK_SOURCE_MISS;
+
+	for (size_t i = 0; r != 0 && i < set->count; i++) {
+		if (set->peers[i]->view)
+			r = whole_of_peer(set->peers[i], file, ret);
 	}
 	peer_set_unref(set);
 	return r;
@@ -345,6 +470,7 @@ void source_chain_init(struct source_chain *c, struct peers *peers, struct origi
 		.read_local = chain_read_local,
 		.read = chain_read,
 		.cached = chain_cached,
+		.whole = chain_whole,
 	};
 	c->peers = peers;
 	c->origin = origin;

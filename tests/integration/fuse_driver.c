@@ -10,6 +10,9 @@
  *	local on|off	whether the "local store" has everything (on at first)
  *	stall on|off	reads wait for their deadline or an interrupt
  *	fail on|off	reads fail
+ *	whole on|off	files may be passed through to those of the tree (off at first)
+ *	bad on|off	they do not stand the verification
+ *	back on|off	they are wanted back
  *	counters	JSON of what was counted
  *	switch TREE	shows another tree from now on
  *	switch-old TREE	the same, in the way of kernels without epochs
@@ -41,7 +44,8 @@ struct tree {
 
 struct fake_source {
 	struct block_source source;
-	atomic_bool local, stall, fail;
+	atomic_bool local, stall, fail, whole, bad, back;
+	atomic_int wholes; /* alive */
 	atomic_int trees_count;
 	struct tree trees[TREES_MAX];
 };
@@ -168,22 +172,27 @@ static struct manifest *build(char *root, uint64_t snapshot)
 /* ---- the source --------------------------------------------------------------------------------
  */
 
-static int read_tree(struct fake_source *f, const struct block_range *range)
+static int open_in_tree(struct fake_source *f, const struct block_file *file)
 {
 	cleanup_buf struct buf path = BUF_INIT;
-	cleanup_fd int fd = -1;
-	uint64_t offset = range->block * BLOCK_BYTES + range->offset;
 	const char *root = NULL;
-	uint32_t done = 0;
 
 	for (int i = 0; i < atomic_load(&f->trees_count); i++) {
-		if (f->trees[i].manifest == range->file->manifest)
+		if (f->trees[i].manifest == file->manifest)
 			root = f->trees[i].root;
 	}
 	if (!root || buf_printf(&path, "%s/", root) < 0 ||
-		manifest_path(range->file->manifest, range->file->index, &path) < 0)
+		manifest_path(file->manifest, file->index, &path) < 0)
 		return -EIO;
-	fd = open(path.data, O_RDONLY | O_CLOEXEC);
+	return open(path.data, O_RDONLY | O_CLOEXEC);
+}
+
+static int read_tree(struct fake_source *f, const struct block_range *range)
+{
+	cleanup_fd int fd = open_in_tree(f, range->file);
+	uint64_t offset = range->block * BLOCK_BYTES + range->offset;
+	uint32_t done = 0;
+
 	while (fd >= 0 && done < range->len) {
 		ssize_t n = pread(fd, range->dst + done, range->len - done, (off_t)(offset + done));
 
@@ -230,6 +239,74 @@ static uint64_t fake_cached(
 	return atomic_load(&f->local) ? file->entry->size : file->entry->size / 4;
 }
 
+struct fake_whole {
+	struct block_whole whole; /* first */
+	struct fake_source *source;
+};
+
+static int fake_verify(struct block_whole *w, void *buffer, bool past_page_cache,
+	bool (*goes_on)(void *arg), void *arg)
+{
+	struct fake_source *f = ((struct fake_whole *)w)->source;
+
+	(void)buffer;
+	(void)past_page_cache;
+	while (atomic_load(&f->stall)) {
+		if (!goes_on(arg))
+			return -ECANCELED;
+		usleep(STALL_STEP_US);
+	}
+	return atomic_load(&f->bad) ? -EBADMSG : 0;
+}
+
+static bool fake_wanted_back(struct block_whole *w)
+{
+	return atomic_load(&((struct fake_whole *)w)->source->back);
+}
+
+static void fake_close_fd(struct block_whole *w)
+{
+	if (w->fd >= 0)
+		close(w->fd);
+	w->fd = -1;
+}
+
+static void fake_free(struct block_whole *w)
+{
+	fake_close_fd(w);
+	atomic_fetch_sub(&((struct fake_whole *)w)->source->wholes, 1);
+	free(w);
+}
+
+static int fake_whole(
+	struct block_source *s, const struct block_file *file, struct block_whole **ret)
+{
+	struct fake_source *f = (struct fake_source *)s;
+	struct fake_whole *w;
+	int fd = -1;
+
+	if (atomic_load(&f->whole))
+		fd = open_in_tree(f, file);
+	if (fd < 0)
+		return BLOCK_SOURCE_MISS;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		die("whole", "out of memory");
+	*w = (struct fake_whole){
+		.whole = {.fd = fd,
+			.bytes = file->entry->size,
+			.key = {1 + manifest_info(file->manifest)->snapshot, file->index},
+			.verify = fake_verify,
+			.wanted_back = fake_wanted_back,
+			.close_fd = fake_close_fd,
+			.free = fake_free},
+		.source = f,
+	};
+	atomic_fetch_add(&f->wholes, 1);
+	*ret = &w->whole;
+	return 0;
+}
+
 static struct manifest *show_tree(struct fake_source *f, const char *root)
 {
 	int n = atomic_load(&f->trees_count);
@@ -245,7 +322,7 @@ static struct manifest *show_tree(struct fake_source *f, const char *root)
 /* ---- commands ----------------------------------------------------------------------------------
  */
 
-static void print_counters(struct fs *fs)
+static void print_counters(struct fake_source *f, struct fs *fs)
 {
 	struct counters *c = &fs->counters;
 	char last_error[ERROR_TEXT_BYTES];
@@ -261,10 +338,14 @@ static void print_counters(struct fs *fs)
 	}
 	printf("\"mode\": \"%s\", \"hit_bytes\": %" PRIu64 ", \"miss_bytes\": %" PRIu64
 	       ", \"preloaded_bytes\": %" PRIu64 ", \"failed_reads\": %" PRIu64
-	       ", \"interrupted\": %" PRIu64 ", \"last_error\": \"%s\"}\n",
+	       ", \"interrupted\": %" PRIu64 ", \"passed_opens\": %" PRIu64
+	       ", \"verified_bytes\": %" PRIu64 ", \"wholes\": %d, \"last_error\": \"%s\"}\n",
 		fs_mode_text(fs), counters_hit_bytes(c), counters_miss_bytes(c),
 		(uint64_t)atomic_load(&c->preloaded_bytes), (uint64_t)atomic_load(&c->failed_reads),
-		(uint64_t)atomic_load(&c->interrupted_reads), last_error);
+		(uint64_t)atomic_load(&c->interrupted_reads),
+		(uint64_t)atomic_load(&fs->passthrough.opens),
+		(uint64_t)atomic_load(&fs->passthrough.verified_bytes), atomic_load(&f->wholes),
+		last_error);
 }
 
 static void switch_to(struct fake_source *f, struct fs *fs, struct session *s, const char *root,
@@ -291,7 +372,7 @@ static void command(struct fake_source *f, struct fs *fs, struct session *s, con
 
 	sscanf(line, "%15s %n", word, &rest);
 	if (!strcmp(word, "counters"))
-		print_counters(fs);
+		print_counters(f, fs);
 	else if (!strcmp(word, "switch"))
 		switch_to(f, fs, s, line + rest, false);
 	else if (!strcmp(word, "switch-old"))
@@ -305,6 +386,12 @@ static void command(struct fake_source *f, struct fs *fs, struct session *s, con
 			atomic_store(&f->stall, on);
 		else if (!strcmp(word, "fail"))
 			atomic_store(&f->fail, on);
+		else if (!strcmp(word, "whole"))
+			atomic_store(&f->whole, on);
+		else if (!strcmp(word, "bad"))
+			atomic_store(&f->bad, on);
+		else if (!strcmp(word, "back"))
+			atomic_store(&f->back, on);
 		printf("ok\n");
 	}
 	fflush(stdout);
@@ -312,7 +399,8 @@ static void command(struct fake_source *f, struct fs *fs, struct session *s, con
 
 int main(int argc, char **argv)
 {
-	struct fake_source f = {.source = {fake_read_local, fake_read, fake_cached}};
+	struct fake_source f = {
+		.source = {fake_read_local, fake_read, fake_cached, fake_whole}};
 	struct session_options session_opts = {0};
 	struct error err = ERROR_INIT;
 	char mountpoint[4096], line[8192];
@@ -321,12 +409,14 @@ int main(int argc, char **argv)
 
 	if (argc < 4)
 		die("usage",
-			"TREE MOUNTPOINT WORKDIR [MODE [TIMEOUT_MS [allow-other] [no-preload]]]");
+			"TREE MOUNTPOINT WORKDIR [MODE [TIMEOUT_MS [allow-other] [no-preload] "
+			"[no-passthrough]]]");
 	workdir = argv[3];
 	session_opts.mountpoint = mountpoint;
 	for (int i = 6; i < argc; i++) {
 		session_opts.allow_other |= !strcmp(argv[i], "allow-other");
 		session_opts.no_preload |= !strcmp(argv[i], "no-preload");
+		session_opts.no_passthrough |= !strcmp(argv[i], "no-passthrough");
 	}
 	if (mountpoint_prepare(argv[2], session_opts.allow_other, mountpoint, &err) < 0)
 		die("refused", err.text);

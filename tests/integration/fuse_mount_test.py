@@ -10,7 +10,6 @@ import errno
 import filecmp
 import json
 import mmap
-import multiprocessing
 import os
 import pathlib
 import random
@@ -44,9 +43,10 @@ class Mount:
     """A running driver."""
 
     def __init__(self, tree, mountpoint, work, mode="auto", timeout_ms=0, allow_other=False, preload=True,
-                 wrap=()):
+                 passthrough=True, wrap=()):
         args = [*wrap, DRIVER, tree, mountpoint, work, mode, str(timeout_ms),
-                *["allow-other"] * allow_other, *["no-preload"] * (not preload)]
+                *["allow-other"] * allow_other, *["no-preload"] * (not preload),
+                *["no-passthrough"] * (not passthrough)]
         self.mountpoint = mountpoint
         self.process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.said = b""
@@ -196,7 +196,7 @@ class Content(Base):
         self.assertEqual(self.mount().counters()["mode"], "no-open")
         self.mounts[0].stop()
         write(f"{self.tree}/large", blob(3 * BLOCK))
-        self.assertEqual(self.mount().counters()["mode"], "open")
+        self.assertIn(self.mount().counters()["mode"], ("open", "open, passthrough"))
 
     def test_a_tree_without_anything(self):
         self.mount()
@@ -316,6 +316,20 @@ def pread_many(path, data, seed, flags=0):
     os._exit(0)
 
 
+def forked(count, work):
+    """Processes that each do work(number), which ends them; returns a function that waits for all."""
+    children = []
+    for number in range(count):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                work(number)
+            finally:
+                os._exit(1)
+        children.append(pid)
+    return lambda: [os.waitpid(pid, 0)[1] for pid in children]
+
+
 class Readers(Base):
     def make_large(self):
         self.data = blob(5 * BLOCK + 4321)
@@ -323,14 +337,8 @@ class Readers(Base):
         return f"{self.mnt}/large"
 
     def run_readers(self, path):
-        children = []
-        for i in range(16):
-            pid = os.fork()
-            if pid == 0:
-                pread_many(path, self.data, i)
-            children.append(pid)
-        for pid in children:
-            self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        wait = forked(16, lambda number: pread_many(path, self.data, number))
+        self.assertEqual(wait(), [0] * 16)
 
     def test_random_reads_of_sixteen_processes(self):
         path = self.make_large()
@@ -911,6 +919,276 @@ class Switching(Base):
             t.join()
         self.assertEqual(wrong, [])
         self.assertGreater(count[0], 100)
+
+
+class Passthrough(Base):
+    """The driver's files are passed through to those of the tree, when it says so."""
+
+    SIZE = 3 * BLOCK + 12345
+
+    def setUp(self):
+        super().setUp()
+        if os.geteuid() != 0:
+            self.skipTest("passthrough needs root")
+        self.data = blob(self.SIZE, 77)
+        write(f"{self.tree}/large", self.data)
+        write(f"{self.tree}/small", b"small")
+        self.path = f"{self.mnt}/large"
+
+    def start(self, **options):
+        m = self.mount(mode="open", **options)
+        if not options and m.counters()["mode"] != "open, passthrough":
+            self.skipTest("this kernel has no passthrough")
+        return m
+
+    def read_all(self, path=None):
+        self.assertEqual(pathlib.Path(path or self.path).read_bytes(), self.data)
+
+    def wait_for(self, condition, what):
+        deadline = time.monotonic() + 60
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, what)
+            time.sleep(0.02)
+
+    def map(self, length):
+        """A map whose file is closed: Python's own keeps a descriptor."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+        handle = os.open(self.path, os.O_RDONLY)
+        address = libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, handle, 0)
+        os.close(handle)
+        self.assertNotEqual(address, ctypes.c_void_p(-1).value)
+        self.addCleanup(libc.munmap, ctypes.c_void_p(address), ctypes.c_size_t(length))
+        return address
+
+    def test_a_complete_file_makes_no_read_request(self):
+        m = self.start()
+        m.tell("whole on")
+        self.read_all()
+        with open(self.path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as view:
+            self.assertEqual(view[:], self.data)
+        self.assertEqual(forked(8, lambda number: pread_many(self.path, self.data, number))(), [0] * 8)
+        direct = os.open(self.path, os.O_RDONLY | os.O_DIRECT)
+        buffer = mmap.mmap(-1, BLOCK)
+        for offset in (0, 2 * BLOCK, 4096):
+            got = os.preadv(direct, [buffer], offset)
+            self.assertEqual(buffer[:got], self.data[offset:offset + BLOCK])
+        os.close(direct)
+        c = m.counters()
+        self.assertEqual(c["read"], 0)
+        self.assertEqual(c["passed_opens"], c["open"])
+        self.assertEqual(c["passed_opens"], 11)
+        self.assertEqual(c["verified_bytes"], self.SIZE)
+        self.assertEqual(c["hit_bytes"] + c["miss_bytes"], 0)
+
+    def test_a_file_that_is_not_complete_is_read_through_the_mount(self):
+        m = self.start()
+        self.read_all()
+        m.tell("whole on")
+        self.assertEqual(pathlib.Path(f"{self.mnt}/small").read_bytes(), b"small")
+        c = m.counters()
+        self.assertEqual((c["passed_opens"], c["wholes"]), (0, 0))
+        self.assertGreater(c["read"], 10)
+        self.assertEqual(c["hit_bytes"], self.SIZE + 5)
+
+    def test_a_damaged_file_is_read_through_the_mount(self):
+        m = self.start()
+        m.tell("whole on")
+        m.tell("bad on")
+        self.read_all()
+        c = m.counters()
+        self.assertEqual((c["passed_opens"], c["wholes"], c["verified_bytes"]), (0, 0, 0))
+        m.tell("bad off")
+        self.read_all()
+        self.assertEqual(m.counters()["passed_opens"], 1)
+
+    def test_all_who_have_a_file_open_have_it_in_one_way(self):
+        m = self.start()
+        cached = open(self.path, "rb")
+        m.tell("whole on")
+        self.read_all()
+        self.assertEqual(m.counters()["passed_opens"], 0)
+        with cached:
+            self.assertEqual(cached.read(), self.data)
+        self.wait_for(lambda: m.counters()["release"] == 2, "released")
+        with open(self.path, "rb") as passed:
+            self.assertEqual(m.counters()["passed_opens"], 1)
+            m.tell("whole off")
+            self.read_all()
+            self.assertEqual(passed.read(), self.data)
+        self.assertEqual(m.counters()["passed_opens"], 2)
+        # Kept for a while, unless it is wanted back.
+        self.read_all()
+        self.assertEqual(m.counters()["passed_opens"], 3)
+        m.tell("back on")
+        self.wait_for(lambda: m.counters()["wholes"] == 0, "given back")
+        self.read_all()
+        self.assertEqual(m.counters()["passed_opens"], 3)
+
+    def test_an_idle_file_is_given_back(self):
+        m = self.start()
+        m.tell("whole on")
+        with open(self.path, "rb"):
+            m.tell("back on")
+            time.sleep(2.5)
+            self.assertEqual(m.counters()["wholes"], 1)
+            m.tell("back off")
+        self.wait_for(lambda: m.counters()["wholes"] == 0, "given back")
+        self.read_all()
+        c = m.counters()
+        self.assertEqual((c["passed_opens"], c["verified_bytes"]), (2, self.SIZE))
+
+    def test_a_map_outlives_its_file(self):
+        m = self.start()
+        m.tell("whole on")
+        address = self.map(self.SIZE)
+        m.tell("back on")
+        m.tell("whole off")
+        self.wait_for(lambda: m.counters()["wholes"] == 0, "given back")
+        self.read_all()
+        self.assertEqual(ctypes.string_at(address, self.SIZE), self.data)
+        c = m.counters()
+        self.assertEqual(c["passed_opens"], 1)
+
+    def test_who_opens_a_file_while_it_is_verified_waits_for_that(self):
+        m = self.start()
+        m.tell("whole on")
+        m.tell("stall on")
+        wait = forked(4, lambda number: pread_many(self.path, self.data, number))
+        self.wait_for(lambda: m.counters()["open"] == 4, "opened")
+        # Others are not held up.
+        self.assertEqual(pathlib.Path(f"{self.mnt}/small").read_bytes(), b"small")
+        m.tell("stall off")
+        self.assertEqual(wait(), [0] * 4)
+        c = m.counters()
+        self.assertEqual((c["passed_opens"], c["verified_bytes"], c["read"]), (4, self.SIZE, 1))
+
+    def test_a_process_that_waits_for_the_verification_can_be_killed(self):
+        m = self.start()
+        m.tell("whole on")
+        m.tell("stall on")
+        reader = subprocess.Popen(["cat", self.path], stdout=subprocess.DEVNULL)
+        self.wait_for(lambda: m.counters()["open"] == 1, "opened")
+        reader.kill()
+        reader.wait(60)
+        m.tell("stall off")
+        self.wait_for(lambda: m.counters()["wholes"] == 0, "given back")
+        self.read_all()
+        self.assertEqual(m.counters()["passed_opens"], 1)
+
+    def test_a_verification_that_hangs_holds_up_neither_the_open_nor_the_end(self):
+        m = self.start(timeout_ms=1000)
+        m.tell("whole on")
+        m.tell("stall on")
+        with open(self.path, "rb"):
+            self.assertEqual(m.counters()["passed_opens"], 0)
+        m.process.stdin.write(b"quit\n")
+        m.process.stdin.flush()
+        self.assertEqual(m.process.wait(60), 0)
+
+    def test_a_storm_of_opens_with_files_coming_and_going(self):
+        m = self.start()
+        stop = time.monotonic() + 6
+        readers = [subprocess.Popen([sys.executable, "-c", STORM, self.path, f"{self.tree}/large", str(seed), "6"],
+                                    stderr=subprocess.PIPE) for seed in range(6)]
+        chance = random.Random(5)
+        while time.monotonic() < stop:
+            m.tell(chance.choice(("whole on", "whole off", "back on", "back off", "bad on", "bad off")))
+            time.sleep(0.02)
+        for reader in readers:
+            _, said = reader.communicate(timeout=120)
+            self.assertEqual((reader.returncode, said), (0, b""))
+        m.tell("whole off")
+        m.tell("back on")
+        self.wait_for(lambda: m.counters()["wholes"] == 0, "all given back")
+        c = m.counters()
+        self.assertGreater(c["passed_opens"], 0)
+        self.assertGreater(c["open"], c["passed_opens"])
+
+    def test_it_ends_while_files_are_open_and_mapped(self):
+        m = self.start()
+        m.tell("whole on")
+        address = self.map(BLOCK)
+        with open(self.path, "rb", buffering=0) as f:
+            self.assertEqual(m.stop(umount=False), 0)
+            # The kernel needs nobody to read on, but tells that the mount is gone or serves: no wrong byte.
+            try:
+                self.assertEqual(f.read(BLOCK), self.data[:BLOCK])
+            except OSError as e:
+                self.assertIn(e.errno, (errno.ENOTCONN, errno.EIO))
+        self.assertEqual(ctypes.string_at(address, BLOCK), self.data[:BLOCK])
+
+    def test_it_can_be_switched_off(self):
+        m = self.start(passthrough=False)
+        m.tell("whole on")
+        self.read_all()
+        c = m.counters()
+        self.assertEqual((c["mode"], c["passed_opens"], c["wholes"]), ("open", 0, 0))
+        self.assertGreater(c["read"], 0)
+
+    def test_without_open_there_is_none(self):
+        m = self.mount(mode="no-open")
+        m.tell("whole on")
+        self.read_all()
+        c = m.counters()
+        self.assertEqual((c["mode"], c["passed_opens"]), ("no-open", 0))
+
+    def test_where_the_kernel_refuses_all_is_cached(self):
+        """Root of a user namespace seems to have the capability."""
+        probe = subprocess.run(["unshare", "-U", "-r", "-m", "true"], capture_output=True)
+        if probe.returncode != 0 or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            self.skipTest("no user namespaces")
+        try:
+            m = self.start(wrap=("unshare", "-U", "-r", "-m"), passthrough=True)
+        except RuntimeError as e:
+            self.skipTest(f"nothing can be mounted in a user namespace: {e}")
+        root = f"/proc/{m.process.pid}/root{self.mnt}"
+        m.tell("whole on")
+        for _ in range(3):
+            self.read_all(f"{root}/large")
+        c = m.counters()
+        self.assertEqual((c["mode"], c["passed_opens"], c["wholes"]), ("open", 0, 0))
+        self.assertEqual(m.log.count(b"no passthrough"), 1, m.log)
+
+    def test_a_user_without_privileges_reads_through_the_mount(self):
+        if not shutil.which("fusermount3") or not shutil.which("unshare"):
+            self.skipTest("no fusermount3")
+        subprocess.run(["chown", "-R", "65534:65534", self.dir], check=True)
+        os.chmod(self.dir, 0o755)
+        os.mkdir(f"{self.dir}/dev")
+        # A namespace of its own, with a /dev/fuse that everybody may open, as distributions have it.
+        namespace = ('mount --make-rprivate / && mount -t tmpfs none "$1/dev" && '
+                     'mknod -m 666 "$1/dev/fuse" c 10 229 && mount --bind "$1/dev/fuse" /dev/fuse && shift && '
+                     'exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"')
+        m = self.start(wrap=("unshare", "-m", "sh", "-c", namespace, "sh", self.dir), allow_other=False)
+        m.tell("whole on")
+        root = f"/proc/{m.process.pid}/root{self.mnt}"
+        reader = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c",
+                                 'cmp "$1" "$2" && cmp "$1" "$2"', "sh", f"{self.tree}/large", f"{root}/large"],
+                                capture_output=True, timeout=60)
+        self.assertEqual((reader.returncode, reader.stderr), (0, b""))
+        c = m.counters()
+        self.assertEqual((c["mode"], c["passed_opens"], c["wholes"]), ("open", 0, 0))
+        self.assertGreater(c["read"], 0)
+
+
+STORM = """
+import mmap, os, random, sys, time
+path, same, seed, seconds = sys.argv[1:]
+chance, end = random.Random(seed), time.monotonic() + float(seconds)
+good = open(same, "rb").read()
+while time.monotonic() < end:
+    handle = os.open(path, os.O_RDONLY)
+    for _ in range(chance.randrange(4)):
+        at = chance.randrange(len(good))
+        assert os.pread(handle, 70000, at) == good[at:at + 70000], at
+    if chance.random() < 0.3:
+        with mmap.mmap(handle, 0, prot=mmap.PROT_READ) as view:
+            at = chance.randrange(len(good))
+            assert view[at:at + 5000] == good[at:at + 5000], at
+    os.close(handle)
+"""
 
 
 def can_mount():
