@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -23,6 +25,8 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/size.h"
+#include "fuse/passthrough.h"
+#include "store/disk.h"
 
 #define CHECKS_MAX 16
 #define ORIGIN_TIMEOUT_MS 20000
@@ -194,6 +198,43 @@ static void check_direct_io(struct report *r, const char *dir)
 	snprintf(c->found, sizeof(c->found), "%s", fd >= 0 ? "works" : "not on this file system");
 }
 
+static bool on_overlay(const char *dir)
+{
+	struct statfs fs;
+
+	return statfs(dir, &fs) == 0 && fs.f_type == OVERLAYFS_SUPER_MAGIC;
+}
+
+#define THROUGH_THE_MOUNT "cached large files are read through the mount, slower than the disk's own: "
+
+static void check_passthrough(struct report *r, const char *cache_dir)
+{
+	cleanup_fd int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	const char *lacks = NULL, *cost = "";
+	char parent[PATH_MAX];
+	struct check *c;
+
+	paths_existing(cache_dir, parent);
+	/* Of these other checks tell. */
+	if (fuse < 0 || access(parent, W_OK | X_OK) < 0)
+		return;
+	if (!passthrough_in_kernel(fuse)) {
+		lacks = "not in this kernel";
+		cost = THROUGH_THE_MOUNT "Linux 6.9 has it";
+	} else if (!passthrough_permitted()) {
+		lacks = "not without the capability SYS_ADMIN";
+		cost = THROUGH_THE_MOUNT "run it as root, in a container with --cap-add SYS_ADMIN";
+	} else if (on_overlay(parent)) {
+		lacks = "not from an overlay file system";
+		cost = THROUGH_THE_MOUNT "put --cache-dir on a disk's own file system";
+	} else if (!store_disk_real.tells_use(NULL, parent)) {
+		lacks = "not from a file system without leases";
+		cost = THROUGH_THE_MOUNT "put --cache-dir on a local file system";
+	}
+	c = add(r, "passthrough", lacks ? VERDICT_SLOWER : VERDICT_OK, cost);
+	snprintf(c->found, sizeof(c->found), "%s", lacks ? lacks : "works, for files over 4 MiB");
+}
+
 /* One entry is enough to know that listing works. */
 static int first_entry(void *arg, const struct origin_entry *e, struct error *err)
 {
@@ -300,6 +341,7 @@ int command_doctor(struct invocation *inv)
 	check_disk(&report, "cache", "--cache-dir", paths.cache_dir);
 	check_disk(&report, "state", "--state-dir", paths.state_dir);
 	check_direct_io(&report, paths.cache_dir);
+	check_passthrough(&report, paths.cache_dir);
 	if (inv_argument(inv, 0))
 		r = origin_argument(inv_argument(inv, 0), &url, &err);
 	if (url)

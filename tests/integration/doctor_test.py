@@ -90,6 +90,24 @@ class Doctor(suite.Case):
         row = self.doctor(setting="ulimit -n 1000")["open files"]
         self.assert_lacks(row, "limited", "1000", "fewer connections.*ulimit -n")
 
+    def test_passthrough(self):
+        self.need_root()
+        have = self.doctor()["passthrough"]
+        if have["state"] == "ok":
+            self.assertRegex(have["found"], "files over 4 MiB")
+        else:
+            self.assertRegex(have["found"], "not in this kernel|SYS_ADMIN|overlay|leases")
+            self.assertRegex(have["advice"], "read through the mount, slower")
+            return
+        row = self.doctor(user=["setpriv", "--bounding-set=-sys_admin"])["passthrough"]
+        self.assert_lacks(row, "limited", "SYS_ADMIN", "run it as root.*--cap-add SYS_ADMIN")
+        layers = {name: self.work.directory(name) for name in ("lower", "layer")}
+        self.granary.cache.mkdir(parents=True)
+        row = self.doctor(setting=f"mount -t tmpfs none {layers['layer']}; cd {layers['layer']}; "
+                                  f"mkdir up work; mount -t overlay -o lowerdir={layers['lower']},"
+                                  f"upperdir=up,workdir=work none {self.granary.cache}")
+        self.assert_lacks(row["passthrough"], "limited", "overlay", "--cache-dir")
+
     # ---- privileges ------------------------------------------------------------------------
 
     def test_a_user_without_fusermount3(self):
