@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -135,6 +136,94 @@ class SmallFiles:
         return result["files"] / result["seconds"]
 
 
+class LargeFile:
+    """One large file, complete in the store, read with fio."""
+
+    NAME = "large.bin"
+    BYTES = 1 << 30
+    RANDOM_SECONDS = 4
+    READY_SECONDS = 120
+
+    def __init__(self, work, rounds):
+        self.work = work
+        self.rounds = rounds
+        self.source = work.directory("ext4-large")
+
+    def rows(self):
+        if not shutil.which("fio"):
+            print("bench: fio is not installed: large files are left out", file=sys.stderr)
+            return []
+        with (self.source / self.NAME).open("wb") as file:
+            for _ in range(self.BYTES >> 20):
+                file.write(os.urandom(1 << 20))
+        os.sync()
+        host = granary.Granary(self.work, "large")
+        mountpoint = self.work.directory("mnt-large")
+        host.up(f"file://{self.source}", mountpoint)
+        self.wait_passing(host, mountpoint / self.NAME)
+        sides = (mountpoint / self.NAME, self.source / self.NAME)
+        sequential = ["--rw=read", "--bs=1m"]
+        random = ["--rw=randread", "--bs=4k", "--norandommap", "--randrepeat=0", "--time_based",
+                  f"--runtime={self.RANDOM_SECONDS}"]
+        dropped, warm, rand, mapped = [], [], [], []
+        for number in range(self.rounds):
+            order = sides if number % 2 else sides[::-1]
+            dropped.append(self.round(order, sequential, drop=True))
+            warm.append(self.round(order, [*sequential, "--loops=4"]))
+            rand.append(self.round(order, random))
+            mapped.append(self.round(order, [*random, "--ioengine=mmap"]))
+        requests = self.metric(host, r'requests_total\{dataset="[^"]*",op="read"\}')
+        host.umount(mountpoint)
+        host.wait_ended()
+        (self.source / self.NAME).unlink()
+        print(f"bench: {requests} READ requests in all since the mount", file=sys.stderr)
+        what = "large file complete in the store"
+        return [
+            report.Row(f"{what}, sequential 1 MiB, page cache dropped", "MB/s", "ext4", dropped,
+                       0.97),
+            report.Row(f"{what}, sequential 1 MiB, page cache warm", "MB/s", "ext4", warm, 0.97),
+            report.Row(f"{what}, random 4 KiB, page cache warm", "MB/s", "ext4", rand, 0.95),
+            report.Row(f"{what}, random 4 KiB of a map, page cache warm", "MB/s", "ext4", mapped,
+                       0.95),
+        ]
+
+    def round(self, order, flags, drop=False):
+        """(mount, ext4), measured in the order given."""
+        speeds = {}
+        for path in order:
+            if drop:
+                page_cache.drop(path.parent)
+            done = subprocess.run(["fio", "--name=large", f"--filename={path}", "--readonly",
+                                   "--invalidate=0", "--output-format=json", *flags], check=True,
+                                  text=True, capture_output=True)
+            speeds[path] = json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"] / 1e6
+        return speeds[min(order, key=lambda path: path.parent == self.source)], \
+            speeds[self.source / self.NAME]
+
+    def wait_passing(self, host, path):
+        """Reads the file into the store, then opens it until the kernel gets it."""
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+        if "passthrough" not in os.getxattr(path, "user.granary.mode").decode():
+            print("bench: no passthrough here: large files go through the mount", file=sys.stderr)
+            return
+
+        def passed():
+            path.open("rb").close()
+            return self.metric(host, r"passthrough_opens_total\{[^}]*\}")
+
+        suite.wait_until(passed, self.READY_SECONDS, "a complete file passed through")
+
+    @staticmethod
+    def metric(host, name):
+        page = subprocess.run(["curl", "-sf", "--unix-socket",
+                               host.state / "granary.metrics.sock", "http://localhost/metrics"],
+                              text=True, capture_output=True, check=True).stdout
+        found = re.search(rf"(?m)^granary_client_{name} (\d+)", page)
+        return int(found[1]) if found else 0
+
+
 def compare(work, small, extra):
     """The sides of peers.py, those that are here."""
     server = s3_origin.S3Origin(work)
@@ -184,7 +273,7 @@ def main():
     work = workspace.Workspace()
     try:
         small = SmallFiles(work, files, rounds)
-        rows = small.warm() + small.cold()
+        rows = small.warm() + LargeFile(work, rounds).rows() + small.cold()
         sides = {}
         if arguments.full or arguments.peers or arguments.peer:
             sides = compare(work, small, arguments.peer)
