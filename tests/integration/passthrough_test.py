@@ -104,6 +104,10 @@ class Base(suite.Case):
                 total += path.stat().st_blocks * 512
         return total
 
+    def wait_given_back(self):
+        suite.wait_until(lambda: self.granary.status()["workers"][0]["held_bytes"] == 0, SECONDS,
+                         "everything given back that was dropped")
+
     def assert_within(self, capacity):
         """Files are looked at one after the other: what moves meanwhile is counted twice."""
         suite.wait_until(lambda: self.cache_bytes() <= capacity, 10, f"within {capacity} bytes")
@@ -173,9 +177,7 @@ class OneProcess(Base):
             page_cache.drop()
             self.assertEqual(view.bytes(), self.data(number))
             view.close()
-        # Everything that the quota does not cover is given back.
-        suite.wait_until(lambda: self.cache_bytes() < (16 << 20) + (12 << 20), SECONDS,
-                         "the disk's blocks given back")
+        self.wait_given_back()
         self.read_all(9)
 
     def test_damage_on_the_disk_is_found_before_a_file_is_handed_over(self):
@@ -265,10 +267,13 @@ class Daemons(Base):
                 self.read_all(seed)
             self.assert_within(112_000_000)
             self.assert_right(maps, held)
+        suite.wait_until(lambda: self.granary.status()["workers"][0]["held_bytes"] > self.SIZE,
+                         SECONDS, "dropped blocks held")
         for file in held:
             file.close()
         for view in maps:
             view.close()
+        self.wait_given_back()
         suite.wait_until(lambda: self.cache_bytes() < 40 << 20, SECONDS,
                          "the disk's blocks given back")
 
