@@ -141,14 +141,30 @@ static void fail(struct read_job *j, const char *cause)
 	fuse_reply_err(j->req, interrupted ? EINTR : EIO);
 }
 
+static void reply_held(
+	struct fs *fs, fuse_req_t req, struct order_held *held, uint32_t len, int64_t began_ns)
+{
+	counters_bytes(&fs->counters, held->from, len);
+	counters_read_took(&fs->counters, began_ns);
+	fuse_reply_buf(req, (const char *)held->bytes, len);
+	order_release(&fs->order, held, len);
+}
+
 static void job_run(struct io_job *job)
 {
 	struct read_job *j = (struct read_job *)job;
 	unsigned char *buffer = fs_thread_buffer();
 	struct error err = ERROR_INIT;
 	struct tally tally = {0};
+	struct order_held held;
 	int r;
 
+	if (j->announced && order_await(&j->fs->order, &j->node, j->offset, j->len,
+				    job->deadline_ms, &j->cancel, &held)) {
+		fuse_req_interrupt_func(j->req, NULL, NULL);
+		reply_held(j->fs, j->req, &held, j->len, j->began_ns);
+		return;
+	}
 	if (!buffer)
 		r = error_set(&err, -ENOMEM, "out of memory");
 	else
@@ -256,15 +272,6 @@ static int prepare(
 	left = (uint64_t)off < ret->entry.size ? ret->entry.size - (uint64_t)off : 0;
 	*ret_len = (uint32_t)(size < left ? size : left);
 	return 0;
-}
-
-static void reply_held(
-	struct fs *fs, fuse_req_t req, struct order_held *held, uint32_t len, int64_t began_ns)
-{
-	counters_bytes(&fs->counters, held->from, len);
-	counters_read_took(&fs->counters, began_ns);
-	fuse_reply_buf(req, (const char *)held->bytes, len);
-	order_release(&fs->order, held, len);
 }
 
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)

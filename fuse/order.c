@@ -50,6 +50,12 @@ static bool resting_locked(const struct order *o)
 	return o->rests_until_ms && !clock_passed(o->rests_until_ms);
 }
 
+static void wake_locked(struct order *o)
+{
+	if (o->fetching < o->pace.limit && order_plan_has_next(&o->plan))
+		cond_signal(&o->work);
+}
+
 static struct order_piece *take_work_locked(struct order *o, struct manifest **ret_manifest)
 {
 	struct order_piece *piece;
@@ -171,8 +177,8 @@ static void *order_main(void *arg)
 			continue;
 		}
 		/* One wakes the next, so that only as many are awake as there is work for. */
-		cond_signal(&o->work);
 		grow_locked(o);
+		wake_locked(o);
 		mutex_unlock(&o->mu);
 		fetch_one(o, piece, m, cancel);
 		mutex_lock(&o->mu);
@@ -223,7 +229,7 @@ int order_add(struct order *o, uint64_t id, const struct order_range *ranges, un
 	if (r == 0) {
 		settle_locked(o);
 		grow_locked(o);
-		cond_signal(&o->work);
+		wake_locked(o);
 	}
 	return r;
 }
@@ -241,7 +247,7 @@ void order_drop(struct order *o, uint64_t id)
 
 	order_plan_drop(&o->plan, id);
 	settle_locked(o);
-	cond_signal(&o->work);
+	wake_locked(o);
 }
 
 void order_drop_all(struct order *o)
@@ -260,7 +266,7 @@ int order_step(struct order *o, uint64_t id, uint64_t step, uint64_t passed)
 		return -ESHUTDOWN;
 	r = order_plan_step(&o->plan, id, step, passed, clock_mono_ms());
 	settle_locked(o);
-	cond_signal(&o->work);
+	wake_locked(o);
 	return r;
 }
 
@@ -270,7 +276,7 @@ void order_tick(struct order *o)
 
 	order_plan_tick(&o->plan, clock_mono_ms());
 	settle_locked(o);
-	cond_signal(&o->work);
+	wake_locked(o);
 }
 
 void order_stat(struct order *o, uint64_t id, struct order_stat *ret)
@@ -302,12 +308,17 @@ static void wake_if_fewer_locked(struct order *o, uint32_t before)
 	if (o->plan.piece_count == before)
 		return;
 	settle_locked(o);
-	cond_signal(&o->work);
+	wake_locked(o);
 }
 
 static bool covers(const struct order_piece *piece, uint64_t offset, uint32_t len)
 {
 	return piece->offset <= offset && offset + len <= piece->offset + piece->len;
+}
+
+static struct order_held held_of(struct order_piece *piece, uint64_t offset)
+{
+	return (struct order_held){piece, piece->bytes + (offset - piece->offset), piece->from};
 }
 
 enum order_answer order_take(struct order *o, const struct fs_node *node, uint64_t offset,
@@ -326,8 +337,7 @@ enum order_answer order_take(struct order *o, const struct fs_node *node, uint64
 	piece = order_plan_at(&o->plan, node->index, offset);
 	if (piece && piece->state == ORDER_READY && covers(piece, offset, len)) {
 		order_plan_ref(piece);
-		*ret = (struct order_held){
-			piece, piece->bytes + (offset - piece->offset), piece->from};
+		*ret = held_of(piece, offset);
 		return ORDER_HAS;
 	}
 	if (piece || order_plan_gap(&o->plan, node->index, offset, len) < offset + len)
@@ -362,6 +372,26 @@ static bool await_locked(struct order *o, struct order_piece *piece, int64_t dea
 			look_ms < deadline_ms ? look_ms : deadline_ms);
 	}
 	return piece->arrived;
+}
+
+bool order_await(struct order *o, const struct fs_node *node, uint64_t offset, uint32_t len,
+	int64_t deadline_ms, struct read_cancel *cancel, struct order_held *ret)
+{
+	struct order_piece *piece;
+
+	mutex_guard(&o->mu);
+	if (!o->on || !o->manifest || node->slot != o->slot)
+		return false;
+	piece = order_plan_at(&o->plan, node->index, offset);
+	if (!piece || !covers(piece, offset, len))
+		return false;
+	order_plan_ref(piece);
+	if (!await_locked(o, piece, deadline_ms, cancel)) {
+		order_plan_unref(&o->plan, piece);
+		return false;
+	}
+	*ret = held_of(piece, offset);
+	return true;
 }
 
 uint32_t order_part(struct order *o, const struct fs_node *node, uint64_t offset, uint32_t len,

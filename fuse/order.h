@@ -95,7 +95,7 @@ static inline bool order_is_active(const struct order *o)
 enum order_answer {
 	ORDER_NONE,   /* nothing of it is here or under way */
 	ORDER_HAS,    /* all of it: `ret` */
-	ORDER_BRINGS, /* some of it: order_part by a thread that may wait */
+	ORDER_BRINGS, /* some of it: order_await, then order_part, by a thread that may wait */
 };
 
 struct order_held {
@@ -109,6 +109,9 @@ enum order_answer order_take(struct order *o, const struct fs_node *node, uint64
 /* The bytes were given to the reader. */
 void order_release(struct order *o, struct order_held *held, uint32_t len);
 
+/* Waits for the one piece that has all of it; false: there is none, or it does not come. */
+bool order_await(struct order *o, const struct fs_node *node, uint64_t offset, uint32_t len,
+	int64_t deadline_ms, struct read_cancel *cancel, struct order_held *ret);
 /* Copies the bytes from offset on that one piece has, waiting for them; returns how many. 0: there
  * are none, and the caller gets *ret_gap bytes by himself before he asks again. */
 uint32_t order_part(struct order *o, const struct fs_node *node, uint64_t offset, uint32_t len,

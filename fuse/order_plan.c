@@ -312,6 +312,13 @@ static struct order_piece *choose(struct order_plan *p, struct order_job *job)
 	return NULL;
 }
 
+static bool fits(const struct order_plan *p, const struct order_job *job,
+	const struct order_piece *piece, unsigned active)
+{
+	return job->used_bytes + room_of(piece) <= p->buffers.budget_bytes / active &&
+	       p->buffers.used_bytes + room_of(piece) <= p->buffers.budget_bytes;
+}
+
 struct order_piece *order_plan_next(struct order_plan *p)
 {
 	unsigned active = active_jobs(p);
@@ -324,8 +331,7 @@ struct order_piece *order_plan_next(struct order_plan *p)
 			continue;
 		refill(p, job, active);
 		piece = choose(p, job);
-		if (!piece ||
-			job->used_bytes + room_of(piece) > p->buffers.budget_bytes / active)
+		if (!piece || !fits(p, job, piece, active))
 			continue;
 		piece->bytes = order_buffers_get(&p->buffers, piece->len);
 		if (!piece->bytes)
@@ -339,6 +345,20 @@ struct order_piece *order_plan_next(struct order_plan *p)
 		return piece;
 	}
 	return NULL;
+}
+
+bool order_plan_has_next(const struct order_plan *p)
+{
+	unsigned active = active_jobs(p);
+
+	for (unsigned i = 0; i < ORDER_LISTS_MAX; i++) {
+		const struct order_job *job = &p->jobs[i];
+
+		if (is_active(job) && !job->resting && !in_doubt(job) &&
+			(job->next ? fits(p, job, job->next, active) : job->waiting.count > 0))
+			return true;
+	}
+	return false;
 }
 
 void order_plan_arrived(
