@@ -23,7 +23,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/integration"))
 
-from harness import granary, minio, page_cache, s3_origin, suite, workspace  # noqa: E402
+from harness import granary, minio, page_cache, s3_origin, suite, toxiproxy, workspace  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
 
@@ -31,6 +31,8 @@ FILE_BYTES = 110_000
 READERS = 4
 RAW_HTTP = os.environ.get("GRANARY_RAW_HTTP", str(ROOT / "build/bench/raw_http"))
 BUCKET = "bench"
+FAR_MS = 20
+CONNECTIONS = (16, 32, 64, 128)  # of which the raw client's best is taken
 LARGE_BUCKET = "large"
 LARGE_NAME = "records.bin"
 LARGE_BYTES = 512 << 20
@@ -44,14 +46,15 @@ def body(number):
 SEEDS = itertools.count(1)
 
 
-def epochs(directory, count, environment):
+def epochs(directory, count, environment, announced=False):
     """files/s of each shuffled epoch; the same program reads every side.
 
     Every call has a seed of its own: the store is filled in the order of the first epoch, and an
     epoch in the same order again would read it sequentially.
     """
     done = subprocess.run([suite.BINARY, "epoch", directory, "--epochs", str(count), "--readers",
-                           str(READERS), "--seed", str(next(SEEDS)), "-o", "json"], check=True,
+                           str(READERS), "--seed", str(next(SEEDS)), "-o", "json",
+                           *(["--announce"] if announced else [])], check=True,
                           text=True, capture_output=True, env=environment)
     return [epoch["files"] / epoch["seconds"] for epoch in json.loads(done.stdout)]
 
@@ -62,6 +65,7 @@ class SmallFiles:
     def __init__(self, work, files, rounds):
         self.rounds = rounds
         self.files = files
+        self.hosts = itertools.count()
         self.work = work
         self.source = work.directory("ext4")
         for number in range(files):
@@ -99,8 +103,8 @@ class SmallFiles:
                        1.0),
         ]
 
-    def cold(self):
-        """The first epoch from S3, against a client that does nothing but GET."""
+    def server(self):
+        """MinIO with the files, which anybody may GET."""
         server = minio.Minio(self.work)
         server.s3.create_bucket(Bucket=BUCKET)
         server.put(BUCKET, {str(path.relative_to(self.source)): path.read_bytes
@@ -109,31 +113,61 @@ class SmallFiles:
             "Version": "2012-10-17",
             "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject",
                            "Resource": f"arn:aws:s3:::{BUCKET}/*"}]}))
-        urls = "\n".join(f"{server.endpoint}/{BUCKET}/{path.relative_to(self.source)}"
-                         for path in sorted(self.source.rglob("*.jpg")))
-        pairs = []
-        self.raw(urls)
-        for number in range(self.rounds):
-            raw = self.raw(urls)
-            host = self.host(f"cold{number}", server)
-            mountpoint = self.work.directory(f"mnt-cold{number}")
-            host.up(f"s3://{BUCKET}", mountpoint, "--endpoint", server.endpoint)
-            mounted = epochs(mountpoint, 1, host.environment)[0]
-            host.umount(mountpoint)
-            host.wait_ended()
-            shutil.rmtree(host.cache, ignore_errors=True)
-            pairs.append((mounted, raw))
-        server.server.close()
-        return [report.Row("small files, cold epoch from S3, 4 readers", "files/s",
-                           f"raw HTTP client, {READERS} connections", pairs, 0.24)]
+        return server
 
-    def raw(self, urls):
-        done = subprocess.run([RAW_HTTP, str(READERS)], input=urls, check=True, text=True,
+    def cold_epoch(self, server, endpoint, *flags, announced=False):
+        """files/s of the first epoch on a host that has nothing."""
+        host = self.host(f"cold{next(self.hosts)}", server)
+        mountpoint = self.work.directory(f"{host.state.parent.name}/mnt")
+        host.up(f"s3://{BUCKET}", mountpoint, "--endpoint", endpoint, *flags)
+        mounted = epochs(mountpoint, 1, host.environment, announced)[0]
+        host.umount(mountpoint)
+        host.wait_ended()
+        shutil.rmtree(host.cache, ignore_errors=True)
+        return mounted
+
+    def raw(self, endpoint, connections=READERS):
+        urls = "\n".join(f"{endpoint}/{BUCKET}/{path.relative_to(self.source)}"
+                         for path in sorted(self.source.rglob("*.jpg")))
+        done = subprocess.run([RAW_HTTP, str(connections)], input=urls, check=True, text=True,
                               capture_output=True)
         result = json.loads(done.stdout)
         if result["failed"]:
             raise AssertionError(f"the raw client failed {result['failed']} times")
         return result["files"] / result["seconds"]
+
+    def cold(self):
+        """The first epoch from S3, against a client that does nothing but GET."""
+        server = self.server()
+        self.raw(server.endpoint)
+        pairs = []
+        for _ in range(self.rounds):
+            raw = self.raw(server.endpoint)
+            pairs.append((self.cold_epoch(server, server.endpoint), raw))
+        server.server.close()
+        return [report.Row("small files, cold epoch from S3, 4 readers", "files/s",
+                           f"raw HTTP client, {READERS} connections", pairs, 0.24)]
+
+    def announced(self):
+        """The same with an announced order and next to no cache, from far away."""
+        server = self.server()
+        far = toxiproxy.Toxiproxy(self.work, server.port)
+        quota = ("--quota", str(self.files * FILE_BYTES // 10))
+        far.add("latency", latency=FAR_MS)
+        best = max(CONNECTIONS, key=lambda count: self.raw(far.endpoint, count))
+        against_raw, against_near = [], []
+        for _ in range(self.rounds):
+            raw = self.raw(far.endpoint, best)
+            mounted = self.cold_epoch(server, far.endpoint, *quota, announced=True)
+            far.remove("latency")
+            near = self.cold_epoch(server, far.endpoint, *quota, announced=True)
+            far.add("latency", latency=FAR_MS)
+            against_raw.append((mounted, raw))
+            against_near.append((mounted, near))
+        server.server.close()
+        what = f"announced order, cold epoch from S3 {FAR_MS} ms away"
+        return [report.Row(what, "files/s", f"raw HTTP client, {best} connections", against_raw, 0.7),
+                report.Row(what, "files/s", "the same without the latency", against_near, 0.9)]
 
 
 class LargeFile:
@@ -277,7 +311,8 @@ def main():
     work = workspace.Workspace()
     try:
         small = SmallFiles(work, files, rounds)
-        rows = small.warm() + LargeFile(work, rounds).rows() + small.cold()
+        rows = (small.warm() + LargeFile(work, rounds).rows() + small.cold() +
+                small.announced())
         sides = {}
         if arguments.full or arguments.peers or arguments.peer:
             sides = compare(work, small, arguments.peer)

@@ -108,4 +108,5 @@ What the rows mean:
 - *page cache warm*: the same epoch again and again; on the mount the kernel answers from its page cache and Granary is not asked.
 - *page cache dropped, store warm*: after `echo 3 > /proc/sys/vm/drop_caches`; Granary reads its packed store on the same filesystem and verifies the checksums.
 - *cold epoch from S3*: an empty cache, MinIO on the same machine with its files in the page cache, requests signed with V4; the raw client only GETs, unsigned, over as many kept connections.
+- *announced order*: the same through a proxy that adds 20 ms to each answer, with a quota of a tenth of the files and the order of the epoch announced as it begins (`granary epoch --announce`).
 {others(run)}"""

@@ -319,6 +319,28 @@ static bool fits(const struct order_plan *p, const struct order_job *job,
 	       p->buffers.used_bytes + room_of(piece) <= p->buffers.budget_bytes;
 }
 
+/* Lets go of what its reader skipped, until the next piece fits. */
+static bool make_room(struct order_plan *p, struct order_job *job,
+	const struct order_piece *piece, unsigned active)
+{
+	uint64_t window = p->buffers.budget_bytes / active / room_of(piece);
+	uint32_t reads = window * 2 < ORDER_FLOOR_READS_LEAST  ? ORDER_FLOOR_READS_LEAST
+			 : window * 2 > ORDER_FLOOR_READS_MOST ? ORDER_FLOOR_READS_MOST
+							       : (uint32_t)window * 2;
+	uint64_t floor = UINT64_MAX;
+
+	if (job->recent_count < reads)
+		return false;
+	for (uint32_t i = 1; i <= reads; i++) {
+		uint64_t position = job->recent[(job->recent_at - i) % ORDER_FLOOR_READS_MOST];
+
+		floor = position < floor ? position : floor;
+	}
+	while (job->pieces != piece && job->pieces->position < floor && !fits(p, job, piece, active))
+		skip(p, job->pieces);
+	return fits(p, job, piece, active);
+}
+
 struct order_piece *order_plan_next(struct order_plan *p)
 {
 	unsigned active = active_jobs(p);
@@ -331,7 +353,7 @@ struct order_piece *order_plan_next(struct order_plan *p)
 			continue;
 		refill(p, job, active);
 		piece = choose(p, job);
-		if (!piece || !fits(p, job, piece, active))
+		if (!piece || (!fits(p, job, piece, active) && !make_room(p, job, piece, active)))
 			continue;
 		piece->bytes = order_buffers_get(&p->buffers, piece->len);
 		if (!piece->bytes)
@@ -347,6 +369,14 @@ struct order_piece *order_plan_next(struct order_plan *p)
 	return NULL;
 }
 
+/* The oldest piece lies well behind what was read last: its room may be had. */
+static bool may_make_room(const struct order_job *job)
+{
+	return job->recent_count >= ORDER_FLOOR_READS_LEAST &&
+	       job->pieces->position + ORDER_FLOOR_READS_LEAST <
+		       job->recent[(job->recent_at - 1) % ORDER_FLOOR_READS_MOST];
+}
+
 bool order_plan_has_next(const struct order_plan *p)
 {
 	unsigned active = active_jobs(p);
@@ -355,7 +385,8 @@ bool order_plan_has_next(const struct order_plan *p)
 		const struct order_job *job = &p->jobs[i];
 
 		if (is_active(job) && !job->resting && !in_doubt(job) &&
-			(job->next ? fits(p, job, job->next, active) : job->waiting.count > 0))
+			(job->next ? fits(p, job, job->next, active) || may_make_room(job)
+				   : job->waiting.count > 0))
 			return true;
 	}
 	return false;
@@ -403,21 +434,17 @@ static bool same_place(const struct order_piece *a, const struct order_piece *b)
 	return a->index == b->index && a->offset == b->offset;
 }
 
-static void note_position(struct order_plan *p, struct order_piece *piece, int64_t now_ms)
+static void note_position(struct order_piece *piece, int64_t now_ms)
 {
 	struct order_job *job = piece->job;
-	uint64_t floor = UINT64_MAX;
 
 	note_sign(job, now_ms);
 	if (piece->asked)
 		return;
 	piece->asked = true;
-	job->recent[job->recent_at++ % ORDER_FLOOR_READS] = piece->position;
-	if (job->recent_count < ORDER_FLOOR_READS && ++job->recent_count < ORDER_FLOOR_READS)
-		return;
-	for (unsigned i = 0; i < ORDER_FLOOR_READS; i++)
-		floor = job->recent[i] < floor ? job->recent[i] : floor;
-	skip_before(p, job, floor);
+	job->recent[job->recent_at++ % ORDER_FLOOR_READS_MOST] = piece->position;
+	if (job->recent_count < ORDER_FLOOR_READS_MOST)
+		job->recent_count++;
 }
 
 /* The first place in the lists, of several of the same bytes, is the one that is read now. */
@@ -460,16 +487,9 @@ void order_plan_read(
 		uint64_t above = 0;
 
 		while ((piece = unnoted(*bucket_of(p, index, stretch), index, offset, end, &above))) {
-			struct order_job *job = piece->job;
-			bool held = is_held(piece);
-
-			piece->refs++; /* what it says of others may let it go */
-			note_position(p, piece, now_ms);
-			piece->refs--;
-			if (piece->state == ORDER_GONE) {
-				free_if_unused(p, piece);
-			} else if (!held) {
-				note_evidence(job, true);
+			note_position(piece, now_ms);
+			if (!is_held(piece)) {
+				note_evidence(piece->job, true);
 				let_go(p, piece);
 			}
 		}

@@ -13,9 +13,10 @@
  *  2. The bytes of FETCHING and READY pieces, and of those being read, are in `buffers`: never more
  *     than its budget. Lists share it equally.
  *  3. A piece goes when all of it was read; when its reader asked elsewhere before it was handed out;
- *     or when it was skipped: when the reader said that he is past it (step), or when the last
- *     ORDER_FLOOR_READS pieces that were asked for all lie behind it. Several processes that read
- *     one list a few hundred pieces apart skip nothing that way.
+ *     or when it was skipped: when the reader said that he is past it (step), or when its room is
+ *     wanted and the last pieces that were asked for, twice as many as fit the memory (within
+ *     ORDER_FLOOR_READS_LEAST and _MOST), all lie behind it. Of several processes that read one
+ *     list the slowest loses nothing that way.
  *  4. What is not asked for of us is not worth bringing (the kernel may have all of it): when fewer
  *     than half of the last 64 pieces that went were asked for, none is handed out until that
  *     changes; whether they are asked for is still seen.
@@ -41,7 +42,8 @@
 #define ORDER_RANGES_LEAST ((uint64_t)4 * ORDER_CHUNK_RANGES)
 #define ORDER_PIECES_MAX 32768u
 #define ORDER_PIECE_MAX_BYTES ORDER_BUFFER_MAX_BYTES
-#define ORDER_FLOOR_READS 128u
+#define ORDER_FLOOR_READS_LEAST 128u
+#define ORDER_FLOOR_READS_MOST 1024u
 #define ORDER_EVIDENCE 64u /* bits of a word */
 #define ORDER_REST_MS 600000
 #define ORDER_FORGET_MS 3600000
@@ -79,7 +81,7 @@ struct order_job {
 	int64_t sign_ms; /* the reader's last */
 	uint64_t step, passed; /* as he reports: his step, and how many entries are behind him */
 	/* What is seen of him: positions of the last pieces that he asked for. */
-	uint64_t recent[ORDER_FLOOR_READS];
+	uint64_t recent[ORDER_FLOOR_READS_MOST];
 	uint32_t recent_at, recent_count;
 	uint64_t evidence; /* of the last pieces that went: one bit each, asked for or not */
 	uint32_t evidence_count;

@@ -43,6 +43,21 @@ for epoch in range(2):
     print(*digest(loader))
 """
 
+_ANNOUNCED = _DATASET + """
+sys.path.insert(0, sys.argv[2])
+import granary_order
+data = Files(sys.argv[1])
+batches = torch.utils.data.BatchSampler(
+    torch.utils.data.RandomSampler(data, generator=torch.Generator().manual_seed(7)), 16, False)
+announced = granary_order.BatchSampler(batches, data.paths, sys.argv[1], workers=4)
+loader = torch.utils.data.DataLoader(data, batch_sampler=announced, num_workers=4)
+for epoch in range(2):
+    print(*digest(loader))
+    assert announced.order.error is None, announced.order.error
+    status = announced.order.status()
+print(status["announced"], status["step"], status["entries"])
+"""
+
 _RANK = _DATASET + """
 import torch.distributed as dist
 rank = int(sys.argv[2])
@@ -122,6 +137,12 @@ class Torch(suite.Case):
         seen = self.python(_LOADER, self.mount)
         self.assertEqual(seen, self.python(_LOADER, self.origin))
         self.assertEqual(seen[0].split()[1], str(SAMPLES))
+
+    def test_a_data_loader_announces_its_order(self):
+        """Two epochs: 15 batches of which the last one's step is reported when it is asked for more."""
+        seen = self.python(_ANNOUNCED, self.mount, suite.ROOT / "python")
+        self.assertEqual(seen[:2], self.python(_LOADER, self.origin))
+        self.assertEqual(seen[2], f"{SAMPLES} {SAMPLES // 16} {2 * SAMPLES}")
 
     def test_two_ranks_on_gloo_train_together(self):
         meeting = self.work.path / "meeting"

@@ -194,7 +194,9 @@ static void what_the_reader_skips_does_not_clog(void **state)
 	for (uint32_t i = 1; i < 20000; i++) {
 		if (i % 4 == 0)
 			continue;
-		bring_all(&w);
+		/* As the threads do, which are woken only then. */
+		if (order_plan_has_next(&w.plan))
+			bring_all(&w);
 		had += read_file(&w, i);
 	}
 	assert_true(had > 14000);
