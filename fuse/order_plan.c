@@ -176,21 +176,6 @@ static void skip_before(struct order_plan *p, struct order_job *job, uint64_t po
 		skip(p, job->pieces);
 }
 
-int order_plan_step(
-	struct order_plan *p, uint64_t id, uint64_t step, uint64_t passed, int64_t now_ms)
-{
-	struct order_job *job = order_plan_find(p, id);
-
-	if (!job)
-		return -ENOENT;
-	note_sign(job, now_ms);
-	job->step = step;
-	if (passed > job->passed)
-		job->passed = passed;
-	skip_before(p, job, job->passed);
-	return 0;
-}
-
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
 static bool is_active(const struct order_job *job)
@@ -257,6 +242,22 @@ static void refill(struct order_plan *p, struct order_job *job, unsigned active)
 		;
 }
 
+int order_plan_step(
+	struct order_plan *p, uint64_t id, uint64_t step, uint64_t passed, int64_t now_ms)
+{
+	struct order_job *job = order_plan_find(p, id);
+
+	if (!job)
+		return -ENOENT;
+	note_sign(job, now_ms);
+	job->step = step;
+	if (passed > job->passed)
+		job->passed = passed;
+	skip_before(p, job, job->passed);
+	refill(p, job, active_jobs(p));
+	return 0;
+}
+
 static bool has_room(const struct order_plan *p, const struct order_job *job, unsigned count)
 {
 	return p->waiting + count <= ORDER_RANGES_MAX ||
@@ -270,6 +271,8 @@ int order_plan_add(
 
 	if (!job)
 		return -ENOENT;
+	if (!has_room(p, job, count))
+		refill(p, job, active_jobs(p));
 	if (!has_room(p, job, count))
 		return -EAGAIN;
 	for (unsigned i = 0; i < count; i++) {
@@ -372,9 +375,15 @@ struct order_piece *order_plan_next(struct order_plan *p)
 /* The oldest piece lies well behind what was read last: its room may be had. */
 static bool may_make_room(const struct order_job *job)
 {
-	return job->recent_count >= ORDER_FLOOR_READS_LEAST &&
+	return job->pieces && job->recent_count >= ORDER_FLOOR_READS_LEAST &&
 	       job->pieces->position + ORDER_FLOOR_READS_LEAST <
 		       job->recent[(job->recent_at - 1) % ORDER_FLOOR_READS_MOST];
+}
+
+/* What is known of the next pieces runs out, also where they are not brought. */
+static bool wants_refill(const struct order_job *job, unsigned active)
+{
+	return job->waiting.count > 0 && job->piece_count < ORDER_PIECES_MAX / active / 2;
 }
 
 bool order_plan_has_next(const struct order_plan *p)
@@ -384,9 +393,12 @@ bool order_plan_has_next(const struct order_plan *p)
 	for (unsigned i = 0; i < ORDER_LISTS_MAX; i++) {
 		const struct order_job *job = &p->jobs[i];
 
-		if (is_active(job) && !job->resting && !in_doubt(job) &&
-			(job->next ? fits(p, job, job->next, active) || may_make_room(job)
-				   : job->waiting.count > 0))
+		if (!is_active(job) || job->resting)
+			continue;
+		if (wants_refill(job, active))
+			return true;
+		if (job->next && !in_doubt(job) &&
+			(fits(p, job, job->next, active) || may_make_room(job)))
 			return true;
 	}
 	return false;

@@ -125,7 +125,7 @@ struct order_job *order_plan_find(struct order_plan *p, uint64_t id);
 
 /* The next piece to bring, with a buffer and a reference; NULL when there is none, or no room. */
 struct order_piece *order_plan_next(struct order_plan *p);
-/* Whether there may be one: without looking into the lists. */
+/* Whether order_plan_next has something to do: without looking into the lists. */
 bool order_plan_has_next(const struct order_plan *p);
 /* Ends the fetch and its reference: the bytes are there, or (ok false) will not come. */
 void order_plan_arrived(

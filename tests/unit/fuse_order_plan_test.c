@@ -243,11 +243,36 @@ static void what_is_not_asked_for_of_us_is_not_brought_until_it_is(void **state)
 	before = w.plan.tally.fetched_bytes;
 	/* Its page cache was dropped: requests come again. */
 	for (uint32_t i = 1000; i < 2000; i++) {
-		bring_all(&w);
+		if (order_plan_has_next(&w.plan))
+			bring_all(&w);
 		read_file(&w, i + 1);
 		order_plan_step(&w.plan, w.list, i, i, w.now_ms);
 	}
 	assert_true(w.plan.tally.fetched_bytes - before >= 900 * (uint64_t)FILE_BYTES);
+	teardown(&w);
+}
+
+static void a_doubt_ends_with_a_list_longer_than_what_is_known_of_it(void **state)
+{
+	uint64_t before;
+	struct world w;
+
+	(void)state;
+	setup(&w, WINDOW * ROOM);
+	announce_files(&w, 1, 3 * ORDER_PIECES_MAX);
+	for (uint32_t i = 0; i < 2 * ORDER_PIECES_MAX; i++) {
+		if (order_plan_has_next(&w.plan))
+			bring_all(&w);
+		order_plan_step(&w.plan, w.list, i, i, w.now_ms);
+	}
+	before = w.plan.tally.fetched_bytes;
+	for (uint32_t i = 2 * ORDER_PIECES_MAX; i < 3 * ORDER_PIECES_MAX; i++) {
+		if (order_plan_has_next(&w.plan))
+			bring_all(&w);
+		read_file(&w, i + 1);
+	}
+	assert_true(w.plan.tally.fetched_bytes - before >=
+		    (ORDER_PIECES_MAX - 200) * (uint64_t)FILE_BYTES);
 	teardown(&w);
 }
 
@@ -423,7 +448,6 @@ static void what_waits_is_bounded(void **state)
 		;
 	assert_true(w.plan.waiting <= ORDER_RANGES_MAX + ORDER_RANGES_LEAST);
 	order_plan_step(&w.plan, w.list, 1, 100000, w.now_ms);
-	bring_all(&w);
 	assert_true(w.plan.piece_count <= ORDER_PIECES_MAX);
 	assert_int_equal(order_plan_add(&w.plan, w.list, many, 1), 0);
 	for (unsigned i = 0; i < ORDER_LISTS_MAX - 2; i++)
@@ -443,6 +467,7 @@ int main(void)
 		cmocka_unit_test(what_the_reader_skips_does_not_clog),
 		cmocka_unit_test(a_step_lets_go_of_what_lies_behind_it),
 		cmocka_unit_test(what_is_not_asked_for_of_us_is_not_brought_until_it_is),
+		cmocka_unit_test(a_doubt_ends_with_a_list_longer_than_what_is_known_of_it),
 		cmocka_unit_test(an_entry_with_nothing_to_read_still_counts),
 		cmocka_unit_test(a_large_file_comes_in_pieces_and_is_read_across_them),
 		cmocka_unit_test(records_that_share_a_page_are_told_apart),
