@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -11,6 +12,17 @@
 #include "common/cleanup.h"
 
 #define SOCKET_XATTR "user.granary.order"
+#define ANSWER_TIMEOUT_MS 10000
+
+/* How long the mount may be silent. Where it takes entries it may be long: it takes them as the
+ * reader goes on. */
+static void set_patience(int fd, int64_t timeout_ms)
+{
+	struct timeval t = {.tv_sec = timeout_ms / 1000};
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+}
 
 static int connect_to(const char *path, struct error *err)
 {
@@ -22,6 +34,7 @@ static int connect_to(const char *path, struct error *err)
 	if (strlen(path) >= sizeof(addr.sun_path))
 		return error_set(err, -ENAMETOOLONG, "%s is too long for a socket's name", path);
 	strcpy(addr.sun_path, path);
+	set_patience(fd, ANSWER_TIMEOUT_MS);
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 		return error_set_errno(err, -errno, "cannot connect to %s", path);
 	return steal_fd(&fd);
@@ -34,8 +47,16 @@ static int receive_all(int fd, void *to, size_t len)
 	ssize_t n = recv(fd, to, len, MSG_WAITALL);
 
 	if (n < 0)
-		return -errno;
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	return (size_t)n == len ? 0 : -EPIPE;
+}
+
+static int error_silent(int code, struct error *err)
+{
+	if (code == -ETIMEDOUT)
+		return error_set(err, code, "the mount does not answer: `granary status` shows whether "
+					    "it lives");
+	return error_set_errno(err, code, "the mount has gone away");
 }
 
 /* The next answer: its kind, or what the mount says against it. */
@@ -47,14 +68,14 @@ static int receive(struct order_client *c, unsigned char *payload, size_t room, 
 	int r = receive_all(c->fd, head, sizeof(head));
 
 	if (r < 0)
-		return error_set_errno(err, r, "the mount has gone away");
+		return error_silent(r, err);
 	kind = order_get32(head);
 	*ret_len = order_get32(head + 4);
 	if (*ret_len > room)
 		return error_set(err, -EPROTO, "the mount's answer makes no sense");
 	r = receive_all(c->fd, payload, *ret_len);
 	if (r < 0)
-		return error_set_errno(err, r, "the mount has gone away");
+		return error_silent(r, err);
 	if (kind == ORDER_FAILED && *ret_len >= 4)
 		return error_set(err, -(int)order_get32(payload), "%.*s", (int)*ret_len - 4,
 			(const char *)payload + 4);
@@ -151,6 +172,8 @@ int order_client_open(struct order_client *c, const char *mountpoint, struct err
 	r = begin(c, err);
 	if (r < 0)
 		order_client_close(c);
+	else
+		set_patience(c->fd, 0);
 	return r;
 }
 

@@ -107,6 +107,17 @@ class Order(suite.Case):
         connection.connect(xattr(self.mount, "order"))
         return connection
 
+    def test_a_mount_that_does_not_answer_is_not_waited_for(self):
+        silent = socket.socket(socket.AF_UNIX)
+        self.addCleanup(silent.close)
+        path = self.work.path / "silent.sock"
+        silent.bind(str(path))
+        silent.listen(1)
+        os.setxattr(self.mount, "user.granary.order", os.fsencode(path))
+        done = self.hint(["a"], check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("does not answer", done.stderr)
+
     # ---- an epoch --------------------------------------------------------------------------
 
     def test_an_announced_epoch_brings_each_byte_once(self):
