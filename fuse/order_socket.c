@@ -12,6 +12,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/unix_socket.h"
@@ -464,16 +466,6 @@ static void *socket_main(void *arg)
 
 /* ---- start and stop -------------------------------------------------------------------------- */
 
-/* FNV-1a: the name is the same after a crash, so that a stale socket is found. */
-static uint64_t hash_of(const char *text)
-{
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
-
-	for (; *text; text++)
-		h = (h ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
-	return h;
-}
-
 static int listen_at(struct order_socket *s, const char *group, struct error *err)
 {
 	int r = unix_socket_claim(s->path, &s->lock_fd, err);
@@ -511,8 +503,9 @@ int order_socket_start(struct order *order, const char *dir, const char *mountpo
 	s->order = order;
 	s->group = group != NULL;
 	s->lock_fd = s->listen_fd = s->wake_fd = -1;
+	/* The name is the same after a crash, so that a stale socket is found. */
 	if (snprintf(s->path, sizeof(s->path), "%s/order-%016" PRIx64 ".sock", dir,
-		    hash_of(mountpoint)) >= (int)sizeof(s->path))
+		    (uint64_t)XXH3_64bits(mountpoint, strlen(mountpoint))) >= (int)sizeof(s->path))
 		r = error_set(err, -ENAMETOOLONG, "%s is too long for a socket's name", dir);
 	else
 		r = listen_at(s, group, err);
