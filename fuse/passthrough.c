@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <linux/capability.h>
-#include <linux/ioprio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/io_priority.h"
 #include "common/log.h"
 #include "fuse/fs.h"
 #include "fuse/thread.h"
@@ -164,17 +164,17 @@ static void remember(struct passthrough *p, const struct block_whole *w)
 	*slot_locked(p, &w->key) = w->key;
 }
 
-static bool verify_now(struct passthrough *p, struct block_whole *w, uint64_t bytes,
-	bool (*goes_on)(void *arg), void *arg)
+static bool verify_now(struct passthrough *p, struct block_whole *w, bool (*goes_on)(void *arg),
+	void *arg)
 {
 	unsigned char *buffer = fs_thread_buffer();
-	bool past_page_cache = bytes > PASSTHROUGH_OPEN_VERIFY_BYTES;
+	bool past_page_cache = w->bytes > PASSTHROUGH_OPEN_VERIFY_BYTES;
 
 	if (!buffer || w->verify(w, buffer, past_page_cache, goes_on, arg) != 0)
 		return false;
 	remember(p, w);
-	atomic_fetch_add_explicit(&p->verified_bytes, bytes, memory_order_relaxed);
-	metric_add(p->verified_series, bytes);
+	atomic_fetch_add_explicit(&p->verified_bytes, w->bytes, memory_order_relaxed);
+	metric_add(p->verified_series, w->bytes);
 	return true;
 }
 
@@ -203,20 +203,17 @@ static void verify_later(struct passthrough *p, struct block_whole *w)
 static bool is_verified(struct passthrough *p, struct block_whole *w,
 	bool (*goes_on)(void *arg), void *arg)
 {
-	bool ok, now = w->bytes <= PASSTHROUGH_OPEN_VERIFY_BYTES;
+	bool small = w->bytes <= PASSTHROUGH_OPEN_VERIFY_BYTES, mine, ok = false;
 
 	if (was_verified(p, w))
 		return true;
-	now = now && atomic_fetch_add(&p->verifiers, 1) < PASSTHROUGH_OPEN_VERIFIERS;
-	if (!now) {
-		if (w->bytes <= PASSTHROUGH_OPEN_VERIFY_BYTES)
-			atomic_fetch_sub(&p->verifiers, 1);
-		verify_later(p, w);
-		return false;
-	}
-	ok = verify_now(p, w, w->bytes, goes_on, arg);
+	mine = atomic_fetch_add(&p->verifiers, 1) < PASSTHROUGH_OPEN_VERIFIERS && small;
+	if (mine)
+		ok = verify_now(p, w, goes_on, arg);
 	atomic_fetch_sub(&p->verifiers, 1);
-	if (!ok)
+	if (!mine)
+		verify_later(p, w);
+	else if (!ok)
 		w->free(w);
 	return ok;
 }
@@ -304,18 +301,18 @@ static void *passthrough_main(void *arg)
 {
 	struct passthrough *p = arg;
 	bool stopping = false;
+	int r;
 
 	pthread_setname_np(pthread_self(), "passthrough");
-	/* Readers come first. Schedulers without classes ignore it. */
-	if (syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
-		    IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0)) < 0)
-		log_debug("no idle class for verifying: %s", strerror(errno));
+	r = io_priority_idle();
+	if (r < 0)
+		log_debug("no idle class for verifying: %s", strerror(-r));
 	while (!stopping) {
 		struct block_whole *w = next_job(p, &stopping);
 		struct verification v = {p, w};
 
 		if (w && !stopping)
-			verify_now(p, w, w->bytes, verification_goes_on, &v);
+			verify_now(p, w, verification_goes_on, &v);
 		if (w)
 			job_done(p, w);
 		sweep(p, false);

@@ -2,20 +2,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/ioprio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/io_priority.h"
 #include "store/store_private.h"
 
 #define LOG_SUBSYSTEM "store"
 #include "common/log.h"
 
 #define WEEK_S ((uint64_t)7 * 24 * 3600)
-#define TICK_MS 1000	 /* credit comes this often */
+#define TICK_MS 1000	 /* how often the rate is looked at: it follows what is stored */
 #define EMPTY_MS 10000	 /* between two looks at a store without blocks */
 #define SAVE_MS 60000	 /* between two records of where the pass is */
 #define BATCH_MAX 32768u /* places found by one walk over the directory: 0.8 MiB */
@@ -280,6 +279,13 @@ static void save_locked(struct scrubbing *w)
 	commit_add_locked(s, &op);
 }
 
+static int64_t credit_due_ms(const struct scrubbing *w, uint64_t rate)
+{
+	int64_t due_ms = (int64_t)((double)-w->credit_bytes * 1000 / (double)rate) + 1;
+
+	return due_ms < TICK_MS ? due_ms : TICK_MS;
+}
+
 /* Waits until there is credit; false at the end. */
 static bool wait_for_credit(struct scrubbing *w)
 {
@@ -300,7 +306,7 @@ static bool wait_for_credit(struct scrubbing *w)
 			w->credit_bytes = (int64_t)(rate / 10);
 		if (s->scrub.stopping || w->credit_bytes >= 0)
 			return !s->scrub.stopping;
-		cond_wait(&s->scrub.changed, &s->mu, now + TICK_MS / 10);
+		cond_wait(&s->scrub.changed, &s->mu, now + credit_due_ms(w, rate));
 	}
 }
 
@@ -360,12 +366,12 @@ static void *scrub_main(void *arg)
 	cleanup_free struct target *batch = calloc(BATCH_MAX, sizeof(*batch));
 	bool go_on = batch && posix_memalign(&data, STORE_PAGE_BYTES,
 				      SLOT_BYTES_MAX + STORE_PAGE_BYTES) == 0;
+	int r;
 
 	pthread_setname_np(pthread_self(), "store-scrub");
-	/* For this thread only. Schedulers without classes ignore it. */
-	if (syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
-		    IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0)) < 0)
-		log_debug("no idle class for the scrubber's reads: %s", strerror(errno));
+	r = io_priority_idle();
+	if (r < 0)
+		log_debug("no idle class for the scrubber's reads: %s", strerror(-r));
 	if (!go_on)
 		log_error("%s: out of memory: it is not scrubbed until the next start", s->dir);
 	w.batch = batch;
