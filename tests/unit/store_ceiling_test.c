@@ -12,15 +12,6 @@
 /* As long as a rise takes, and more. */
 #define QUIET_US ((PIN_RAISE_TICKS + 10) * TICK_MS * 1000)
 
-/* Waits until the condition holds, a minute at most. */
-#define EVENTUALLY(cond)                                      \
-	do {                                                  \
-		int64_t deadline_ = clock_deadline_ms(60000); \
-		while (!(cond) && !clock_passed(deadline_))   \
-			usleep(2000);                         \
-		assert_true(cond);                            \
-	} while (0)
-
 static int setup(void **state)
 {
 	fixture_tick_ms = TICK_MS;

@@ -24,6 +24,15 @@
 
 #define MIB ((uint64_t)1 << 20)
 
+/* Waits until the condition holds, a minute at most. */
+#define EVENTUALLY(cond)                                      \
+	do {                                                  \
+		int64_t deadline_ = clock_deadline_ms(60000); \
+		while (!(cond) && !clock_passed(deadline_))   \
+			usleep(2000);                         \
+		assert_true(cond);                            \
+	} while (0)
+
 /* Some tests fork while the store's threads run; the child makes its own. */
 const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)

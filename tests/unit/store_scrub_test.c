@@ -59,15 +59,6 @@ static scrub_place scrubbed_to(struct store *s)
 	return s->scrub.at;
 }
 
-/* Waits until the condition holds, a minute at most. */
-#define EVENTUALLY(cond)                                      \
-	do {                                                  \
-		int64_t deadline_ = clock_deadline_ms(60000); \
-		while (!(cond) && !clock_passed(deadline_))   \
-			usleep(2000);                         \
-		assert_true(cond);                            \
-	} while (0)
-
 static unsigned there(struct store *s)
 {
 	unsigned count = 0;

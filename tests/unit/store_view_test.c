@@ -46,15 +46,6 @@ static int view_read(
 	return r;
 }
 
-/* Waits until the condition holds, 5 s at most. */
-#define EVENTUALLY(cond)                                     \
-	do {                                                 \
-		int64_t deadline_ = clock_deadline_ms(5000); \
-		while (!(cond) && !clock_passed(deadline_))  \
-			usleep(2000);                        \
-		assert_true(cond);                           \
-	} while (0)
-
 static uint64_t held_bytes(struct store *s)
 {
 	struct store_stat st;

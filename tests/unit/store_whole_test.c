@@ -12,15 +12,6 @@ static char socket_path[300];
 static const struct store_disk *disk; /* NULL: the real one */
 static unsigned commit_interval_ms = 20;
 
-/* Waits until the condition holds. */
-#define EVENTUALLY(cond)                                      \
-	do {                                                  \
-		int64_t deadline_ = clock_deadline_ms(60000); \
-		while (!(cond) && !clock_passed(deadline_))   \
-			usleep(2000);                         \
-		assert_true(cond);                            \
-	} while (0)
-
 struct worker {
 	struct store *store;
 	struct store_lease_server *leases;
@@ -132,6 +123,28 @@ static char *map(struct store_whole *w)
 
 	assert_true(bytes != MAP_FAILED);
 	return bytes;
+}
+
+/* A map of the whole file, whose hold and view are gone. */
+static char *map_of_nobody(struct worker *w)
+{
+	struct store_view *v = view();
+	struct store_whole *whole;
+	char *bytes;
+
+	put_all(w);
+	whole = hold_it(v);
+	bytes = map(whole);
+	store_whole_free(whole);
+	store_view_free(v);
+	return bytes;
+}
+
+static void everything_goes_with(char *bytes, struct worker *w)
+{
+	munmap(bytes, BYTES);
+	EVENTUALLY(held_bytes(w) == 0);
+	EVENTUALLY(fixture_du() < 4 * MIB);
 }
 
 static void assert_bytes_right(const char *bytes)
@@ -295,16 +308,9 @@ static void a_dropped_block_makes_it_wanted_back(void **state)
 static void its_bytes_stay_while_a_map_outlives_the_hold(void **state)
 {
 	struct worker w = worker_start();
-	struct store_view *v = view();
-	struct store_whole *whole;
-	char *bytes;
+	char *bytes = map_of_nobody(&w);
 
 	(void)state;
-	put_all(&w);
-	whole = hold_it(v);
-	bytes = map(whole);
-	store_whole_free(whole);
-	store_view_free(v);
 	/* Each in its own way: one block, and all of the file. */
 	drop(&w, 1);
 	put(&w, 1);
@@ -316,26 +322,17 @@ static void its_bytes_stay_while_a_map_outlives_the_hold(void **state)
 	usleep(2500000);
 	assert_int_equal(held_bytes(&w), 3 * BLOCK_BYTES - 4096);
 	assert_bytes_right(bytes);
-	munmap(bytes, BYTES);
-	EVENTUALLY(held_bytes(&w) == 0);
-	EVENTUALLY(fixture_du() < 4 * MIB);
+	everything_goes_with(bytes, &w);
 	worker_stop(&w);
 }
 
 static void its_bytes_stay_when_the_worker_starts_anew(void **state)
 {
 	struct worker w = worker_start();
-	struct store_view *v = view();
-	struct store_whole *whole;
+	char *bytes = map_of_nobody(&w);
 	struct store_stat before, after;
-	char *bytes;
 
 	(void)state;
-	put_all(&w);
-	whole = hold_it(v);
-	bytes = map(whole);
-	store_whole_free(whole);
-	store_view_free(v);
 	drop(&w, 1);
 	store_stat(w.store, &before);
 	worker_stop(&w);
@@ -357,9 +354,7 @@ static void its_bytes_stay_when_the_worker_starts_anew(void **state)
 	w = worker_start();
 	assert_int_equal(held_bytes(&w), 3 * BLOCK_BYTES - 4096);
 	assert_bytes_right(bytes);
-	munmap(bytes, BYTES);
-	EVENTUALLY(held_bytes(&w) == 0);
-	EVENTUALLY(fixture_du() < 4 * MIB);
+	everything_goes_with(bytes, &w);
 	worker_stop(&w);
 }
 
