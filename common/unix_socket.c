@@ -6,7 +6,6 @@
 #include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -180,4 +179,13 @@ int unix_socket_listen(const char *path, int *ret_fd, struct error *err)
 	if (r == 0)
 		*ret_fd = steal_fd(&fd);
 	return r;
+}
+
+bool unix_socket_peer_is_ours(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
+	       (peer.uid == geteuid() || peer.uid == 0);
 }

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "common/error.h"
@@ -30,6 +31,9 @@ int unix_socket_admit(const char *path, const char *group, struct error *err);
  * equal files of one kernel. -errno when there is none. */
 #define UNIX_SOCKET_IDENTITY_BYTES 48
 int unix_socket_identity(const char *path, char ret_text[UNIX_SOCKET_IDENTITY_BYTES]);
+
+/* Whether the process at the other end is of our user or root. */
+bool unix_socket_peer_is_ours(int fd);
 
 /* Binds, listens and sets 0600; the path was claimed before. */
 int unix_socket_listen(const char *path, int *ret_fd, struct error *err);

@@ -21,6 +21,8 @@
 #include "fuse/thread.h"
 
 #define TICK_MS 1000
+#define REFUSED_MS 60000
+#define ACCEPT_PAUSE_MS 200
 #define ROOM_MS 50	 /* how often somebody who waits for room is looked after */
 #define TURN_FRAMES 16	 /* of one connection before the others get their turn */
 #define BATCH_RANGES 128 /* added under one lock */
@@ -54,6 +56,8 @@ struct order_socket {
 	pthread_t thread;
 	/* owned by the thread */
 	struct client *clients[ORDER_CLIENTS_MAX];
+	int64_t refused_ms;
+	int64_t accept_ms; /* no accept before: there was no descriptor for one */
 };
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -382,15 +386,13 @@ static int serve(struct order_socket *s, struct client *c)
 	return 0;
 }
 
-static bool peer_allowed(const struct order_socket *s, int fd)
+/* Whoever is turned away may come again and again. */
+static void warn_refused(struct order_socket *s, const char *what)
 {
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
-
-	if (s->group)
-		return true;
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
-	       (peer.uid == geteuid() || peer.uid == 0);
+	if (!clock_passed(s->refused_ms + REFUSED_MS))
+		return;
+	log_warn("%s: %s", s->path, what);
+	s->refused_ms = clock_mono_ms();
 }
 
 static void accept_client(struct order_socket *s)
@@ -398,17 +400,21 @@ static void accept_client(struct order_socket *s)
 	cleanup_fd int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	unsigned i = 0;
 
-	if (fd < 0)
+	if (fd < 0) {
+		/* It stays in the queue and would wake us at once. */
+		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+			s->accept_ms = clock_deadline_ms(ACCEPT_PAUSE_MS);
 		return;
-	if (!peer_allowed(s, fd)) {
-		log_warn("%s: a process of another user was turned away", s->path);
+	}
+	if (!s->group && !unix_socket_peer_is_ours(fd)) {
+		warn_refused(s, "a process of another user was turned away");
 		return;
 	}
 	while (i < ORDER_CLIENTS_MAX && s->clients[i])
 		i++;
 	if (i == ORDER_CLIENTS_MAX) {
-		log_warn("%s: more than %d connections: one more was turned away", s->path,
-			ORDER_CLIENTS_MAX);
+		warn_refused(s, "there are as many connections as may be: one more was turned "
+				"away");
 		return;
 	}
 	s->clients[i] = calloc(1, sizeof(struct client));
@@ -421,7 +427,8 @@ static int fill_polls(struct order_socket *s, struct pollfd polls[ORDER_CLIENTS_
 	int timeout_ms = TICK_MS;
 
 	polls[0] = (struct pollfd){.fd = s->wake_fd, .events = POLLIN};
-	polls[1] = (struct pollfd){.fd = s->listen_fd, .events = POLLIN};
+	polls[1] = (struct pollfd){
+		.fd = s->listen_fd, .events = clock_passed(s->accept_ms) ? POLLIN : 0};
 	for (unsigned i = 0; i < ORDER_CLIENTS_MAX; i++) {
 		struct client *c = s->clients[i];
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/unix_socket.h"
 #include "store/lease_proto.h"
 #include "store/store_private.h"
 
@@ -84,17 +85,6 @@ static void client_close(struct store_lease_server *l, struct client *c)
 	*c = (struct client){.fd = -1};
 }
 
-static bool peer_allowed(const struct store_lease_server *l, int fd)
-{
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
-
-	if (l->group)
-		return true;
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
-	       (peer.uid == geteuid() || peer.uid == 0);
-}
-
 /* Whoever is turned away comes again every second. */
 static void warn_refused(struct store_lease_server *l, const char *what)
 {
@@ -114,7 +104,7 @@ static void accept_client(struct store_lease_server *l)
 			l->accept_ms = clock_deadline_ms(ACCEPT_PAUSE_MS);
 		return;
 	}
-	if (!peer_allowed(l, fd)) {
+	if (!l->group && !unix_socket_peer_is_ours(fd)) {
 		warn_refused(l, "a process of another user was turned away");
 		return;
 	}

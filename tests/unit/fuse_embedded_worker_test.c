@@ -40,6 +40,21 @@ static void embed(
 	w->chain.embedded = e;
 }
 
+static int code_of_read(struct world *w, bool cancelled)
+{
+	struct read_cancel cancel;
+	struct error err = ERROR_INIT;
+	enum block_from from;
+	int r;
+
+	read_cancel_init(&cancel);
+	if (cancelled)
+		read_cancel_fire(&cancel);
+	r = read_some(w, 0, 1000, FAR_MS, &cancel, &from, &err);
+	read_cancel_deinit(&cancel);
+	return r;
+}
+
 static void the_worker_of_this_process_is_called_when_it_is_the_home(void **state)
 {
 	struct fake_worker here = {.behaviour = SERVES_FETCHED};
@@ -71,10 +86,7 @@ static void the_worker_of_this_process_is_called_when_it_is_the_home(void **stat
 static void what_the_worker_of_this_process_says_counts_as_any_workers(void **state)
 {
 	struct fake_worker here = {.behaviour = FAILS};
-	struct read_cancel cancel;
-	struct error err = ERROR_INIT;
 	struct embedded_worker e;
-	enum block_from from;
 	struct world w;
 
 	(void)state;
@@ -84,28 +96,20 @@ static void what_the_worker_of_this_process_says_counts_as_any_workers(void **st
 
 	embed(&w, 2, &here, &e);
 	atomic_store(&here.behaviour, STALE);
-	read_cancel_init(&cancel);
-	assert_int_equal(read_some(&w, 0, 1000, FAR_MS, &cancel, &from, &err), -ESTALE);
-	read_cancel_deinit(&cancel);
+	assert_int_equal(code_of_read(&w, false), -ESTALE);
 	drop_world(&w);
 }
 
 static void a_cancel_ends_the_call_of_the_worker_of_this_process(void **state)
 {
 	struct fake_worker here = {.behaviour = HANGS};
-	struct read_cancel cancel;
-	struct error err = ERROR_INIT;
 	struct embedded_worker e;
-	enum block_from from;
 	struct world w;
 
 	(void)state;
 	embed(&w, 1, &here, &e);
-	read_cancel_init(&cancel);
-	read_cancel_fire(&cancel);
-	assert_int_equal(read_some(&w, 0, 1000, FAR_MS, &cancel, &from, &err), -ECANCELED);
+	assert_int_equal(code_of_read(&w, true), -ECANCELED);
 	assert_int_equal(atomic_load(&here.asked), 1);
-	read_cancel_deinit(&cancel);
 	drop_world(&w);
 }
 
