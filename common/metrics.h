@@ -17,7 +17,7 @@
  *
  * A series, once made, lives as long as the process: keep the pointer, so that the hot path is one
  * atomic addition. The number of series of a metric is bounded; past the bound every new
- *combination of label values shares one series whose values are all "other".
+ * combination of label values shares one series whose values are all "other".
  *
  * Numbers that are kept elsewhere are set by a collector, which runs before each rendering.
  *

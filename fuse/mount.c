@@ -1,6 +1,6 @@
 /*
  * Assembly: the parts of a mount, in the order in which they come up, and the thread that takes
- *them down when the kernel's side is gone.
+ * them down when the kernel's side is gone.
  *
  *	mountpoint -> master link (plan) -> manifest -> fs -> session (the mount answers)
  *		-> switcher, heartbeats -> caretaker thread

@@ -1,7 +1,7 @@
 /*
  * Node ids that the kernel holds: the entry's index in its manifest, with the number of the
- *snapshot that this mount showed in the high bits, so that a switch never gives an old id a new
- *meaning.
+ * snapshot that this mount showed in the high bits, so that a switch never gives an old id a new
+ * meaning.
  *
  *	1			the root of whatever is shown now (of every snapshot)
  *	slot << 32 | index + 1	entry `index` of the snapshot that was shown slot-th

@@ -4,9 +4,11 @@
  *	header			MANIFEST_HEADER_BYTES
  *	entries			MANIFEST_ENTRY_BYTES each, never across a chunk's border
  *	strings			for each entry: name, then validator (file) or target (symlink),
- *then NUL zeros			up to a multiple of 8; what stands before here is the body
+ *				then NUL
+ *	zeros			up to a multiple of 8; what stands before here is the body
  *	chunk digests		XXH3-64 of each MANIFEST_CHUNK_BYTES of the body, the last one
- *shorter digest			XXH3-128, canonical, of the header and the chunk digests
+ *				shorter
+ *	digest			XXH3-128, canonical, of the header and the chunk digests
  */
 #pragma once
 

@@ -10,7 +10,7 @@
  *
  * The plan: whoever changes what grants depend on calls master_replan_locked; the planner thread
  * computes and publishes. plan_version names what workers are to know; it starts at a random
- *number, so that a restarted master never takes an old plan for its own.
+ * number, so that a restarted master never takes an old plan for its own.
  */
 #pragma once
 

@@ -2,8 +2,8 @@
  * Group commit. Operations are queued in the order in which they became true in memory; a thread
  * takes all that are there and makes them durable:
  *
- *	1. datasync of every file that the round's puts wrote to; sync of the folders if files are
- *new
+ *	1. datasync of every file that the round's puts wrote to; sync of the folders if files
+ *	   are new
  *	2. one synced batch of records, in order
  *	3. free what the round's deletes gave up: punch, leave to a holder, remove empty files
  *

@@ -1,7 +1,7 @@
 /*
  * What the owner's lease server and a view say to each other: fixed messages over a unix socket
- *that keeps their bounds (SOCK_SEQPACKET). Both ends are of one host and one build's layout;
- *another version is refused by the first message.
+ * that keeps their bounds (SOCK_SEQPACKET). Both ends are of one host and one build's layout;
+ * another version is refused by the first message.
  *
  *	view			server
  *	HELLO(version)	->

@@ -5,7 +5,7 @@
  *	1. the format: only a newer one refuses; a missing or torn one is written anew
  *	2. what files there are
  *	3. the index's records, in order: store, datasets, files, blocks. A record without its file,
- *or that overlaps another's place, is removed
+ *	   or that overlaps another's place, is removed
  *	4. files that no record names are removed, as are those without blocks
  *	5. what no known block uses in the others is given back: punched, cut off
  *	6. under a smaller capacity than before, blocks are dropped until it fits

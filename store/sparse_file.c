@@ -1,7 +1,7 @@
 /*
  * Sparse files: one object over BLOCK_BYTES each, blocks at the object's own offsets, their checks
- *in the sidecar at index * CHECKS_STRIDE. Four blocks share a page of the sidecar; it is charged
- *with the first of them and stays until the file goes (a page per 16 MiB).
+ * in the sidecar at index * CHECKS_STRIDE. Four blocks share a page of the sidecar; it is charged
+ * with the first of them and stays until the file goes (a page per 16 MiB).
  *
  * A block's bits:
  *	present		placed: being written, in the directory, or dropped but not yet durably so

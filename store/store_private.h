@@ -4,8 +4,9 @@
  *	store.c		assembly, put and read
  *	recovery.c	from the disk to a running store
  *	dataset.c	datasets and their bytes by class
- *	file.c		the files: table, charge, paths; segment.c and sparse_file.c place blocks in
- *them admission.c	which class a block gets, and making room
+ *	file.c		the files: table, charge, paths; segment.c and sparse_file.c place blocks
+ *			in them
+ *	admission.c	which class a block gets, and making room
  *	plan.c		set_dataset and remove_dataset
  *	pin_ceiling.c	the thread that pins less while the store is full
  *	commit.c	the group commit thread, and what is freed after it

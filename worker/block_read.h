@@ -1,11 +1,11 @@
 /*
  * One read of a range of a block: from the store, from a fetch that others share, or from one of
- *its own, piece by piece to a sink.
+ * its own, piece by piece to a sink.
  *
  * What a miss does:
  *	pinned, and the store would take it	fetch the whole block, once for all readers; store
- *it read again in a later pass, and the	the same, as filler of the grant (elastic when only
- *an quota has room				older snapshot has the block)
+ *	read again in a later pass, and the	the same, as filler of the grant (elastic when only
+ *	quota has room				an older snapshot has the block)
  *	else					get the range and the read-ahead, store nothing
  *
  * A store that is full, damaged or slow to fill never fails a read: it only makes it a miss.

@@ -9,7 +9,7 @@
  * Invariants
  *  1. bytes [start, start+filled) are final; filled only grows.
  *  2. A fetch in the table may be joined. It leaves the table before, or in the moment, it fails,
- *is cancelled or its bytes are in the store, so that a later reader never joins a dead one.
+ * is cancelled or its bytes are in the store, so that a later reader never joins a dead one.
  *  3. One that is to be stored covers its whole block, and there is at most one of a block.
  *
  * A reader's cancel ends only its own waiting. When the last one leaves without its bytes, a

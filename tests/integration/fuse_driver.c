@@ -1,7 +1,7 @@
 /*
  * Mounts a local tree through the FUSE client without master, worker or store: a manifest built
- *from the tree, and a block source that reads the tree's files and can be told to misbehave. For
- *the tests of the client alone (fuse_mount_test.py).
+ * from the tree, and a block source that reads the tree's files and can be told to misbehave. For
+ * the tests of the client alone (fuse_mount_test.py).
  *
  *	fuse_driver TREE MOUNTPOINT WORKDIR [no-open|open|auto [TIMEOUT_MS [allow-other]]]
  *
