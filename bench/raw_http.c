@@ -72,8 +72,8 @@ static size_t read_urls(char **urls)
 int main(int argc, char **argv)
 {
 	long connections = argc == 2 ? strtol(argv[1], NULL, 10) : 0;
-	struct tally *tally = mmap(NULL, sizeof(*tally), PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct tally *tally = mmap(
+		NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	char **urls = calloc(URLS_MAX, sizeof(char *));
 	int64_t started_ns;
 	size_t count;
@@ -95,7 +95,7 @@ int main(int argc, char **argv)
 		;
 	printf("{\"files\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"failed\": %" PRIu64
 	       ", \"seconds\": %.6f}\n",
-			atomic_load(&tally->files), atomic_load(&tally->bytes),
-			atomic_load(&tally->failed), (double)(clock_mono_ns() - started_ns) / 1e9);
+		atomic_load(&tally->files), atomic_load(&tally->bytes), atomic_load(&tally->failed),
+		(double)(clock_mono_ns() - started_ns) / 1e9);
 	return 0;
 }

@@ -159,8 +159,7 @@ static int check_value(const struct flag *f, const char *text, struct error *err
 		break;
 	case FLAG_RATE:
 		if (parse_rate(text, &bytes, &why) < 0)
-			return error_set(
-				err, -EINVAL, "--%s: %s, or off", f->name, why.text);
+			return error_set(err, -EINVAL, "--%s: %s, or off", f->name, why.text);
 		break;
 	case FLAG_NUMBER:
 		errno = 0;

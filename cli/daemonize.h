@@ -11,10 +11,7 @@ struct daemonize {
 	int null_fd;
 };
 
-#define DAEMONIZE_INIT                        \
-	{                                     \
-		.ready_fd = -1, .null_fd = -1 \
-	}
+#define DAEMONIZE_INIT {.ready_fd = -1, .null_fd = -1}
 
 /* Before any thread starts. Returns in the child only; the parent exits when the child is ready or
  * has failed. Until daemonize_ready the child keeps stderr, so that progress and errors are seen.

@@ -205,7 +205,8 @@ static bool on_overlay(const char *dir)
 	return statfs(dir, &fs) == 0 && fs.f_type == OVERLAYFS_SUPER_MAGIC;
 }
 
-#define THROUGH_THE_MOUNT "cached large files are read through the mount, slower than the disk's own: "
+#define THROUGH_THE_MOUNT \
+	"cached large files are read through the mount, slower than the disk's own: "
 
 static void check_passthrough(struct report *r, const char *cache_dir)
 {

@@ -201,8 +201,7 @@ static int announce(const char *dir, const struct file_list *l, struct error *er
 		return r;
 	}
 	for (size_t i = 0; r == 0 && i < l->count; i++)
-		r = order_client_path(
-			c, l->paths[i] + below, strlen(l->paths[i] + below), err);
+		r = order_client_path(c, l->paths[i] + below, strlen(l->paths[i] + below), err);
 	if (r == 0)
 		r = order_client_end(c, &result, err);
 	order_client_close(c);
@@ -334,8 +333,8 @@ int command_epoch(struct invocation *inv)
 		r = file_list_walk(&list, dir, inv_number(inv, "limit", UINT64_MAX), &err);
 	for (uint64_t i = 0; r == 0 && i < epochs; i++) {
 		shuffle(&list, &random);
-		r = run_epoch(dir, &list, readers, inv_switch(inv, "announce"),
-			(unsigned)i + 1, &results[i], &err);
+		r = run_epoch(dir, &list, readers, inv_switch(inv, "announce"), (unsigned)i + 1,
+			&results[i], &err);
 		failed += results[i].failed;
 	}
 	if (r == 0 && inv_json(inv))

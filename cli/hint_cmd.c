@@ -47,8 +47,8 @@ static bool number(const char **text, uint64_t *ret)
 	return true;
 }
 
-static int send_line(struct order_client *c, bool records, const char *mountpoint,
-	const char *line, size_t len, struct error *err)
+static int send_line(struct order_client *c, bool records, const char *mountpoint, const char *line,
+	size_t len, struct error *err)
 {
 	const char *path = line;
 	uint64_t offset, bytes;
@@ -90,14 +90,14 @@ static int send_lines(struct invocation *inv, struct order_client *c, FILE *in, 
 static void report(struct invocation *inv, const struct order_result *result)
 {
 	if (inv_json(inv))
-		output_json(json_pack("{s:I, s:I, s:o}", "announced",
-			(json_int_t)result->accepted, "unknown", (json_int_t)result->unknown,
-			"first_unknown",
+		output_json(json_pack("{s:I, s:I, s:o}", "announced", (json_int_t)result->accepted,
+			"unknown", (json_int_t)result->unknown, "first_unknown",
 			result->unknown ? output_text(result->first_unknown) : json_null()));
 	else
 		printf("%" PRIu64 " announced\n", result->accepted);
 	if (result->unknown)
-		fprintf(stderr, "granary: %" PRIu64 " are no files of the snapshot, the first: %s\n",
+		fprintf(stderr,
+			"granary: %" PRIu64 " are no files of the snapshot, the first: %s\n",
 			result->unknown, result->first_unknown);
 }
 

@@ -54,8 +54,9 @@ static int receive_all(int fd, void *to, size_t len)
 static int error_silent(int code, struct error *err)
 {
 	if (code == -ETIMEDOUT)
-		return error_set(err, code, "the mount does not answer: `granary status` shows whether "
-					    "it lives");
+		return error_set(err, code,
+			"the mount does not answer: `granary status` shows whether "
+			"it lives");
 	return error_set_errno(err, code, "the mount has gone away");
 }
 
@@ -92,7 +93,8 @@ static int send_failed(struct order_client *c, int code, struct error *err)
 	return r < 0 ? r : error_set_errno(err, code, "cannot send to the mount");
 }
 
-static int send_frame(struct order_client *c, enum order_frame kind, uint32_t len, struct error *err)
+static int send_frame(
+	struct order_client *c, enum order_frame kind, uint32_t len, struct error *err)
 {
 	size_t total = ORDER_FRAME_HEAD_BYTES + len, at = 0;
 

@@ -55,8 +55,8 @@ static double pin_share(const Granary__V1__StatusReply *s, const Granary__V1__Wo
 	return wanted > 0 ? pinned / wanted : 1;
 }
 
-static void worker_state(struct table *t, const Granary__V1__StatusReply *s,
-	const Granary__V1__WorkerStatus *w)
+static void worker_state(
+	struct table *t, const Granary__V1__StatusReply *s, const Granary__V1__WorkerStatus *w)
 {
 	double share = pin_share(s, w);
 
@@ -148,13 +148,13 @@ static void print_json(const Granary__V1__StatusReply *s)
 
 		snprintf(id, sizeof(id), "%016" PRIx64, w->ref->worker_id);
 		json_array_append_new(workers,
-			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s, s:f, s:o}", "worker_id", id,
-				"address", w->ref->address, "capacity_bytes",
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s, s:f, s:o}", "worker_id",
+				id, "address", w->ref->address, "capacity_bytes",
 				(json_int_t)w->ref->capacity_bytes, "used_bytes",
 				(json_int_t)w->used_bytes, "held_bytes", (json_int_t)w->held_bytes,
 				"free_floor_bytes", (json_int_t)w->free_floor_bytes, "alive",
-				w->alive, "degraded", w->degraded, "pin_share",
-				pin_share(s, w), "scrub", scrub_to_json(w->scrub)));
+				w->alive, "degraded", w->degraded, "pin_share", pin_share(s, w),
+				"scrub", scrub_to_json(w->scrub)));
 	}
 	for (size_t i = 0; i < s->n_mounts; i++) {
 		const Granary__V1__MountStatus *m = s->mounts[i];

@@ -13,10 +13,7 @@ struct buf {
 	size_t room;
 };
 
-#define BUF_INIT                                                                                   \
-	{                                                                                          \
-		.data = NULL                                                                       \
-	}
+#define BUF_INIT {.data = NULL}
 #define BUF_MAX_BYTES ((size_t)1 << 30)
 
 /* All return 0 or -ENOMEM (also past BUF_MAX_BYTES); a failed call leaves the buf as it was. */

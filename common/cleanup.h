@@ -12,11 +12,11 @@
 #define CLEANUP(fn) __attribute__((cleanup(fn)))
 
 /* Defines `fn##_ptr(T *p)`, the form the cleanup attribute wants, from `fn(T)`. */
-#define DEFINE_CLEANUP(type, fn)                                                                   \
-	static inline void fn##_ptr(type *p)                                                       \
-	{                                                                                          \
-		if (*p)                                                                            \
-			fn(*p);                                                                    \
+#define DEFINE_CLEANUP(type, fn)             \
+	static inline void fn##_ptr(type *p) \
+	{                                    \
+		if (*p)                      \
+			fn(*p);              \
 	}
 
 static inline void cleanup_free_ptr(void *p)
@@ -55,9 +55,9 @@ static inline int steal_fd(int *fd)
 	return taken;
 }
 
-#define steal(ptr)                                                                                 \
-	({                                                                                         \
-		__typeof__(*(ptr)) taken_ = *(ptr);                                                \
-		*(ptr) = NULL;                                                                     \
-		taken_;                                                                            \
+#define steal(ptr)                                  \
+	({                                          \
+		__typeof__(*(ptr)) taken_ = *(ptr); \
+		*(ptr) = NULL;                      \
+		taken_;                             \
 	})

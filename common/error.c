@@ -28,7 +28,7 @@ int error_set_errno(struct error *err, int code, const char *fmt, ...)
 	va_end(ap);
 	used = strlen(err->text);
 	snprintf(err->text + used, sizeof(err->text) - used, ": %s",
-			strerror_r(-code, reason, sizeof(reason)));
+		strerror_r(-code, reason, sizeof(reason)));
 	return code;
 }
 
@@ -45,7 +45,6 @@ int error_prefix(struct error *err, int code, const char *fmt, ...)
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
 	va_end(ap);
 	used = strlen(err->text);
-	snprintf(err->text + used, sizeof(err->text) - used, ": %.*s",
-			(int)(sizeof(old) - 1), old);
+	snprintf(err->text + used, sizeof(err->text) - used, ": %.*s", (int)(sizeof(old) - 1), old);
 	return code;
 }

@@ -16,19 +16,16 @@ struct error {
 	char text[ERROR_TEXT_BYTES];
 };
 
-#define ERROR_INIT                                                                                 \
-	{                                                                                          \
-		.text = ""                                                                         \
-	}
+#define ERROR_INIT {.text = ""}
 
 /* Writes the text (cut at the bound) and returns `code`, so that `return error_set(...)` reads well. */
 int error_set(struct error *err, int code, const char *fmt, ...)
-		__attribute__((format(printf, 3, 4)));
+	__attribute__((format(printf, 3, 4)));
 
 /* As error_set, and appends ": " and strerror(-code). */
 int error_set_errno(struct error *err, int code, const char *fmt, ...)
-		__attribute__((format(printf, 3, 4)));
+	__attribute__((format(printf, 3, 4)));
 
 /* Puts "prefix: " before the text that is there; returns `code`. */
 int error_prefix(struct error *err, int code, const char *fmt, ...)
-		__attribute__((format(printf, 3, 4)));
+	__attribute__((format(printf, 3, 4)));

@@ -136,8 +136,8 @@ void log_write(enum log_level level, const char *subsystem, const char *fmt, ...
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
 	n = strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
-	n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ldZ %s %s: ",
-			now.tv_nsec / 1000000, level_names[level], subsystem);
+	n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ldZ %s %s: ", now.tv_nsec / 1000000,
+		level_names[level], subsystem);
 	n += escape(line + n, sizeof(line) - n - 1, text);
 	line[n++] = '\n';
 

@@ -26,14 +26,14 @@ int log_to_file(const char *path, struct error *err);
 
 bool log_enabled(enum log_level level);
 void log_write(enum log_level level, const char *subsystem, const char *fmt, ...)
-		__attribute__((format(printf, 3, 4)));
+	__attribute__((format(printf, 3, 4)));
 
 /* A source file that logs defines LOG_SUBSYSTEM before it includes this header. */
 #define log_error(...) log_write(LOG_ERROR, LOG_SUBSYSTEM, __VA_ARGS__)
 #define log_warn(...) log_write(LOG_WARN, LOG_SUBSYSTEM, __VA_ARGS__)
 #define log_info(...) log_write(LOG_INFO, LOG_SUBSYSTEM, __VA_ARGS__)
-#define log_debug(...)                                                                             \
-	do {                                                                                       \
-		if (log_enabled(LOG_DEBUG))                                                        \
-			log_write(LOG_DEBUG, LOG_SUBSYSTEM, __VA_ARGS__);                          \
+#define log_debug(...)                                                    \
+	do {                                                              \
+		if (log_enabled(LOG_DEBUG))                               \
+			log_write(LOG_DEBUG, LOG_SUBSYSTEM, __VA_ARGS__); \
 	} while (0)

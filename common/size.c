@@ -64,9 +64,9 @@ int size_parse(const char *text, uint64_t *ret_bytes, struct error *err)
 	}
 	if (n == 0 || text[n])
 		return error_set(err, -EINVAL,
-				"'%s' is not a size: write a number with an optional unit, like 500G "
-				"or 1.5TiB",
-				text);
+			"'%s' is not a size: write a number with an optional unit, like 500G "
+			"or 1.5TiB",
+			text);
 	return to_bytes(text, value * factor, ret_bytes, err);
 }
 
@@ -90,7 +90,7 @@ int rate_parse(const char *text, uint64_t *ret_bytes_per_s, struct error *err)
 	}
 	if (n == 0 || text[n])
 		return error_set(err, -EINVAL,
-				"'%s' is not a rate: write bytes like 800MB/s or bits like 10Gbps", text);
+			"'%s' is not a rate: write bytes like 800MB/s or bits like 10Gbps", text);
 	return to_bytes(text, value, ret_bytes_per_s, err);
 }
 
@@ -107,7 +107,10 @@ char *size_format(uint64_t bytes, char text[SIZE_TEXT_BYTES])
 	if (unit == 0)
 		snprintf(text, SIZE_TEXT_BYTES, "%d B", (int)bytes);
 	else
-		snprintf(text, SIZE_TEXT_BYTES, "%.*f %s", value < 9.995 ? 2 : value < 99.95 ? 1 : 0,
-				value, units[unit]);
+		snprintf(text, SIZE_TEXT_BYTES, "%.*f %s",
+			value < 9.995	? 2
+			: value < 99.95 ? 1
+					: 0,
+			value, units[unit]);
 	return text;
 }

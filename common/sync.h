@@ -18,10 +18,7 @@ struct mutex {
 	_Atomic pthread_t owner;
 };
 
-#define MUTEX_INIT                                                                                 \
-	{                                                                                          \
-		.mu = PTHREAD_MUTEX_INITIALIZER, .owner = 0                                        \
-	}
+#define MUTEX_INIT {.mu = PTHREAD_MUTEX_INITIALIZER, .owner = 0}
 
 struct cond {
 	pthread_cond_t cv;
@@ -74,9 +71,9 @@ static inline struct mutex *mutex_locked(struct mutex *m)
 	return m;
 }
 #define mutex_guard_name_(line) guard_##line
-#define mutex_guard_at_(m, line)                                                                   \
-	struct mutex *mutex_guard_name_(line)                                                      \
-			__attribute__((cleanup(mutex_guard_ptr), unused)) = mutex_locked(m)
+#define mutex_guard_at_(m, line)                                                                  \
+	struct mutex *mutex_guard_name_(line) __attribute__((cleanup(mutex_guard_ptr), unused)) = \
+		mutex_locked(m)
 #define mutex_guard_expand_(m, line) mutex_guard_at_(m, line)
 #define mutex_guard(m) mutex_guard_expand_(m, __LINE__)
 
@@ -111,8 +108,8 @@ static inline void cond_broadcast(struct cond *c)
 static inline int cond_wait(struct cond *c, struct mutex *m, int64_t deadline_ms)
 {
 	struct timespec ts = {
-			.tv_sec = deadline_ms / 1000,
-			.tv_nsec = (deadline_ms % 1000) * 1000000,
+		.tv_sec = deadline_ms / 1000,
+		.tv_nsec = (deadline_ms % 1000) * 1000000,
 	};
 	int r;
 

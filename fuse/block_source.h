@@ -76,6 +76,6 @@ struct block_source {
 		struct block_source *s, const struct block_file *file, int64_t deadline_ms);
 	/* 0, or BLOCK_SOURCE_MISS: some of it is missing, or cannot be had in this way. May wait for
 	 * a worker of this host, a second at most. NULL: never. */
-	int (*whole)(struct block_source *s, const struct block_file *file,
-		struct block_whole **ret);
+	int (*whole)(
+		struct block_source *s, const struct block_file *file, struct block_whole **ret);
 };

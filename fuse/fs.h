@@ -43,7 +43,7 @@ struct fs_options {
 	const char *origin;  /* URL without credentials; copied */
 	uint32_t uid, gid;   /* of entries whose origin knows no owner */
 	enum mount_mode mode;
-	int64_t read_timeout_ms; /* 0: FS_READ_TIMEOUT_MS */
+	int64_t read_timeout_ms;     /* 0: FS_READ_TIMEOUT_MS */
 	uint64_t order_memory_bytes; /* 0: ORDER_MEMORY_BYTES */
 };
 
@@ -83,10 +83,7 @@ struct fs_node {
 	struct manifest_entry entry;
 };
 
-#define FS_NODE_INIT             \
-	{                        \
-		.manifest = NULL \
-	}
+#define FS_NODE_INIT {.manifest = NULL}
 
 /* -ESTALE: of a snapshot that is no longer kept, or no node at all; -EIO: the manifest is damaged.
  */

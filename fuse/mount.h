@@ -29,14 +29,15 @@ struct mount_options {
 	const char *manifest_dir; /* cache of manifests */
 	const char *socket_dir;	  /* for the socket of announced orders; NULL: there is none */
 	const char *socket_group; /* may announce, too; NULL: only the owner */
-	const struct embedded_worker *worker; /* of this process; outlives the mount; NULL for none */
+	const struct embedded_worker
+		*worker; /* of this process; outlives the mount; NULL for none */
 	bool allow_other;
 	uint32_t uid, gid; /* of entries whose origin knows no owner */
 	enum mount_mode mode;
-	bool no_preload;	 /* the kernel gets nothing that nobody asked for */
+	bool no_preload;	     /* the kernel gets nothing that nobody asked for */
 	uint64_t order_memory_bytes; /* for what is brought ahead; 0: ORDER_MEMORY_BYTES */
-	bool no_passthrough;	 /* the kernel reads no file of the store by itself */
-	int64_t read_timeout_ms; /* 0: 60,000; a read that is not answered by then gives EIO */
+	bool no_passthrough;	     /* the kernel reads no file of the store by itself */
+	int64_t read_timeout_ms;     /* 0: 60,000; a read that is not answered by then gives EIO */
 };
 
 /* Mounts and serves in threads of its own; returns once the mount answers. A dead mount in the way

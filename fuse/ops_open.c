@@ -37,8 +37,7 @@ static void reply(struct fs *fs, fuse_req_t req, uint64_t ino, const struct fuse
 		passthrough_count_open(&fs->passthrough);
 	/* -ENOENT: interrupted, there will be no release. */
 	if (fuse_reply_open(req, &answer) == -ENOENT && fh != FH_PLAIN)
-		open_files_leave(
-			&fs->passthrough.files, ino, fh == FH_TRACKED, clock_mono_ms());
+		open_files_leave(&fs->passthrough.files, ino, fh == FH_TRACKED, clock_mono_ms());
 }
 
 static void request_free(struct open_request *r)
@@ -51,8 +50,7 @@ static void request_free(struct open_request *r)
 /* For the one who decided and all who waited for it; frees the latter. */
 static void decided(struct open_request *r, const struct open_backing *backing)
 {
-	struct open_waiter *w =
-		open_files_decided(&r->fs->passthrough.files, r->ino, backing);
+	struct open_waiter *w = open_files_decided(&r->fs->passthrough.files, r->ino, backing);
 
 	fuse_req_interrupt_func(r->req, NULL, NULL);
 	reply(r->fs, r->req, r->ino, &r->fi, FH_TRACKED, backing->id);
@@ -72,7 +70,8 @@ static bool goes_on(void *arg)
 	return !atomic_load(&r->cancel.fired) && !clock_passed(r->job.deadline_ms);
 }
 
-#define REQUEST_OF(job_) ((struct open_request *)((char *)(job_)-offsetof(struct open_request, job)))
+#define REQUEST_OF(job_) \
+	((struct open_request *)((char *)(job_) - offsetof(struct open_request, job)))
 
 static void job_run(struct io_job *job)
 {

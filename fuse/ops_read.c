@@ -80,8 +80,7 @@ static int read_part(struct read_job *j, uint64_t offset, uint32_t len, unsigned
 	if (offset + range.len == j->offset + j->len)
 		range.read_ahead = j->read_ahead;
 	if (r == BLOCK_SOURCE_MISS)
-		r = source->read(
-			source, &range, j->job.deadline_ms, &j->cancel, ret_from, err);
+		r = source->read(source, &range, j->job.deadline_ms, &j->cancel, ret_from, err);
 	return r;
 }
 
@@ -304,7 +303,8 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		return;
 	}
 	buffer = fs_thread_buffer();
-	if (announced == ORDER_NONE && buffer && read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
+	if (announced == ORDER_NONE && buffer &&
+		read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
 		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
 		counters_read_took(&fs->counters, began_ns);
 		preload_note(&fs->preload, &node, (uint64_t)off);

@@ -90,8 +90,8 @@ static int bring(struct order *o, const struct order_piece *piece, struct manife
 	*ret_from = BLOCK_FROM_LOCAL_STORE;
 	r = source->read_local(source, &range);
 	if (r == BLOCK_SOURCE_MISS)
-		r = source->read(source, &range, clock_deadline_ms(FETCH_TIMEOUT_MS), cancel,
-			ret_from, err);
+		r = source->read(
+			source, &range, clock_deadline_ms(FETCH_TIMEOUT_MS), cancel, ret_from, err);
 	return r;
 }
 
@@ -119,8 +119,8 @@ static void note_result_locked(struct order *o, int r, uint32_t len, const struc
 		(long long)rest_ms / 1000, err->text);
 }
 
-static void fetch_one(struct order *o, struct order_piece *piece, struct manifest *m,
-	struct read_cancel *cancel)
+static void fetch_one(
+	struct order *o, struct order_piece *piece, struct manifest *m, struct read_cancel *cancel)
 {
 	struct error err = ERROR_INIT;
 	enum block_from from = BLOCK_FROM_LOCAL_STORE;
@@ -284,8 +284,7 @@ void order_stat(struct order *o, uint64_t id, struct order_stat *ret)
 	const struct order_job *last = NULL;
 
 	mutex_guard(&o->mu);
-	*ret = (struct order_stat){
-		.tally = o->plan.tally, .in_flight_limit = o->pace.limit};
+	*ret = (struct order_stat){.tally = o->plan.tally, .in_flight_limit = o->pace.limit};
 	for (unsigned i = 0; i < ORDER_LISTS_MAX; i++) {
 		const struct order_job *job = &o->plan.jobs[i];
 
@@ -361,8 +360,8 @@ void order_release(struct order *o, struct order_held *held, uint32_t len)
 }
 
 /* True once the bytes are there. */
-static bool await_locked(struct order *o, struct order_piece *piece, int64_t deadline_ms,
-	struct read_cancel *cancel)
+static bool await_locked(
+	struct order *o, struct order_piece *piece, int64_t deadline_ms, struct read_cancel *cancel)
 {
 	while (!piece->arrived && !piece->failed && !o->stopping && !clock_passed(deadline_ms) &&
 		!atomic_load(&cancel->fired)) {

@@ -52,8 +52,8 @@ struct order {
 	struct order_pace pace;
 	struct manifest *manifest; /* that the lists are about, NULL without any */
 	uint32_t slot;
-	unsigned failures;	/* one after the other */
-	int64_t rests_until_ms; /* after a failure */
+	unsigned failures;	 /* one after the other */
+	int64_t rests_until_ms;	 /* after a failure */
 	struct order_tally told; /* to the counters */
 };
 

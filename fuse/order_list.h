@@ -33,7 +33,7 @@ struct order_list {
 };
 
 void order_list_init(struct order_list *l);
-void order_list_deinit(struct order_list *l); /* leaves an empty one */
+void order_list_deinit(struct order_list *l);				   /* leaves an empty one */
 int order_list_add(struct order_list *l, const struct order_range *range); /* -ENOMEM */
 /* NULL when it is empty; good until the next call. */
 struct order_range *order_list_first(struct order_list *l);

@@ -28,11 +28,11 @@ struct order_pace {
 	bool short_of_work, changed;
 	/* what is known */
 	enum { ORDER_PACE_GROWS, ORDER_PACE_HOLDS, ORDER_PACE_TRIES } state;
-	double rate;	 /* bytes a ms, of `settled` */
+	double rate;	  /* bytes a ms, of `settled` */
 	unsigned settled; /* the limit to go back to */
-	unsigned held;	 /* rounds since a try */
+	unsigned held;	  /* rounds since a try */
 	unsigned in_vain; /* rounds that brought no growth */
-	bool less;	 /* what is tried next */
+	bool less;	  /* what is tried next */
 };
 
 void order_pace_init(struct order_pace *p, unsigned most);

@@ -291,10 +291,10 @@ static bool is_brought_already(struct order_plan *p, const struct order_piece *p
 {
 	const struct order_piece *other;
 
-	DL_FOREACH2 (*bucket_of(p, piece->index, piece->offset), other, bucket_next)
-		if (is_held(other) && other->index == piece->index &&
-			other->offset <= piece->offset && end_of(piece) <= end_of(other))
-			return true;
+	DL_FOREACH2(*bucket_of(p, piece->index, piece->offset), other, bucket_next)
+	if (is_held(other) && other->index == piece->index && other->offset <= piece->offset &&
+		end_of(piece) <= end_of(other))
+		return true;
 	return false;
 }
 
@@ -323,8 +323,8 @@ static bool fits(const struct order_plan *p, const struct order_job *job,
 }
 
 /* Lets go of what its reader skipped, until the next piece fits. */
-static bool make_room(struct order_plan *p, struct order_job *job,
-	const struct order_piece *piece, unsigned active)
+static bool make_room(struct order_plan *p, struct order_job *job, const struct order_piece *piece,
+	unsigned active)
 {
 	uint64_t window = p->buffers.budget_bytes / active / room_of(piece);
 	uint32_t reads = window * 2 < ORDER_FLOOR_READS_LEAST  ? ORDER_FLOOR_READS_LEAST
@@ -339,7 +339,8 @@ static bool make_room(struct order_plan *p, struct order_job *job,
 
 		floor = position < floor ? position : floor;
 	}
-	while (job->pieces != piece && job->pieces->position < floor && !fits(p, job, piece, active))
+	while (job->pieces != piece && job->pieces->position < floor &&
+		!fits(p, job, piece, active))
 		skip(p, job->pieces);
 	return fits(p, job, piece, active);
 }
@@ -464,25 +465,25 @@ static struct order_piece *first_of_place(struct order_piece *bucket, struct ord
 {
 	struct order_piece *other;
 
-	DL_FOREACH2 (bucket, other, bucket_next)
-		if (same_place(other, piece) && is_held(other))
-			return other;
-	DL_FOREACH2 (bucket, other, bucket_next)
-		if (same_place(other, piece))
-			return other;
+	DL_FOREACH2(bucket, other, bucket_next)
+	if (same_place(other, piece) && is_held(other))
+		return other;
+	DL_FOREACH2(bucket, other, bucket_next)
+	if (same_place(other, piece))
+		return other;
 	return piece;
 }
 
 /* One of the bucket that is asked for and was not noted in this read. */
-static struct order_piece *unnoted(struct order_piece *bucket, uint32_t index, uint64_t offset,
-	uint64_t end, uint64_t *above)
+static struct order_piece *unnoted(
+	struct order_piece *bucket, uint32_t index, uint64_t offset, uint64_t end, uint64_t *above)
 {
 	struct order_piece *piece, *best = NULL;
 
-	DL_FOREACH2 (bucket, piece, bucket_next)
-		if (piece->index == index && piece->offset >= *above &&
-			is_asked(piece, offset, end) && (!best || piece->offset < best->offset))
-			best = piece;
+	DL_FOREACH2(bucket, piece, bucket_next)
+	if (piece->index == index && piece->offset >= *above && is_asked(piece, offset, end) &&
+		(!best || piece->offset < best->offset))
+		best = piece;
 	if (best)
 		*above = best->offset + 1;
 	return best ? first_of_place(bucket, best) : NULL;
@@ -498,7 +499,8 @@ void order_plan_read(
 		struct order_piece *piece;
 		uint64_t above = 0;
 
-		while ((piece = unnoted(*bucket_of(p, index, stretch), index, offset, end, &above))) {
+		while ((piece = unnoted(
+				*bucket_of(p, index, stretch), index, offset, end, &above))) {
 			note_position(piece, now_ms);
 			if (!is_held(piece)) {
 				note_evidence(piece->job, true);
@@ -514,7 +516,8 @@ struct order_piece *order_plan_at(struct order_plan *p, uint32_t index, uint64_t
 
 	if (!p->buckets)
 		return NULL;
-	DL_FOREACH2 (*bucket_of(p, index, offset), piece, bucket_next) {
+	DL_FOREACH2(*bucket_of(p, index, offset), piece, bucket_next)
+	{
 		if (!is_held(piece) || piece->index != index || offset < piece->offset ||
 			offset >= end_of(piece))
 			continue;
@@ -533,10 +536,10 @@ uint64_t order_plan_gap(struct order_plan *p, uint32_t index, uint64_t offset, u
 	struct order_piece *piece;
 
 	for (; p->buckets && stretch < end; stretch += ORDER_PIECE_MAX_BYTES) {
-		DL_FOREACH2 (*bucket_of(p, index, stretch), piece, bucket_next)
-			if (is_held(piece) && piece->index == index && piece->offset > offset &&
-				piece->offset < end)
-				end = piece->offset;
+		DL_FOREACH2(*bucket_of(p, index, stretch), piece, bucket_next)
+		if (is_held(piece) && piece->index == index && piece->offset > offset &&
+			piece->offset < end)
+			end = piece->offset;
 	}
 	return end;
 }

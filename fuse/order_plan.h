@@ -61,9 +61,9 @@ struct order_piece {
 	enum block_from from; /* once arrived */
 	bool asked;
 	uint32_t served_bytes;
-	unsigned refs;	       /* who fetches it, and those who read its bytes */
-	struct order_job *job; /* NULL when GONE */
-	struct order_piece *prev, *next;	   /* in its list */
+	unsigned refs;			 /* who fetches it, and those who read its bytes */
+	struct order_job *job;		 /* NULL when GONE */
+	struct order_piece *prev, *next; /* in its list */
 	struct order_piece *bucket_prev, *bucket_next;
 };
 
@@ -78,7 +78,7 @@ struct order_job {
 	uint32_t piece_count;
 	uint64_t used_bytes; /* of the buffers, by its pieces */
 	bool resting;
-	int64_t sign_ms; /* the reader's last */
+	int64_t sign_ms;       /* the reader's last */
 	uint64_t step, passed; /* as he reports: his step, and how many entries are behind him */
 	/* What is seen of him: positions of the last pieces that he asked for. */
 	uint64_t recent[ORDER_FLOOR_READS_MOST];
@@ -97,8 +97,8 @@ struct order_plan {
 	struct order_piece **buckets; /* made with the first list */
 	uint64_t last_id;
 	uint32_t piece_count;
-	uint64_t waiting; /* ranges in all lists */
-	unsigned turn;	  /* whose piece is handed out next */
+	uint64_t waiting;	  /* ranges in all lists */
+	unsigned turn;		  /* whose piece is handed out next */
 	struct order_tally tally; /* cumulative */
 };
 

@@ -94,8 +94,9 @@ static int refuse_error(struct client *c, int r)
 	case -EBUSY:
 		return refuse(c, r, "too many orders are announced already");
 	case -ENOENT:
-		return refuse(c, r, "the list is gone: the mount shows another snapshot, or it "
-				    "was dropped");
+		return refuse(c, r,
+			"the list is gone: the mount shows another snapshot, or it "
+			"was dropped");
 	case -ESHUTDOWN:
 		return refuse(c, r, "the mount is stopping");
 	default:
@@ -236,8 +237,8 @@ static int on_entries(struct order_socket *s, struct client *c, bool records,
 			r = flush(s, c);
 		if (r < 0 || c->stalled)
 			return r;
-		if (len - c->at < head || (path_len = order_get16(e + head - 2)) >
-						  len - c->at - head)
+		if (len - c->at < head ||
+			(path_len = order_get16(e + head - 2)) > len - c->at - head)
 			return refuse(c, -EPROTO, "an entry that does not fit its frame");
 		if (path_len > 0 || !records)
 			found = find_file(c, (const char *)e + head, path_len);
@@ -432,8 +433,8 @@ static int fill_polls(struct order_socket *s, struct pollfd polls[ORDER_CLIENTS_
 	for (unsigned i = 0; i < ORDER_CLIENTS_MAX; i++) {
 		struct client *c = s->clients[i];
 
-		polls[i + 2] = (struct pollfd){.fd = c ? c->fd : -1,
-			.events = c && c->stalled ? 0 : POLLIN};
+		polls[i + 2] = (struct pollfd){
+			.fd = c ? c->fd : -1, .events = c && c->stalled ? 0 : POLLIN};
 		if (c && c->stalled)
 			timeout_ms = ROOM_MS;
 	}

@@ -31,7 +31,8 @@ enum { OPENS, VERIFIED_BYTES, METRICS };
 
 static struct metric metrics[METRICS] = {
 	[OPENS] = METRIC_COUNTER("granary_client_passthrough_opens_total",
-		"Opens whose reads the kernel answers from the store's file by itself; they are in no "
+		"Opens whose reads the kernel answers from the store's file by itself; they are in "
+		"no "
 		"other count of the client.",
 		"dataset"),
 	[VERIFIED_BYTES] = METRIC_COUNTER("granary_client_passthrough_verified_bytes_total",
@@ -102,11 +103,12 @@ static void refused(struct passthrough *p, int code)
 	}
 	if (atomic_exchange(&p->state, PASSTHROUGH_REFUSED) == PASSTHROUGH_ON)
 		log_warn("no passthrough, large files are read through the mount: %s",
-			code == -EPERM	? "the kernel wants CAP_SYS_ADMIN outside of any user "
-					  "namespace"
-			: code == -ELOOP ? "the cache directory is on a stacked file system (overlay): "
-					   "choose another with --cache-dir"
-					 : strerror(-code));
+			code == -EPERM ? "the kernel wants CAP_SYS_ADMIN outside of any user "
+					 "namespace"
+			: code == -ELOOP
+				? "the cache directory is on a stacked file system (overlay): "
+				  "choose another with --cache-dir"
+				: strerror(-code));
 }
 
 /* ---- backing files --------------------------------------------------------------------------- */
@@ -164,8 +166,8 @@ static void remember(struct passthrough *p, const struct block_whole *w)
 	*slot_locked(p, &w->key) = w->key;
 }
 
-static bool verify_now(struct passthrough *p, struct block_whole *w, bool (*goes_on)(void *arg),
-	void *arg)
+static bool verify_now(
+	struct passthrough *p, struct block_whole *w, bool (*goes_on)(void *arg), void *arg)
 {
 	unsigned char *buffer = fs_thread_buffer();
 	bool past_page_cache = w->bytes > PASSTHROUGH_OPEN_VERIFY_BYTES;
@@ -200,8 +202,8 @@ static void verify_later(struct passthrough *p, struct block_whole *w)
 /* ---- the decision ---------------------------------------------------------------------------- */
 
 /* Of one that is not, takes it over. */
-static bool is_verified(struct passthrough *p, struct block_whole *w,
-	bool (*goes_on)(void *arg), void *arg)
+static bool is_verified(
+	struct passthrough *p, struct block_whole *w, bool (*goes_on)(void *arg), void *arg)
 {
 	bool small = w->bytes <= PASSTHROUGH_OPEN_VERIFY_BYTES, mine, ok = false;
 

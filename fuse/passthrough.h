@@ -56,7 +56,8 @@ struct passthrough {
 	struct cond changed;
 	/* guarded by mu */
 	bool stopping;
-	struct block_whole_key *verified; /* PASSTHROUGH_VERIFIED of them, each at its hash's place */
+	struct block_whole_key
+		*verified; /* PASSTHROUGH_VERIFIED of them, each at its hash's place */
 	struct block_whole *queue[PASSTHROUGH_QUEUE_MAX];
 	unsigned queued;
 	/* owned by the thread */

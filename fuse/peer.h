@@ -49,7 +49,7 @@ struct peer {
 	char *socket, *socket_identity; /* "": its address is the only way */
 	const char *token;		/* borrowed */
 	bool local;			/* on this host */
-	struct store_view *view; /* NULL: none */
+	struct store_view *view;	/* NULL: none */
 
 	atomic_bool silent; /* gave no sign of life */
 	_Atomic int64_t silent_since_ms;
@@ -58,7 +58,7 @@ struct peer {
 	_Atomic int64_t
 		view_shunned_ms; /* the view is not asked until then: it made readers wait */
 	atomic_bool told_no_whole;
-	int64_t listed_ms;	 /* owned by peers_update: when the master named it last */
+	int64_t listed_ms; /* owned by peers_update: when the master named it last */
 
 	_Atomic(enum peer_admission) admission;
 

@@ -136,8 +136,7 @@ static void chain_whole_free(struct block_whole *whole)
 	free(w);
 }
 
-static int whole_of_peer(
-	struct peer *p, const struct block_file *file, struct block_whole **ret)
+static int whole_of_peer(struct peer *p, const struct block_file *file, struct block_whole **ret)
 {
 	const struct manifest_entry *e = file->entry;
 	struct store_whole_key key;

@@ -17,8 +17,8 @@
 
 struct source_chain {
 	struct block_source source;
-	struct peers *peers;	    /* borrowed */
-	struct origin_link *origin; /* borrowed */
+	struct peers *peers;			/* borrowed */
+	struct origin_link *origin;		/* borrowed */
 	const struct embedded_worker *embedded; /* borrowed; NULL: no worker in this process */
 };
 

@@ -61,7 +61,7 @@ struct manifest_disk_entry {
 	union {
 		struct {
 			uint64_t object_hi, object_lo;
-		};				     /* file */
+		}; /* file */
 		struct manifest_disk_children below; /* directory */
 	};
 	uint32_t parent;

@@ -71,8 +71,8 @@ static struct metric metrics[METRICS] = {
 struct numbers {
 	char name[DATASET_NAME_MAX_BYTES + 1];
 	struct workers_sum stored;
-	uint64_t bytes, granted_bytes, pin_expected_bytes, hit_bytes, miss_bytes, origin_bytes, failed_reads, mounts,
-		snapshot;
+	uint64_t bytes, granted_bytes, pin_expected_bytes, hit_bytes, miss_bytes, origin_bytes,
+		failed_reads, mounts, snapshot;
 	int64_t age_s;
 	bool importing;
 };

@@ -27,7 +27,7 @@ struct plan_entry {
 	struct plan_snapshot {
 		Granary__V1__SnapshotRef ref;
 		char digest[MANIFEST_DIGEST_TEXT_BYTES];
-	} * snapshots;
+	} *snapshots;
 	Granary__V1__SnapshotRef **refs;
 };
 

@@ -125,8 +125,7 @@ static struct http_client *client_alloc(void)
 	return c;
 }
 
-int http_client_new(
-	const struct origin_options *opts, struct http_client **ret, struct error *err)
+int http_client_new(const struct origin_options *opts, struct http_client **ret, struct error *err)
 {
 	struct http_client *c = client_alloc();
 	int r = 0;
@@ -404,8 +403,7 @@ static int classify_status(struct exchange *x)
 		break;
 	default:
 		if (status / 100 != 5)
-			return error_set(
-				x->err, -EIO, "HTTP %d%s", status, plain_proxy_note(x));
+			return error_set(x->err, -EIO, "HTTP %d%s", status, plain_proxy_note(x));
 	}
 	curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &after_s);
 	attempt_pause(at, after_s);

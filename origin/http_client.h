@@ -56,8 +56,7 @@ struct http_request {
 struct http_client;
 
 /* -ENOMEM, or -EINVAL for a malformed proxy. The options are not kept. */
-int http_client_new(
-	const struct origin_options *opts, struct http_client **ret, struct error *err);
+int http_client_new(const struct origin_options *opts, struct http_client **ret, struct error *err);
 void http_client_free(struct http_client *c);
 /* New user, password or token for the requests that begin from now on. */
 int http_client_set_credentials(

@@ -42,8 +42,9 @@ static int write_note(struct proxy *p)
 	char *scheme = NULL, *host = NULL, *port = NULL;
 	int r = -EINVAL;
 
-	if (u && curl_url_set(u, CURLUPART_URL, p->url,
-			 CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME) == CURLUE_OK &&
+	if (u &&
+		curl_url_set(u, CURLUPART_URL, p->url,
+			CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME) == CURLUE_OK &&
 		curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
 		curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK && is_spoken(scheme)) {
 		/* Without a scheme it is an http proxy, whatever its host is called. */

@@ -356,8 +356,8 @@ static int classify_transport(struct s3_call *call)
 			return attempt_retry(call->at, "the connection stalled for %lld s%s",
 				(long long)(clock_mono_ms() - call->seen_ms) / 1000,
 				proxy_note(call));
-		return attempt_retry(call->at, "no answer within the time for one attempt%s",
-			proxy_note(call));
+		return attempt_retry(
+			call->at, "no answer within the time for one attempt%s", proxy_note(call));
 	case S3StatusConnectionFailed:
 	case S3StatusXmlParseFailure:
 	case S3StatusInternalError:

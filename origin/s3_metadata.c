@@ -316,8 +316,8 @@ int s3_keys_from_instance(struct http_client *c, const struct origin_options *op
 	at->deadline_ms = deadline_ms;
 	/* Away from a cloud's instance nobody answers there: that is no failure. */
 	if (r == ORIGIN_RETRY && known)
-		return attempt_retry(at, "credentials: the metadata service %s does not answer",
-			endpoint.data);
+		return attempt_retry(
+			at, "credentials: the metadata service %s does not answer", endpoint.data);
 	return r == ORIGIN_RETRY || r == ORIGIN_CREDENTIALS || r == ORIGIN_CHANGED ? ORIGIN_GONE
 										   : r;
 }

@@ -66,7 +66,7 @@ struct s3_call {
 	bool stalled;
 	S3Status status;
 	int http_status;
-	int proxy_status; /* of the proxy's answer to CONNECT; 0: none */
+	int proxy_status;      /* of the proxy's answer to CONNECT; 0: none */
 	int64_t retry_after_s; /* 0: the server did not say */
 	char code[64], message[128], told_region[S3_REGION_BYTES];
 };

@@ -26,8 +26,8 @@ static uint64_t chunk_hash(const void *data, uint32_t len, uint32_t chunk)
 	uint32_t at = chunk * (uint32_t)BLOCK_CHECK_BYTES;
 	uint32_t left = len - at;
 
-	return XXH3_64bits((const char *)data + at,
-		left < BLOCK_CHECK_BYTES ? left : BLOCK_CHECK_BYTES);
+	return XXH3_64bits(
+		(const char *)data + at, left < BLOCK_CHECK_BYTES ? left : BLOCK_CHECK_BYTES);
 }
 
 void checks_make(const struct block_id *id, const void *data, uint32_t len,
@@ -54,8 +54,7 @@ bool checks_match(const uint8_t *checks, const struct block_id *id, uint32_t len
 	       get64(checks + 32 + 8 * count) == XXH3_64bits(checks, 32 + 8 * count);
 }
 
-bool checks_verify(
-	const uint8_t *checks, const struct block_id *id, const void *data, uint32_t len)
+bool checks_verify(const uint8_t *checks, const struct block_id *id, const void *data, uint32_t len)
 {
 	if (!checks_match(checks, id, len))
 		return false;

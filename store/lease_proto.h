@@ -44,12 +44,12 @@ enum hold_kind { HOLD_SEGMENT, HOLD_SPARSE, HOLD_WHOLE };
 struct lease_message {
 	uint32_t magic;
 	uint32_t kind;
-	uint32_t file;	 /* of OPEN, OPENED, RELEASE, REVOKE; HELLO and WELCOME: the version */
-	int32_t status;	 /* of OPENED: 0 or -errno */
-	uint32_t hold;	 /* of OPEN and OPENED: enum hold_kind */
+	uint32_t file;	     /* of OPEN, OPENED, RELEASE, REVOKE; HELLO and WELCOME: the version */
+	int32_t status;	     /* of OPENED: 0 or -errno */
+	uint32_t hold;	     /* of OPEN and OPENED: enum hold_kind */
 	uint32_t generation; /* of OPENED, of a whole file */
-	uint32_t slot, seq; /* of CORRUPT: where the directory named the block (directory.h) */
-	uint32_t count;	 /* of ids */
+	uint32_t slot, seq;  /* of CORRUPT: where the directory named the block (directory.h) */
+	uint32_t count;	     /* of ids */
 	struct block_id ids[LEASE_IDS_MAX];
 };
 

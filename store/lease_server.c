@@ -210,9 +210,9 @@ static int on_message(struct store_lease_server *l, struct client *c, const stru
 		return 0;
 	case LEASE_CORRUPT:
 		if (m->count == 1)
-			store_drop_damaged(l->store, &(struct directory_entry){.id = m->ids[0],
-							     .slot = m->slot,
-							     .seq = m->seq});
+			store_drop_damaged(
+				l->store, &(struct directory_entry){
+						  .id = m->ids[0], .slot = m->slot, .seq = m->seq});
 		return 0;
 	default:
 		return -EPROTO;
@@ -314,7 +314,8 @@ static void *server_main(void *arg)
 
 		for (int i = 0; i < CLIENTS_MAX; i++)
 			polls[i + 2] = (struct pollfd){.fd = l->clients[i].fd, .events = POLLIN};
-		if (poll(polls, CLIENTS_MAX + 2, pause ? ACCEPT_PAUSE_MS : 1000) < 0 && errno != EINTR)
+		if (poll(polls, CLIENTS_MAX + 2, pause ? ACCEPT_PAUSE_MS : 1000) < 0 &&
+			errno != EINTR)
 			log_warn("%s: %s", l->path, strerror(errno));
 		if (polls[0].revents && read(l->wake_fd, &ignored, sizeof(ignored)) < 0)
 			continue;

@@ -176,7 +176,8 @@ static void ceiling_raise(struct store *s, const struct sums *sums, uint64_t roo
 		100 * ((double)hash / (double)PIN_ALL), 100 * ((double)before / (double)PIN_ALL));
 	/* What is here as a filler is pinned at once. */
 	if (blocks_walk(s, NULL, plan_promote, NULL, &err) < 0)
-		log_warn("%s: not everything below the ceiling is pinned yet: %s", s->dir, err.text);
+		log_warn(
+			"%s: not everything below the ceiling is pinned yet: %s", s->dir, err.text);
 	c->raised_ticks = 0;
 }
 

@@ -42,10 +42,10 @@ struct pin_ceiling {
 	bool stopping;
 	uint64_t refused; /* pinned blocks that found no room since the last look */
 	/* owned by the thread */
-	unsigned short_ticks;	 /* looks in a row that found less than the floor free */
-	unsigned quiet_ticks;	 /* looks since something was refused, short, or changed */
-	unsigned raised_ticks;	 /* looks since the last rise */
-	unsigned backoff;	 /* rises wait 2^backoff times as long */
+	unsigned short_ticks;	     /* looks in a row that found less than the floor free */
+	unsigned quiet_ticks;	     /* looks since something was refused, short, or changed */
+	unsigned raised_ticks;	     /* looks since the last rise */
+	unsigned backoff;	     /* rises wait 2^backoff times as long */
 	uint64_t quiet_pinned_bytes; /* pinned when the quiet began */
 };
 

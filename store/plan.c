@@ -61,8 +61,8 @@ static uint64_t moves_down(struct store *s)
 
 /* A block that moves to a higher slot meanwhile is met there; after one moved to a lower slot (the
  * directory is nearly full then) the walk is done again. All functions bear being called twice. */
-int blocks_walk(struct store *s, const uint64_t *dataset_id, block_fn *fn, void *arg,
-	struct error *err)
+int blocks_walk(
+	struct store *s, const uint64_t *dataset_id, block_fn *fn, void *arg, struct error *err)
 {
 	int r = 0;
 
@@ -111,7 +111,8 @@ static void demote(struct store *s, struct dataset *ds, struct directory_entry *
 		reclass_locked(s, ds, e, CLASS_ELASTIC | FLAG_OLD);
 	else if (!ds->grant_bytes)
 		reclass_locked(s, ds, e, CLASS_ELASTIC);
-	else if (entry_class(e) == CLASS_PINNED && block_pin_hash(&e->id) >= threshold_locked(s, ds))
+	else if (entry_class(e) == CLASS_PINNED &&
+		 block_pin_hash(&e->id) >= threshold_locked(s, ds))
 		drop_slot_locked(s, e);
 	else if (e->flags & FLAG_OLD)
 		reclass_locked(s, ds, e, CLASS_ELASTIC);
@@ -123,7 +124,8 @@ void plan_promote(struct store *s, struct dataset *ds, struct directory_entry *e
 
 	(void)arg;
 	if (e->flags & FLAG_OLD || entry_class(e) == CLASS_PINNED ||
-		block_pin_hash(&e->id) >= threshold_locked(s, ds) || pinned + e->len > ds->grant_bytes)
+		block_pin_hash(&e->id) >= threshold_locked(s, ds) ||
+		pinned + e->len > ds->grant_bytes)
 		return;
 	reclass_locked(s, ds, e, CLASS_PINNED);
 	trim_fillers_locked(s, ds, 0);

@@ -208,8 +208,7 @@ static int finish(struct store *s, struct putting *p, int written)
 		f->broken = true;
 	else if (written < 0)
 		degrade_locked(s, written, "a block could not be written");
-	if (written < 0 || !still_admitted_locked(s, p) ||
-		!publish_locked(s, f, &e, false)) {
+	if (written < 0 || !still_admitted_locked(s, p) || !publish_locked(s, f, &e, false)) {
 		give_up_locked(s, p);
 		return STORE_FULL;
 	}

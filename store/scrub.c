@@ -31,7 +31,7 @@ struct scrubbing {
 	struct store *s;
 	struct target *batch; /* a heap with the largest place first, then sorted */
 	uint32_t count;
-	char *data; /* SLOT_BYTES_MAX, aligned for direct IO, then a page for the sidecar */
+	char *data;    /* SLOT_BYTES_MAX, aligned for direct IO, then a page for the sidecar */
 	bool buffered; /* the file system has no direct IO */
 	/* the file at hand */
 	struct store_file *file; /* pinned, or NULL */
@@ -211,14 +211,14 @@ static int read_block(
 
 	if (!(e->flags & FLAG_SPARSE)) {
 		*ret_checks = (uint8_t *)w->data + checks_offset(e->len);
-		return read_pages(w, w->fds[0], w->data,
-			checks_offset(e->len) + checks_bytes(e->len), start);
+		return read_pages(
+			w, w->fds[0], w->data, checks_offset(e->len) + checks_bytes(e->len), start);
 	}
 	*ret_checks = (uint8_t *)sidecar + in_page;
 	r = read_pages(w, w->fds[0], w->data, e->len, start);
 	if (r == 0)
-		r = read_pages(w, w->fds[1], sidecar, in_page + checks_bytes(e->len),
-			sums - in_page);
+		r = read_pages(
+			w, w->fds[1], sidecar, in_page + checks_bytes(e->len), sums - in_page);
 	return r;
 }
 
@@ -348,7 +348,8 @@ static bool pass_end(struct scrubbing *w, bool whole)
 	mutex_lock(&s->mu);
 	if (whole) {
 		s->scrub.passes++;
-		log_debug("%s: scrubbed once more: %lu bytes and %lu damaged blocks since the start",
+		log_debug(
+			"%s: scrubbed once more: %lu bytes and %lu damaged blocks since the start",
 			s->dir, (unsigned long)s->scrub.read_bytes,
 			(unsigned long)s->scrub.damaged_blocks);
 	}

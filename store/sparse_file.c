@@ -31,7 +31,7 @@ static void bit_set(uint8_t *bits, uint32_t i, bool on)
 	if (on)
 		bits[i / 8] |= (uint8_t)(1u << (i % 8));
 	else
-		bits[i / 8] &= (uint8_t) ~(1u << (i % 8));
+		bits[i / 8] &= (uint8_t)~(1u << (i % 8));
 }
 
 static uint32_t blocks_in(const struct store_file *f)
@@ -218,8 +218,7 @@ static void punch_one(struct store *s, struct store_file *f, uint32_t block)
 
 static void hold_locked(struct store *s, struct store_file *f, uint32_t block)
 {
-	uint64_t bytes =
-		pages_of(block_len(f->object_bytes, block)) * (uint64_t)STORE_PAGE_BYTES;
+	uint64_t bytes = pages_of(block_len(f->object_bytes, block)) * (uint64_t)STORE_PAGE_BYTES;
 
 	bit_set(f->held, block, true);
 	f->held_blocks++;

@@ -78,12 +78,12 @@ typedef int store_live_fn(void *arg, struct block_id *ret_id);
  * blocks that it does not name (those of older snapshots) become elastic; NULL leaves that as it is.
  * May take long (it scans); call it from no read path. */
 int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
-		uint64_t threshold, store_live_fn *live, void *arg, struct error *err);
+	uint64_t threshold, store_live_fn *live, void *arg, struct error *err);
 #define STORE_HAS_BLOCKS 4
 /* The same for a dataset of which the store has no block: never scans, and waits for no scan that is
  * under way. STORE_HAS_BLOCKS, and nothing done, when it would have to scan. */
 int store_announce_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
-		uint64_t threshold, struct error *err);
+	uint64_t threshold, struct error *err);
 /* Drops all blocks of the dataset. */
 int store_remove_dataset(struct store *s, uint64_t dataset_id, struct error *err);
 
@@ -133,13 +133,13 @@ bool store_would_take(struct store *s, const struct store_block *b, enum store_a
 #define STORE_FULL 2   /* no room under the rules, or degraded: not stored */
 /* Stores the block's bytes; readers may have them when this returns. */
 int store_put(struct store *s, const struct store_block *b, enum store_admit admit,
-		const void *data, struct error *err);
+	const void *data, struct error *err);
 
 #define STORE_MISS 3
 /* Reads [offset, offset+len) of a block, verified. STORE_MISS also when it was found damaged: then
  * it has been dropped, counted and logged. */
-int store_read(struct store *s, const struct store_block *b, uint32_t offset, uint32_t len, void *dst,
-		struct error *err);
+int store_read(struct store *s, const struct store_block *b, uint32_t offset, uint32_t len,
+	void *dst, struct error *err);
 bool store_has(struct store *s, const struct block_id *id);
 /* A reader elsewhere read an elastic one (recency). */
 void store_touch(struct store *s, const struct block_id *id);
@@ -153,5 +153,5 @@ int store_sync(struct store *s, struct error *err);
  * mode 0600, or 0660 of `group`. */
 struct store_lease_server;
 int store_lease_server_start(struct store *s, const char *path, const char *group,
-		struct store_lease_server **ret, struct error *err);
+	struct store_lease_server **ret, struct error *err);
 void store_lease_server_stop(struct store_lease_server *l); /* NULL is fine */

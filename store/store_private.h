@@ -77,7 +77,7 @@ struct store_file {
 	bool dirty;  /* written since the last datasync */
 	bool broken; /* a sync failed, or it vanished: takes no more blocks */
 	bool retiring;
-	bool revoked; /* its holders were asked to let go */
+	bool revoked;	     /* its holders were asked to let go */
 	uint32_t unsettled;  /* commit operations with records of it */
 	uint32_t generation; /* grows with every block that is placed; sparse files only */
 	bool awaited;	     /* on the store's list of those that others still have open */
@@ -180,8 +180,8 @@ bool sparse_adopt_held(struct store *s, struct store_file *f);
 /* Called with every block of the dataset, or of all datasets where dataset_id is NULL. The directory
  * is walked in slices, so that puts go on in between; bears being called twice with a block. */
 typedef void block_fn(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg);
-int blocks_walk(struct store *s, const uint64_t *dataset_id, block_fn *fn, void *arg,
-	struct error *err);
+int blocks_walk(
+	struct store *s, const uint64_t *dataset_id, block_fn *fn, void *arg, struct error *err);
 /* A block_fn: pins a block that is under the threshold now, as far as the grant goes. */
 void plan_promote(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg);
 
@@ -298,7 +298,7 @@ struct store {
 	uint64_t files_charged_bytes; /* with overheads */
 	uint64_t held_bytes;
 	struct store_file *awaited;
-	int64_t awaited_ms; /* when they were looked at last */
+	int64_t awaited_ms;		  /* when they were looked at last */
 	uint64_t dirs_bytes, index_bytes; /* measured */
 	bool floor_low;
 	uint64_t fs_free_bytes; /* when last looked, less what was taken since */

@@ -621,8 +621,8 @@ bool store_whole_wanted_back(const struct store_whole *w)
 	return atomic_load(&w->wanted_back);
 }
 
-int store_whole_verify(struct store_whole *w, const struct store_whole_check *check,
-	uint64_t *ret_block)
+int store_whole_verify(
+	struct store_whole *w, const struct store_whole_check *check, uint64_t *ret_block)
 {
 	return whole_verify(w->fds, check, ret_block);
 }

@@ -28,12 +28,13 @@ struct store_view_options {
 };
 
 /* Succeeds also while nobody listens: everything is STORE_MISS until then. */
-int store_view_new(const struct store_view_options *opts, struct store_view **ret, struct error *err);
+int store_view_new(
+	const struct store_view_options *opts, struct store_view **ret, struct error *err);
 void store_view_free(struct store_view *v);
 
 /* 0 and verified bytes, or STORE_MISS (not there, recycled meanwhile, damaged: reported). */
-int store_view_read(struct store_view *v, const struct store_block *b, uint32_t offset, uint32_t len,
-		void *dst);
+int store_view_read(struct store_view *v, const struct store_block *b, uint32_t offset,
+	uint32_t len, void *dst);
 /* As far as the directory says; a moment later it may differ. */
 bool store_view_has(struct store_view *v, const struct block_id *id);
 bool store_view_connected(struct store_view *v);
@@ -55,7 +56,7 @@ struct store_whole_key {
 /* 0; STORE_MISS: not whole, not durable yet, or nobody to ask; -EOPNOTSUPP: the store's file system
  * does not tell who uses a file. Waits for the worker, a second at most. The view outlives it. */
 int store_view_whole(struct store_view *v, const struct object_id *object, uint64_t object_bytes,
-		struct store_whole **ret);
+	struct store_whole **ret);
 /* Read-only, until close_fds. */
 int store_whole_fd(const struct store_whole *w);
 struct store_whole_key store_whole_key(const struct store_whole *w);
@@ -65,16 +66,16 @@ bool store_whole_wanted_back(const struct store_whole *w);
 struct store_whole_check {
 	struct object_id object;
 	uint64_t object_bytes;
-	void *buffer;	     /* page aligned */
-	size_t buffer_bytes; /* a multiple of BLOCK_CHECK_BYTES */
+	void *buffer;	      /* page aligned */
+	size_t buffer_bytes;  /* a multiple of BLOCK_CHECK_BYTES */
 	bool past_page_cache; /* direct IO where there is any: nobody is about to read it */
 	/* Asked before each piece of the buffer's size. */
 	bool (*goes_on)(void *arg);
 	void *arg;
 };
 /* Are all bytes the object's? 0; -EBADMSG: not those of *ret_block; -ECANCELED; or what failed. */
-int store_whole_verify(struct store_whole *w, const struct store_whole_check *check,
-		uint64_t *ret_block);
+int store_whole_verify(
+	struct store_whole *w, const struct store_whole_check *check, uint64_t *ret_block);
 /* Closes its descriptors: whoever got one of his own goes on. */
 void store_whole_close_fds(struct store_whole *w);
 void store_whole_free(struct store_whole *w); /* NULL is fine */

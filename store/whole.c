@@ -37,8 +37,7 @@ static void set_direct(int fd, bool on)
 		fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT);
 }
 
-static int read_piece(
-	int fd, const struct store_whole_check *c, uint32_t len, uint64_t offset)
+static int read_piece(int fd, const struct store_whole_check *c, uint32_t len, uint64_t offset)
 {
 	size_t pages = pages_of(len) * (size_t)STORE_PAGE_BYTES;
 	int r = read_full(fd, c->buffer, pages, len, offset);

@@ -35,7 +35,7 @@ struct heartbeat_options {
 	const char *master_address; /* for texts */
 	const char *address;
 	const char *local_address; /* "unix:PATH", there when the thread starts; NULL for none */
-	const char *lease_socket; /* NULL for none */
+	const char *lease_socket;  /* NULL for none */
 	/* Called after every beat; NULL for none. */
 	void (*tick)(void *arg);
 	void *arg;

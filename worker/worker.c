@@ -165,8 +165,8 @@ static void add_service(
 			opts->read_timeout_ms ? opts->read_timeout_ms : BLOCK_SERVICE_TIMEOUT_MS,
 	};
 	block_service_add(&w->service, server);
-	w->embedded = (struct embedded_worker){
-		.id = store_id(w->store), .read = embedded_read, .arg = w};
+	w->embedded =
+		(struct embedded_worker){.id = store_id(w->store), .read = embedded_read, .arg = w};
 }
 
 int worker_new(const struct worker_options *opts, struct rpc_server *server, struct worker **ret,

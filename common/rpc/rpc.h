@@ -49,19 +49,20 @@ struct rpc_call;
 typedef void rpc_handler(struct rpc_call *call, void *arg);
 
 struct rpc_server_options {
-	unsigned threads;	/* handlers that run at once, bounded ones apart; 0 is 16 */
-	const char *token;	/* required for a HOST:PORT address; copied */
+	unsigned threads;	  /* handlers that run at once, bounded ones apart; 0 is 16 */
+	const char *token;	  /* required for a HOST:PORT address; copied */
 	const char *socket_group; /* group of unix sockets, which makes them 0660; NULL for none */
 };
 
-int rpc_server_new(const struct rpc_server_options *opts, struct rpc_server **ret, struct error *err);
+int rpc_server_new(
+	const struct rpc_server_options *opts, struct rpc_server **ret, struct error *err);
 /* Before start. `path` is "/package.Service/Method", kept by reference (a literal). */
 void rpc_server_add(struct rpc_server *s, const char *path, rpc_handler *handler, void *arg);
 /* The same for calls that may wait long (for an origin, for a slow reader): at most max_running run
  * at once, on threads of their own. Further ones take no thread: they wait for their turn, in the
  * order in which they came, until their deadline. A server can have eight such methods. */
 void rpc_server_add_bounded(struct rpc_server *s, const char *path, rpc_handler *handler, void *arg,
-		unsigned max_running);
+	unsigned max_running);
 /* Before start, once or more. A stale unix socket in the way is removed, a live one is -EADDRINUSE.
  * ret_port (may be NULL) receives the port of a HOST:0 address. */
 int rpc_server_listen(struct rpc_server *s, const char *address, int *ret_port, struct error *err);
@@ -73,7 +74,7 @@ void rpc_server_free(struct rpc_server *s); /* after stop, or never started; NUL
 /* The parsed request, owned by the call; NULL after which the call has been failed already
  * (garbage on the wire): the handler just returns. */
 const ProtobufCMessage *rpc_call_request(
-		struct rpc_call *call, const ProtobufCMessageDescriptor *descriptor);
+	struct rpc_call *call, const ProtobufCMessageDescriptor *descriptor);
 int64_t rpc_call_deadline_ms(struct rpc_call *call);
 /* The client has gone or given up, or the deadline has passed; cheap enough to ask often. */
 bool rpc_call_cancelled(struct rpc_call *call);
@@ -91,7 +92,7 @@ int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *message);
  * when the transport no longer needs the bytes, also on failure: on any thread, inside the library,
  * so it must neither wait long nor use this header. rpc_server_stop waits for the last one. */
 int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, unsigned field,
-		const void *data, size_t len, void (*release)(void *arg), void *arg);
+	const void *data, size_t len, void (*release)(void *arg), void *arg);
 /* After a send that failed, or past the deadline, the client gets a failure instead of an end that
  * looks complete. */
 void rpc_call_end(struct rpc_call *call);
@@ -102,18 +103,18 @@ struct rpc_channel;
 struct rpc_stream;
 
 /* Lazy: connects at the first call and again after losses. token may be NULL. */
-int rpc_channel_new(const char *address, const char *token, struct rpc_channel **ret,
-		struct error *err);
+int rpc_channel_new(
+	const char *address, const char *token, struct rpc_channel **ret, struct error *err);
 void rpc_channel_free(struct rpc_channel *ch);
 
 /* ret_reply is freed by protobuf_c_message_free_unpacked(reply, NULL). A deadline that has passed
  * already is -ETIMEDOUT and sends nothing. */
 int rpc_unary(struct rpc_channel *ch, const char *path, const ProtobufCMessage *request,
-		const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **ret_reply,
-		int64_t deadline_ms, struct error *err);
+	const ProtobufCMessageDescriptor *reply_type, ProtobufCMessage **ret_reply,
+	int64_t deadline_ms, struct error *err);
 
 int rpc_stream_open(struct rpc_channel *ch, const char *path, const ProtobufCMessage *request,
-		int64_t deadline_ms, struct rpc_stream **ret, struct error *err);
+	int64_t deadline_ms, struct rpc_stream **ret, struct error *err);
 /* The raw bytes of the next message: 0 and a message, RPC_STREAM_END after the last one of a call
  * that succeeded, or a negative status. Unpack it with protobuf-c, or, for the bytes field of a
  * block, read it in place with rpc_message_bytes. */
@@ -128,12 +129,12 @@ void rpc_stream_cancel(struct rpc_stream *st);
 void rpc_stream_close(struct rpc_stream *st); /* cancels what is left; NULL is fine */
 
 ProtobufCMessage *rpc_message_unpack(
-		const struct rpc_message *m, const ProtobufCMessageDescriptor *type); /* NULL: garbage */
+	const struct rpc_message *m, const ProtobufCMessageDescriptor *type); /* NULL: garbage */
 /* Copies the bytes field `field` of the message straight from the transport's buffers to dst (at
  * most `room`); -EPROTO when the message is malformed or the field exceeds room. A message without
  * the field gives 0 bytes. All its other fields come unpacked in ret_head (free it; may be NULL). */
 int rpc_message_bytes(const struct rpc_message *m, unsigned field, void *dst, size_t room,
-		size_t *ret_len, const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret_head);
+	size_t *ret_len, const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret_head);
 void rpc_message_free(struct rpc_message *m);
 
 /* ---- health ---------------------------------------------------------------------------------- */

@@ -399,8 +399,7 @@ static void command(struct fake_source *f, struct fs *fs, struct session *s, con
 
 int main(int argc, char **argv)
 {
-	struct fake_source f = {
-		.source = {fake_read_local, fake_read, fake_cached, fake_whole}};
+	struct fake_source f = {.source = {fake_read_local, fake_read, fake_cached, fake_whole}};
 	struct session_options session_opts = {0};
 	struct error err = ERROR_INIT;
 	char mountpoint[4096], line[8192];
@@ -408,9 +407,8 @@ int main(int argc, char **argv)
 	struct fs fs;
 
 	if (argc < 4)
-		die("usage",
-			"TREE MOUNTPOINT WORKDIR [MODE [TIMEOUT_MS [allow-other] [no-preload] "
-			"[no-passthrough]]]");
+		die("usage", "TREE MOUNTPOINT WORKDIR [MODE [TIMEOUT_MS [allow-other] [no-preload] "
+			     "[no-passthrough]]]");
 	workdir = argv[3];
 	session_opts.mountpoint = mountpoint;
 	for (int i = 6; i < argc; i++) {

@@ -45,8 +45,8 @@ static inline void refuse(int fd, const char *status, const char *code, const ch
 	xml(fd, status, body);
 }
 
-static inline void object(struct fault_server *s, int fd, unsigned first, unsigned last, unsigned bytes,
-	const char *etag)
+static inline void object(struct fault_server *s, int fd, unsigned first, unsigned last,
+	unsigned bytes, const char *etag)
 {
 	fault_text(fd,
 		"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes %u-%u/%u\r\n"
@@ -162,7 +162,8 @@ static inline bool answer_lists(int fd, const char *request, unsigned nth)
 }
 
 /* With the pause as a number, then as a date. */
-static inline void answer_pauses(struct fault_server *s, int fd, unsigned nth, unsigned first, unsigned last)
+static inline void answer_pauses(
+	struct fault_server *s, int fd, unsigned nth, unsigned first, unsigned last)
 {
 	static const char slow[] =
 		"HTTP/1.1 %s\r\nRetry-After: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -210,7 +211,8 @@ static inline void answer(struct fault_server *s, int fd, const char *request, u
 	else if (NAMED("pauses"))
 		answer_pauses(s, fd, nth, first, last);
 	else if (NAMED("long-pause"))
-		fault_text(fd, "HTTP/1.1 503 Slow\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n");
+		fault_text(
+			fd, "HTTP/1.1 503 Slow\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n");
 	else if (NAMED("busy"))
 		fault_text(fd, "HTTP/1.1 503 Slow\r\nContent-Length: 0\r\n\r\n");
 	else if (NAMED("short"))

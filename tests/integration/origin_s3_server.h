@@ -76,7 +76,7 @@ static inline void put(const char *key, const void *data, size_t len)
 		fail_msg("put %s: %s", key, S3_get_status_name(p.status));
 }
 
-static inline void delete (const char *key)
+static inline void delete(const char *key)
 {
 	const S3ResponseHandler handler = {NULL, put_complete};
 	S3BucketContext c = context("data");
@@ -212,8 +212,7 @@ static inline int start_minio(const char *data, const char *log)
 static inline int start_versitygw(const char *data, const char *log)
 {
 	char listen[64];
-	char *env[] = {
-		(char *)"ROOT_ACCESS_KEY=" USER, (char *)"ROOT_SECRET_KEY=" PASSWORD, NULL};
+	char *env[] = {(char *)"ROOT_ACCESS_KEY=" USER, (char *)"ROOT_SECRET_KEY=" PASSWORD, NULL};
 	char *argv[] = {(char *)find_program("GRANARY_TEST_VERSITYGW", "versitygw"),
 		(char *)"--port", listen, (char *)"--region", (char *)REGION,
 		(char *)"--virtual-domain", (char *)"localhost", (char *)"posix", (char *)data,

@@ -47,9 +47,9 @@ static void an_empty_buf_is_taken_as_an_empty_string(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-			cmocka_unit_test(appended_bytes_are_kept_and_terminated),
-			cmocka_unit_test(growth_past_the_bound_is_refused_and_changes_nothing),
-			cmocka_unit_test(an_empty_buf_is_taken_as_an_empty_string),
+		cmocka_unit_test(appended_bytes_are_kept_and_terminated),
+		cmocka_unit_test(growth_past_the_bound_is_refused_and_changes_nothing),
+		cmocka_unit_test(an_empty_buf_is_taken_as_an_empty_string),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

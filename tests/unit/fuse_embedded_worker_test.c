@@ -30,8 +30,7 @@ static int embedded_read(void *arg, const struct embedded_read *read, struct err
 }
 
 /* Stands for the last of the workers, whose socket stays unused; the others fail. */
-static void embed(
-	struct world *w, size_t workers, struct fake_worker *f, struct embedded_worker *e)
+static void embed(struct world *w, size_t workers, struct fake_worker *f, struct embedded_worker *e)
 {
 	make_world(w, workers, true);
 	for (size_t i = 0; i + 1 < workers; i++)

@@ -47,8 +47,7 @@ static void announce_range(struct world *w, uint64_t list, struct order_range ra
 
 static void announce(struct world *w, uint64_t list, uint32_t index)
 {
-	announce_range(w, list,
-		(struct order_range){.index = index, .len = FILE_BYTES, .ends = 1});
+	announce_range(w, list, (struct order_range){.index = index, .len = FILE_BYTES, .ends = 1});
 }
 
 static void announce_files(struct world *w, uint32_t from, uint32_t count)

@@ -76,8 +76,9 @@ static void setup(struct world *w)
 {
 	static struct manifest_builder_entry entries[FILES];
 	static char names[FILES][16];
-	struct fs_options opts = {
-		.dataset = "d", .origin = "mem://d", .order_memory_bytes = ORDER_MEMORY_LEAST_BYTES};
+	struct fs_options opts = {.dataset = "d",
+		.origin = "mem://d",
+		.order_memory_bytes = ORDER_MEMORY_LEAST_BYTES};
 	struct error err = ERROR_INIT;
 
 	memset(w, 0, sizeof(*w));
@@ -110,8 +111,7 @@ static void announce(struct world *w, uint32_t count)
 	assert_int_equal(order_begin(&w->fs.order, &w->list, &m), 0);
 	manifest_unref(m);
 	for (uint32_t i = 0; i < count; i++) {
-		struct order_range range = {
-			.index = w->first + i, .len = FILE_BYTES, .ends = 1};
+		struct order_range range = {.index = w->first + i, .len = FILE_BYTES, .ends = 1};
 
 		assert_int_equal(order_add(&w->fs.order, w->list, &range, 1), 0);
 	}
@@ -130,8 +130,8 @@ static bool read_file(struct world *w, uint32_t index)
 
 	read_cancel_init(&cancel);
 	if (answer == ORDER_BRINGS)
-		had = order_await(o, &node, 0, FILE_BYTES, clock_deadline_ms(FAR_MS), &cancel,
-			&held);
+		had = order_await(
+			o, &node, 0, FILE_BYTES, clock_deadline_ms(FAR_MS), &cancel, &held);
 	read_cancel_deinit(&cancel);
 	if (!had)
 		return false;

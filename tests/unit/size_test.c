@@ -32,7 +32,7 @@ static void sizes_are_read_as_people_write_them(void **state)
 static void malformed_sizes_are_refused(void **state)
 {
 	static const char *const bad[] = {"", " ", "-1", "+1", "1.5.2G", ".5G", "G", "5X", "5GBB",
-			"5 G", "0x10", "1e9", "nan", "5iB", "99999999999999999999999999999999999999"};
+		"5 G", "0x10", "1e9", "nan", "5iB", "99999999999999999999999999999999999999"};
 	(void)state;
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -93,11 +93,11 @@ static void sizes_are_shown_with_three_digits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-			cmocka_unit_test(sizes_are_read_as_people_write_them),
-			cmocka_unit_test(malformed_sizes_are_refused),
-			cmocka_unit_test(sizes_past_63_bits_are_refused),
-			cmocka_unit_test(rates_are_bytes_or_bits),
-			cmocka_unit_test(sizes_are_shown_with_three_digits),
+		cmocka_unit_test(sizes_are_read_as_people_write_them),
+		cmocka_unit_test(malformed_sizes_are_refused),
+		cmocka_unit_test(sizes_past_63_bits_are_refused),
+		cmocka_unit_test(rates_are_bytes_or_bits),
+		cmocka_unit_test(sizes_are_shown_with_three_digits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -157,8 +157,7 @@ static void assert_file_holds(int fd, const struct store_block *b)
 	void *data = malloc(b->len);
 
 	assert_non_null(data);
-	assert_int_equal(
-		pread(fd, data, b->len, (off_t)(b->index * BLOCK_BYTES)), (ssize_t)b->len);
+	assert_int_equal(pread(fd, data, b->len, (off_t)(b->index * BLOCK_BYTES)), (ssize_t)b->len);
 	assert_true(fixture_same(b, data, 0, b->len));
 	free(data);
 }
@@ -326,8 +325,7 @@ static void a_late_report_of_damage_does_not_drop_the_copy_that_was_fetched_sinc
 {
 	struct store *s = fixture_open(64 * MIB);
 	struct store_lease_server *l = serve(s);
-	struct lease_message m = {
-		.magic = LEASE_MAGIC, .kind = LEASE_HELLO, .file = LEASE_VERSION};
+	struct lease_message m = {.magic = LEASE_MAGIC, .kind = LEASE_HELLO, .file = LEASE_VERSION};
 	struct store_block b = fixture_block(1, 1, 110000, 0), other = fixture_block(1, 2, 9000, 0);
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	struct directory_entry first, second;
