@@ -108,7 +108,7 @@ static bool pass_is_over(struct preload_plan *p, int64_t now_ms)
 	bool idle = p->read_ms && now_ms - p->read_ms >= PRELOAD_IDLE_MS;
 
 	p->read_ms = now_ms;
-	return idle || __builtin_popcount(p->again) >= AGAIN_MAX;
+	return idle || (unsigned)__builtin_popcount(p->again) >= AGAIN_MAX;
 }
 
 /* True where it is the first time in this pass. */
