@@ -299,6 +299,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	if (order_is_active(&fs->order))
 		announced = order_take(&fs->order, &node, (uint64_t)off, len, &held);
 	if (announced == ORDER_HAS) {
+		preload_note(&fs->preload, &node, (uint64_t)off, false);
 		reply_held(fs, req, &held, len, began_ns);
 		return;
 	}
@@ -307,9 +308,10 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
 		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
 		counters_read_took(&fs->counters, began_ns);
-		preload_note(&fs->preload, &node, (uint64_t)off);
+		preload_note(&fs->preload, &node, (uint64_t)off, true);
 		fuse_reply_buf(req, (const char *)buffer, len);
 		return;
 	}
+	preload_note(&fs->preload, &node, (uint64_t)off, false);
 	submit(fs, req, &node, (uint64_t)off, len, ahead, announced == ORDER_BRINGS, began_ns);
 }

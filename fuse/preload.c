@@ -45,7 +45,7 @@ static bool plan_for_locked(struct preload *p, const struct fs_node *node)
 	return true;
 }
 
-void preload_note(struct preload *p, const struct fs_node *node, uint64_t offset)
+void preload_note(struct preload *p, const struct fs_node *node, uint64_t offset, bool from_store)
 {
 	if (offset != 0 || node->entry.size > PRELOAD_FILE_MAX_BYTES)
 		return;
@@ -57,8 +57,10 @@ void preload_note(struct preload *p, const struct fs_node *node, uint64_t offset
 
 		b->asked |= b->taken && b->index == node->index && b->slot == node->slot;
 	}
-	preload_plan_read(&p->plan, node->index, node->entry.size, clock_mono_ms());
-	cond_signal(&p->work);
+	preload_plan_read(
+		&p->plan, node->index, from_store ? node->entry.size : 0, clock_mono_ms());
+	if (from_store)
+		cond_signal(&p->work);
 }
 
 static bool take(struct preload *p, struct candidate *ret)
@@ -121,7 +123,7 @@ static int preload_one(struct preload *p, const struct candidate *c, uint64_t *r
 	return r;
 }
 
-static void settle(struct preload *p, const struct candidate *c, int result, uint64_t bytes)
+static void settle(struct preload *p, const struct candidate *c, uint64_t bytes)
 {
 	mutex_guard(&p->mu);
 	if (!c->busy->asked)
@@ -129,10 +131,10 @@ static void settle(struct preload *p, const struct candidate *c, int result, uin
 	c->busy->taken = false;
 	if (c->manifest != p->manifest)
 		return;
-	if (result == -ENOENT)
-		preload_plan_unknown(&p->plan, c->index);
-	else
+	if (bytes > 0)
 		preload_plan_pushed(&p->plan, bytes);
+	else
+		preload_plan_left(&p->plan, c->index);
 }
 
 static void *preload_main(void *arg)
@@ -144,7 +146,7 @@ static void *preload_main(void *arg)
 		uint64_t bytes;
 		int r = preload_one(p, &c, &bytes);
 
-		settle(p, &c, r, bytes);
+		settle(p, &c, bytes);
 		manifest_unref(c.manifest);
 		if (r == -ENODEV || r == -ENOTCONN)
 			break;

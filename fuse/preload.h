@@ -58,5 +58,5 @@ void preload_deinit(struct preload *p); /* after preload_stop */
 int preload_start(struct preload *p, struct fuse_session *se, struct error *err);
 void preload_stop(struct preload *p);
 
-/* A read of the node is about to be answered from the store of this host. */
-void preload_note(struct preload *p, const struct fs_node *node, uint64_t offset);
+/* A read of the node is about to be answered, from the store of this host or from elsewhere. */
+void preload_note(struct preload *p, const struct fs_node *node, uint64_t offset, bool from_store);

@@ -217,7 +217,7 @@ void preload_plan_pushed(struct preload_plan *p, uint64_t bytes)
 	p->pushed_bytes += bytes;
 }
 
-void preload_plan_unknown(struct preload_plan *p, uint32_t index)
+void preload_plan_left(struct preload_plan *p, uint32_t index)
 {
 	if (index < p->entries)
 		clear(p->seen, index);

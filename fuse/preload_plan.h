@@ -6,9 +6,9 @@
  * order of the manifest, whichever comes first, the reader or the preload.
  *
  * Invariants
- *  1. In a pass no file is handed out that was read or handed out in it. A pass lasts until half of
- *     the last 32 requests were of files seen in it before (another epoch, or the page cache was
- *     dropped), or nothing was asked for 10 s.
+ *  1. In a pass no file is handed out that was read, from wherever, or handed out in it. A pass
+ *     lasts until half of the last 32 requests were of files seen in it before (another epoch, or
+ *     the page cache was dropped), or nothing was asked for 10 s.
  *  2. Only files among 256 neighbours of which two were read in the pass are handed out.
  *  3. Bytes handed out are at most `factor` (4) times the bytes read, but for what is under way: a
  *     reader of a few files cannot set off much. Each 16th file is left out as a sample: how many
@@ -17,7 +17,7 @@
  *  4. What was handed out and not used yet, as the sample says, is at most the window.
  *
  * Calling sequence: init; `read` for each first request of a file; `next` until it says false, and
- * after each what became of it: `pushed`, `unknown`, or nothing when it cannot be preloaded.
+ * after each what became of it: `pushed`, or `left` when it was not given to the kernel.
  *
  * Memory: 1/4 byte an entry, and 5 bytes for 256. Threading: none of its own; time is passed in.
  */
@@ -55,9 +55,10 @@ struct preload_plan {
 int preload_plan_init(struct preload_plan *p, uint64_t entries, uint64_t window_bytes);
 void preload_plan_deinit(struct preload_plan *p);
 
-/* The first bytes of a file were asked for. */
+/* The first bytes of a file were asked for. `bytes` of it, maybe 0, are in the store of this host:
+ * what is elsewhere allows no preloading, but is not handed out later when it has come. */
 void preload_plan_read(struct preload_plan *p, uint32_t index, uint64_t bytes, int64_t now_ms);
 bool preload_plan_next(struct preload_plan *p, uint32_t *ret_index);
 void preload_plan_pushed(struct preload_plan *p, uint64_t bytes);
-/* The kernel does not know the file: it may be asked for all the same. */
-void preload_plan_unknown(struct preload_plan *p, uint32_t index);
+/* The kernel does not know the file, or the store has not all of it: its reader will ask for it. */
+void preload_plan_left(struct preload_plan *p, uint32_t index);

@@ -53,7 +53,8 @@ class Uniform(suite.Case):
             # Before that, parts of a block that are asked for after its fetch count as hits.
             self.assert_close(after["miss_bytes"] - before["miss_bytes"], sent)
         asked = sum(after[key] - before[key] for key in ("hit_bytes", "miss_bytes"))
-        self.assert_close(asked, sum(len(self.objects[key]) for key in self.keys(expected)))
+        # Each byte once, also of files that the kernel is given before they are asked for.
+        self.assert_close(asked, sum(len(self.objects[key]) for key in self.keys(expected)), 0.005)
         return sent, after
 
     def keys(self, expected):

@@ -215,7 +215,26 @@ static void after_rest_it_is_tried_again(void **state)
 	preload_plan_deinit(&w.plan);
 }
 
-static void a_file_that_the_kernel_does_not_know_may_still_be_read(void **state)
+static void what_came_from_elsewhere_is_not_handed_out_afterwards(void **state)
+{
+	struct world w;
+	uint32_t index;
+
+	(void)state;
+	world_init(&w, UNLIMITED);
+	for (uint32_t i = 0; i < 128; i++)
+		preload_plan_read(&w.plan, i * 2, 0, w.now_ms);
+	assert_false(preload_plan_next(&w.plan, &index)); /* nothing was in the store */
+	read_one(&w, 1);
+	while (preload_plan_next(&w.plan, &index)) {
+		assert_int_equal(index % 2, 1);
+		preload_plan_pushed(&w.plan, BYTES);
+	}
+	assert_int_equal(w.plan.pushed_bytes, 4 * BYTES);
+	preload_plan_deinit(&w.plan);
+}
+
+static void a_file_that_was_left_may_still_be_read(void **state)
 {
 	struct world w;
 	uint32_t index;
@@ -225,7 +244,7 @@ static void a_file_that_the_kernel_does_not_know_may_still_be_read(void **state)
 	for (uint32_t i = 0; i < 20; i++)
 		read_one(&w, i * 2);
 	while (preload_plan_next(&w.plan, &index))
-		preload_plan_unknown(&w.plan, index);
+		preload_plan_left(&w.plan, index);
 	/* None of these was seen: they belong to the same pass. */
 	for (uint32_t i = 0; i < 64; i++)
 		read_one(&w, 41 + i);
@@ -262,7 +281,8 @@ int main(void)
 		cmocka_unit_test(what_waits_unused_stays_within_the_window),
 		cmocka_unit_test(passes_that_are_not_worth_it_end_in_rest),
 		cmocka_unit_test(after_rest_it_is_tried_again),
-		cmocka_unit_test(a_file_that_the_kernel_does_not_know_may_still_be_read),
+		cmocka_unit_test(what_came_from_elsewhere_is_not_handed_out_afterwards),
+		cmocka_unit_test(a_file_that_was_left_may_still_be_read),
 		cmocka_unit_test(indices_out_of_range_and_too_many_entries_are_refused),
 	};
 
