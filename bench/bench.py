@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import platform
-import re
 import shutil
 import statistics
 import subprocess
@@ -24,12 +23,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/integration"))
 
 from harness import granary, minio, page_cache, s3_origin, suite, toxiproxy, workspace  # noqa: E402
+import large_file  # noqa: E402
 import peers  # noqa: E402
+import raw_http  # noqa: E402
 import report  # noqa: E402
 
 FILE_BYTES = 110_000
 READERS = 4
-RAW_HTTP = os.environ.get("GRANARY_RAW_HTTP", str(ROOT / "build/bench/raw_http"))
 BUCKET = "bench"
 FAR_MS = 20
 CONNECTIONS = (16, 32, 64, 128)  # of which the raw client's best is taken
@@ -127,14 +127,8 @@ class SmallFiles:
         return mounted
 
     def raw(self, endpoint, connections=READERS):
-        urls = "\n".join(f"{endpoint}/{BUCKET}/{path.relative_to(self.source)}"
-                         for path in sorted(self.source.rglob("*.jpg")))
-        done = subprocess.run([RAW_HTTP, str(connections)], input=urls, check=True, text=True,
-                              capture_output=True)
-        result = json.loads(done.stdout)
-        if result["failed"]:
-            raise AssertionError(f"the raw client failed {result['failed']} times")
-        return result["files"] / result["seconds"]
+        return raw_http.get((f"{endpoint}/{BUCKET}/{path.relative_to(self.source)}"
+                             for path in sorted(self.source.rglob("*.jpg"))), connections).files
 
     def cold(self):
         """The first epoch from S3, against a client that does nothing but GET."""
@@ -168,98 +162,6 @@ class SmallFiles:
         what = f"announced order, cold epoch from S3 {FAR_MS} ms away"
         return [report.Row(what, "files/s", f"raw HTTP client, {best} connections", against_raw, 0.7),
                 report.Row(what, "files/s", "the same without the latency", against_near, 0.9)]
-
-
-class LargeFile:
-    """One large file, complete in the store, read with fio. Hints are off: the kernel hands none on to
-    the file that it reads in place of the mount's."""
-
-    NAME = "large.bin"
-    BYTES = 256 << 20
-    WARM_SECONDS = 2
-    READY_SECONDS = 120
-
-    def __init__(self, work, rounds):
-        self.work = work
-        self.rounds = rounds
-        self.source = work.directory("ext4-large")
-
-    def rows(self):
-        if not shutil.which("fio"):
-            print("bench: fio is not installed: large files are left out", file=sys.stderr)
-            return []
-        with (self.source / self.NAME).open("wb") as file:
-            for _ in range(self.BYTES >> 20):
-                file.write(os.urandom(1 << 20))
-        os.sync()
-        host = granary.Granary(self.work, "large")
-        mountpoint = self.work.directory("mnt-large")
-        host.up(f"file://{self.source}", mountpoint)
-        self.wait_passing(host, mountpoint / self.NAME)
-        sides = (mountpoint / self.NAME, self.source / self.NAME)
-        timed = ["--time_based", f"--runtime={self.WARM_SECONDS}"]
-        sequential = ["--rw=read", "--bs=1m"]
-        random = ["--rw=randread", "--bs=4k", "--norandommap", "--randrepeat=0", *timed]
-        dropped, warm, rand, mapped = [], [], [], []
-        for number in range(2 * self.rounds):
-            order = sides if number % 2 else sides[::-1]
-            dropped.append(self.round(order, sequential, drop=True))
-            warm.append(self.round(order, [*sequential, *timed]))
-            rand.append(self.round(order, random))
-            mapped.append(self.round(order, [*random, "--ioengine=mmap"]))
-        requests = self.metric(host, r'requests_total\{dataset="[^"]*",op="read"\}')
-        host.umount(mountpoint)
-        host.wait_ended()
-        (self.source / self.NAME).unlink()
-        print(f"bench: {requests} READ requests in all since the mount", file=sys.stderr)
-        what = "large file complete in the store"
-        return [
-            report.Row(f"{what}, sequential 1 MiB, page cache dropped", "MB/s", "ext4", dropped,
-                       0.97),
-            report.Row(f"{what}, sequential 1 MiB, page cache warm", "MB/s", "ext4", warm, 0.97),
-            report.Row(f"{what}, random 4 KiB, page cache warm", "MB/s", "ext4", rand, 0.95),
-            report.Row(f"{what}, random 4 KiB of a map, page cache warm", "MB/s", "ext4", mapped,
-                       0.95),
-        ]
-
-    def round(self, order, flags, drop=False):
-        """(mount, ext4), measured in the order given."""
-        speeds = {}
-        for path in order:
-            if drop:
-                page_cache.drop(path.parent)
-            else:
-                path.read_bytes()
-            done = subprocess.run(["fio", "--name=large", f"--filename={path}", "--readonly",
-                                   "--invalidate=0", "--fadvise_hint=0",
-                                   "--output-format=json", *flags], check=True,
-                                  text=True, capture_output=True)
-            speeds[path] = json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"] / 1e6
-        return speeds[min(order, key=lambda path: path.parent == self.source)], \
-            speeds[self.source / self.NAME]
-
-    def wait_passing(self, host, path):
-        """Reads the file into the store, then opens it until the kernel gets it."""
-        with path.open("rb", buffering=0) as file:
-            while file.read(1 << 20):
-                pass
-        if "passthrough" not in os.getxattr(path, "user.granary.mode").decode():
-            print("bench: no passthrough here: large files go through the mount", file=sys.stderr)
-            return
-
-        def passed():
-            path.open("rb").close()
-            return self.metric(host, r"passthrough_opens_total\{[^}]*\}")
-
-        suite.wait_until(passed, self.READY_SECONDS, "a complete file passed through")
-
-    @staticmethod
-    def metric(host, name):
-        page = subprocess.run(["curl", "-sf", "--unix-socket",
-                               host.state / "granary.metrics.sock", "http://localhost/metrics"],
-                              text=True, capture_output=True, check=True).stdout
-        found = re.search(rf"(?m)^granary_client_{name} (\d+)", page)
-        return int(found[1]) if found else 0
 
 
 def compare(work, small, extra):
@@ -311,8 +213,8 @@ def main():
     work = workspace.Workspace()
     try:
         small = SmallFiles(work, files, rounds)
-        rows = (small.warm() + LargeFile(work, rounds).rows() + small.cold() +
-                small.announced())
+        rows = (small.warm() + large_file.Local(work, rounds).rows() + small.cold() +
+                small.announced() + large_file.Remote(work, rounds).rows())
         sides = {}
         if arguments.full or arguments.peers or arguments.peer:
             sides = compare(work, small, arguments.peer)

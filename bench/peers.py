@@ -17,6 +17,8 @@ import time
 
 from harness import page_cache, process, suite, workspace
 
+import large_file
+
 RECORD_BYTES = 114_660
 READY_SECONDS = 60
 UNLIMITED = 1 << 40
@@ -124,17 +126,6 @@ def read_records(path, count, seed):
         os.close(handle)
 
 
-def read_through(path):
-    """MB/s of a sequential reader with buffers of 1 MiB."""
-    buffer = bytearray(1 << 20)
-    began = time.monotonic()
-    with open(path, "rb", buffering=0) as file:
-        total = 0
-        while got := file.readinto(buffer):
-            total += got
-    return total / 1e6 / (time.monotonic() - began)
-
-
 class Comparison:
     """The rows, each measured on one side after the other."""
 
@@ -197,11 +188,11 @@ class Comparison:
         with self.mounted(side, self.large_bucket) as mountpoint:
             path = mountpoint / self.large_name
             page_cache.drop(mountpoint)
-            cold = read_through(path)
-            read_through(path)  # what the first pass did not keep
+            cold = large_file.read_through(path)
+            large_file.read_through(path)  # what the first pass did not keep
             page_cache.drop(mountpoint)
-            dropped = read_through(path)
-            warm = read_through(path)
+            dropped = large_file.read_through(path)
+            warm = large_file.read_through(path)
         return {"random records of 114,660 B, cold, records/s": rate,
                 "random records, origin bytes / bytes read": amplification,
                 "large file in sequence, cold, MB/s": cold,

@@ -1,10 +1,15 @@
 /*
  * The limit that the cold path is measured against: N processes that do nothing but GET over one kept
- * connection each. Reads URLs from stdin, one a line; process i takes every Nth.
+ * connection each. Reads requests from stdin, one a line: a URL, and maybe a blank and a range of its
+ * bytes (0-1048575). Process i takes every Nth.
  *
- *	raw_http CONNECTIONS < urls	prints {"files": ..., "bytes": ..., "failed": ..., "seconds": ...}
+ * With FILE each range is written where it belongs, as a downloader does.
+ *
+ *	raw_http CONNECTIONS [FILE] < requests	prints {"files": ..., "bytes": ..., "failed": ..., "seconds": ...}
  */
 #include <curl/curl.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -18,51 +23,68 @@
 #include "common/clock.h"
 
 #define CONNECTIONS_MAX 256
-#define URLS_MAX 1000000
-#define URL_BYTES 2048
+#define REQUESTS_MAX 1000000
+#define REQUEST_BYTES 2048
 
 struct tally {
 	_Atomic uint64_t files, bytes, failed;
 };
 
-static size_t drop(char *data, size_t size, size_t count, void *arg)
+struct sink {
+	struct tally *tally;
+	int fd; /* -1: bytes are dropped */
+	off_t offset;
+};
+
+static size_t take(char *data, size_t size, size_t count, void *arg)
 {
-	(void)data;
-	atomic_fetch_add((_Atomic uint64_t *)arg, size * count);
+	struct sink *s = arg;
+
+	if (s->fd >= 0 && pwrite(s->fd, data, size * count, s->offset) != (ssize_t)(size * count))
+		return 0;
+	s->offset += (off_t)(size * count);
+	atomic_fetch_add(&s->tally->bytes, size * count);
 	return size * count;
 }
 
-static void get_all(char *const *urls, size_t count, size_t first, size_t step, struct tally *tally)
+static void get_all(
+	char *const *requests, size_t count, size_t first, size_t step, struct sink *sink)
 {
 	CURL *curl = curl_easy_init();
 
 	if (!curl)
 		_exit(1);
-	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, drop);
-	curl_easy_setopt(curl, CURLOPT_WRITEDATA, &tally->bytes);
+	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, sink);
 	curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);
 	curl_easy_setopt(curl, CURLOPT_TIMEOUT, 60L);
 	curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, 256L << 10);
 	for (size_t i = first; i < count; i += step) {
-		curl_easy_setopt(curl, CURLOPT_URL, urls[i]);
+		char *url = requests[i], *range = strchr(url, ' ');
+
+		if (range)
+			*range++ = '\0';
+		sink->offset = range ? strtoll(range, NULL, 10) : 0;
+		curl_easy_setopt(curl, CURLOPT_URL, url);
+		curl_easy_setopt(curl, CURLOPT_RANGE, range);
 		if (curl_easy_perform(curl) == CURLE_OK)
-			atomic_fetch_add(&tally->files, 1);
+			atomic_fetch_add(&sink->tally->files, 1);
 		else
-			atomic_fetch_add(&tally->failed, 1);
+			atomic_fetch_add(&sink->tally->failed, 1);
 	}
 	curl_easy_cleanup(curl);
 	_exit(0);
 }
 
-static size_t read_urls(char **urls)
+static size_t read_requests(char **requests)
 {
-	char line[URL_BYTES];
+	char line[REQUEST_BYTES];
 	size_t count = 0;
 
-	while (count < URLS_MAX && fgets(line, sizeof(line), stdin)) {
+	while (count < REQUESTS_MAX && fgets(line, sizeof(line), stdin)) {
 		line[strcspn(line, "\n")] = '\0';
-		urls[count] = strdup(line);
-		if (!urls[count])
+		requests[count] = strdup(line);
+		if (!requests[count])
 			exit(1);
 		count++;
 	}
@@ -71,25 +93,32 @@ static size_t read_urls(char **urls)
 
 int main(int argc, char **argv)
 {
-	long connections = argc == 2 ? strtol(argv[1], NULL, 10) : 0;
+	long connections = argc == 2 || argc == 3 ? strtol(argv[1], NULL, 10) : 0;
 	struct tally *tally = mmap(
 		NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	char **urls = calloc(URLS_MAX, sizeof(char *));
+	char **requests = calloc(REQUESTS_MAX, sizeof(char *));
+	struct sink sink = {.tally = tally, .fd = -1};
 	int64_t started_ns;
 	size_t count;
 
 	if (connections < 1 || connections > CONNECTIONS_MAX) {
-		fprintf(stderr, "usage: raw_http CONNECTIONS < urls\n");
+		fprintf(stderr, "usage: raw_http CONNECTIONS [FILE] < requests\n");
 		return 2;
 	}
-	if (!urls || tally == MAP_FAILED)
+	if (!requests || tally == MAP_FAILED)
 		return 1;
-	count = read_urls(urls);
+	if (argc == 3)
+		sink.fd = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (argc == 3 && sink.fd < 0) {
+		fprintf(stderr, "raw_http: cannot write to %s: %s\n", argv[2], strerror(errno));
+		return 1;
+	}
+	count = read_requests(requests);
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 	started_ns = clock_mono_ns();
 	for (long i = 0; i < connections; i++) {
 		if (fork() == 0)
-			get_all(urls, count, (size_t)i, (size_t)connections, tally);
+			get_all(requests, count, (size_t)i, (size_t)connections, &sink);
 	}
 	while (wait(NULL) > 0)
 		;

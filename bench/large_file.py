@@ -1,0 +1,271 @@
+"""Large files: complete in the store, far away, and on another worker."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+from harness import granary, minio, page_cache, process, readers, suite
+
+import raw_http
+import report
+
+
+class Local:
+    """One large file, complete in the store, read with fio. Hints are off: the kernel hands none on to
+    the file that it reads in place of the mount's."""
+
+    NAME = "large.bin"
+    BYTES = 256 << 20
+    WARM_SECONDS = 2
+    READY_SECONDS = 120
+
+    def __init__(self, work, rounds):
+        self.work = work
+        self.rounds = rounds
+        self.source = work.directory("ext4-large")
+
+    def rows(self):
+        if not shutil.which("fio"):
+            print("bench: fio is not installed: large files are left out", file=sys.stderr)
+            return []
+        with (self.source / self.NAME).open("wb") as file:
+            for _ in range(self.BYTES >> 20):
+                file.write(os.urandom(1 << 20))
+        os.sync()
+        host = granary.Granary(self.work, "large")
+        mountpoint = self.work.directory("mnt-large")
+        host.up(f"file://{self.source}", mountpoint)
+        self.wait_passing(host, mountpoint / self.NAME)
+        sides = (mountpoint / self.NAME, self.source / self.NAME)
+        timed = ["--time_based", f"--runtime={self.WARM_SECONDS}"]
+        sequential = ["--rw=read", "--bs=1m"]
+        random = ["--rw=randread", "--bs=4k", "--norandommap", "--randrepeat=0", *timed]
+        dropped, warm, rand, mapped = [], [], [], []
+        for number in range(2 * self.rounds):
+            order = sides if number % 2 else sides[::-1]
+            dropped.append(self.round(order, sequential, drop=True))
+            warm.append(self.round(order, [*sequential, *timed]))
+            rand.append(self.round(order, random))
+            mapped.append(self.round(order, [*random, "--ioengine=mmap"]))
+        requests = self.metric(host, r'requests_total\{dataset="[^"]*",op="read"\}')
+        host.umount(mountpoint)
+        host.wait_ended()
+        (self.source / self.NAME).unlink()
+        print(f"bench: {requests} READ requests in all since the mount", file=sys.stderr)
+        what = "large file complete in the store"
+        return [
+            report.Row(f"{what}, sequential 1 MiB, page cache dropped", "MB/s", "ext4", dropped,
+                       0.97),
+            report.Row(f"{what}, sequential 1 MiB, page cache warm", "MB/s", "ext4", warm, 0.97),
+            report.Row(f"{what}, random 4 KiB, page cache warm", "MB/s", "ext4", rand, 0.95),
+            report.Row(f"{what}, random 4 KiB of a map, page cache warm", "MB/s", "ext4", mapped,
+                       0.95),
+        ]
+
+    def round(self, order, flags, drop=False):
+        """(mount, ext4), measured in the order given."""
+        speeds = {}
+        for path in order:
+            if drop:
+                page_cache.drop(path.parent)
+            else:
+                path.read_bytes()
+            done = subprocess.run(["fio", "--name=large", f"--filename={path}", "--readonly",
+                                   "--invalidate=0", "--fadvise_hint=0",
+                                   "--output-format=json", *flags], check=True,
+                                  text=True, capture_output=True)
+            speeds[path] = json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"] / 1e6
+        return speeds[min(order, key=lambda path: path.parent == self.source)], \
+            speeds[self.source / self.NAME]
+
+    def wait_passing(self, host, path):
+        """Reads the file into the store, then opens it until the kernel gets it."""
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+        if "passthrough" not in os.getxattr(path, "user.granary.mode").decode():
+            print("bench: no passthrough here: large files go through the mount", file=sys.stderr)
+            return
+
+        def passed():
+            path.open("rb").close()
+            return self.metric(host, r"passthrough_opens_total\{[^}]*\}")
+
+        suite.wait_until(passed, self.READY_SECONDS, "a complete file passed through")
+
+    @staticmethod
+    def metric(host, name):
+        page = subprocess.run(["curl", "-sf", "--unix-socket",
+                               host.state / "granary.metrics.sock", "http://localhost/metrics"],
+                              text=True, capture_output=True, check=True).stdout
+        found = re.search(rf"(?m)^granary_client_{name} (\d+)", page)
+        return int(found[1]) if found else 0
+
+
+BUCKET = "records"
+NAME = "records.bin"
+
+
+class Remote:
+    """A large file that nobody has: of an S3 server on this machine, and of a worker by TCP."""
+
+    BYTES = 512 << 20
+    RANGE_BYTES = 8 << 20
+    CONNECTIONS = (2, 4, 8, 16)  # of which the downloader's best is taken
+    RECORD_BYTES = 114_660
+    RECORDS = 1500
+    READERS = 4
+
+    def __init__(self, work, rounds):
+        self.work = work
+        self.rounds = rounds
+        self.number = 0
+
+    def rows(self):
+        self.server = minio.Minio(self.work)
+        body = self.work.path / "body"
+        with body.open("wb") as file:
+            for _ in range(self.BYTES >> 20):
+                file.write(os.urandom(1 << 20))
+        self.server.s3.create_bucket(Bucket=BUCKET)
+        self.server.s3.upload_file(str(body), BUCKET, NAME)
+        self.server.make_public(BUCKET)
+        self.url = f"{self.server.endpoint}/{BUCKET}/{NAME}"
+        rows = [self.sequential(), self.records(), *self.peer()]
+        self.server.server.close()
+        body.unlink()
+        return rows
+
+    def up(self, *flags):
+        self.number += 1
+        self.host = granary.Granary(self.work, f"far{self.number}",
+                                    environment=self.server.environment())
+        mountpoint = self.work.directory(f"mnt-far{self.number}")
+        self.host.up(f"s3://{BUCKET}", mountpoint, "--endpoint", self.server.endpoint, *flags)
+        return mountpoint
+
+    def down(self, mountpoint):
+        self.host.umount(mountpoint)
+        self.host.wait_ended()
+        shutil.rmtree(self.host.cache, ignore_errors=True)
+
+    # ---- from the first byte to the last -------------------------------------------------------
+
+    def download(self, connections):
+        target = self.work.path / "download"
+        requests = (f"{self.url} {first}-{first + self.RANGE_BYTES - 1}"
+                    for first in range(0, self.BYTES, self.RANGE_BYTES))
+        speed = raw_http.get(requests, connections, target).bytes / 1e6
+        target.unlink()
+        return speed
+
+    def sequential(self):
+        best = max(self.CONNECTIONS, key=self.download)
+        pairs = []
+        for _ in range(self.rounds):
+            other = self.download(best)
+            mountpoint = self.up()
+            pairs.append((read_through(mountpoint / NAME), other))
+            self.down(mountpoint)
+        return report.Row("large file from S3, sequential, cold", "MB/s",
+                          f"parallel downloader, {best} connections", pairs, 0.95)
+
+    # ---- records here and there ----------------------------------------------------------------
+
+    def draw(self, seed, count):
+        """Aligned to their own size, as a loader of fixed records reads them."""
+        draw = random.Random(seed)
+        return [draw.randrange(self.BYTES // self.RECORD_BYTES) * self.RECORD_BYTES
+                for _ in range(count)]
+
+    def records(self):
+        pairs = []
+        for seed in range(1, self.rounds + 1):
+            other = raw_http.get((f"{self.url} {first}-{first + self.RECORD_BYTES - 1}"
+                                  for first in self.draw(seed, self.RECORDS)), self.READERS).files
+            mountpoint = self.up("--quota", "8M")
+            pairs.append((self.read_records(mountpoint / NAME, seed), other))
+            self.down(mountpoint)
+        return report.Row(f"records of {self.RECORD_BYTES:,} bytes of a passed-through file, "
+                          f"{self.READERS} readers", "records/s",
+                          f"raw HTTP client, {self.READERS} connections", pairs, 0.7)
+
+    def read_records(self, path, seed):
+        offsets = self.draw(seed, self.RECORDS)
+
+        def read(share):
+            with path.open("rb", buffering=0) as file:
+                for offset in offsets[share::self.READERS]:
+                    if len(os.pread(file.fileno(), self.RECORD_BYTES, offset)) != self.RECORD_BYTES:
+                        raise OSError(f"{path} is cut short")
+
+        began = time.monotonic()
+        readers.in_processes(read, range(self.READERS))
+        return len(offsets) / (time.monotonic() - began)
+
+    # ---- out of another worker -----------------------------------------------------------------
+
+    def peer(self):
+        """The worker has the file; the mount does not see its socket, as on another host."""
+        if not shutil.which("iperf3"):
+            print("bench: iperf3 is not installed: a worker by TCP is left out", file=sys.stderr)
+            return []
+        token = self.work.path / "token"
+        token.write_text("0123456789abcdef0123456789abcdef\n")
+        host = granary.Granary(self.work, "peer", environment=self.server.environment())
+        mountpoint = self.work.directory("mnt-peer")
+        listen = f"127.0.0.1:{process.free_port()}"
+        host.wait_serving(host.start("master", "--state-dir", host.state))
+        host.wait_serving(host.start("worker", *host.directories(), "--listen", listen,
+                                     "--token-file", token))
+        suite.wait_until(lambda: any(w["alive"] for w in host.status()["workers"]), 20,
+                         "a worker known to the master")
+        host.ask("dataset", "add", "d", f"s3://{BUCKET}", "--endpoint", self.server.endpoint)
+        (host.state / "worker.sock").unlink()
+        host.wait_mounted(host.start("mount", "d", mountpoint, "--state-dir", host.state,
+                                     "--token-file", token), mountpoint)
+        read_through(mountpoint / NAME)
+        suite.wait_until(lambda: host.stat("d")["cached_bytes"] == self.BYTES, 60, "all cached")
+        pairs = []
+        for _ in range(self.rounds):
+            other = iperf3()
+            page_cache.drop(mountpoint)
+            pairs.append((read_through(mountpoint / NAME), other))
+        host.umount(mountpoint)
+        return [report.Row("large file from a worker by loopback TCP, sequential", "MB/s",
+                           "iperf3, 1 stream", pairs, 0.8)]
+
+
+def read_through(path):
+    """MB/s of a sequential reader with buffers of 1 MiB."""
+    buffer = bytearray(1 << 20)
+    began, total = time.monotonic(), 0
+    with open(path, "rb", buffering=0) as file:
+        while got := file.readinto(buffer):
+            total += got
+    return total / 1e6 / (time.monotonic() - began)
+
+
+def iperf3():
+    """MB/s of one TCP stream over loopback."""
+    port = str(process.free_port())
+    server = subprocess.Popen(["iperf3", "--server", "--port", port, "--bind",
+                               "127.0.0.1"], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(50):  # until the server listens
+            done = subprocess.run(["iperf3", "--client", "127.0.0.1", "--port", port, "--time", "3",
+                                   "--json"], text=True, capture_output=True, check=False)
+            end = json.loads(done.stdout).get("end", {})
+            if "sum_received" in end:
+                return end["sum_received"]["bits_per_second"] / 8e6
+            time.sleep(0.1)
+        raise AssertionError(f"iperf3: {done.stdout}")
+    finally:
+        server.terminate()
+        server.wait()
