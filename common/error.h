@@ -9,8 +9,14 @@
 #pragma once
 
 #include <stdarg.h>
+#include <stddef.h>
 
 #define ERROR_TEXT_BYTES 512
+#define ERROR_GAP "..."
+/* Room for the path of a file in a text, and for the URL of an object: what is longer is cut, so that
+ * what happened to it still fits. */
+#define ERROR_PATH_BYTES 97
+#define ERROR_OBJECT_BYTES 161
 
 struct error {
 	char text[ERROR_TEXT_BYTES];
@@ -18,7 +24,12 @@ struct error {
 
 #define ERROR_INIT {.text = ""}
 
-/* Writes the text (cut at the bound) and returns `code`, so that `return error_set(...)` reads well. */
+/* Copies `len` bytes of text; where they do not fit, ERROR_GAP stands for their middle: what it is
+ * about comes first and the cause last, and both are wanted. UTF-8 sequences stay whole. dst may be
+ * where text is. */
+void error_cut(char *dst, size_t room, const char *text, size_t len);
+
+/* Writes the text (cut as above) and returns `code`, so that `return error_set(...)` reads well. */
 int error_set(struct error *err, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -112,15 +112,15 @@ static int read_anywhere(
 
 static void report_failure(struct read_job *j, const char *cause)
 {
-	cleanup_buf struct buf path = BUF_INIT, text = BUF_INIT;
+	cleanup_buf struct buf path = BUF_INIT;
+	char shown[ERROR_PATH_BYTES] = "?";
+	struct error err = ERROR_INIT;
 
-	if (manifest_path(j->node.manifest, j->node.index, &path) < 0)
-		buf_append_str(&path, "?");
-	if (buf_printf(&text, "read of %s, %" PRIu32 " bytes at %" PRIu64 ", failed: %s",
-		    path.data ? path.data : "", j->len, j->offset, cause) < 0)
-		counters_fail(&j->fs->counters, cause);
-	else
-		counters_fail(&j->fs->counters, text.data);
+	if (manifest_path(j->node.manifest, j->node.index, &path) == 0 && path.data)
+		error_cut(shown, sizeof(shown), path.data, path.len);
+	error_set(&err, -EIO, "read of %s, %" PRIu32 " bytes at %" PRIu64 ", failed: %s", shown,
+		j->len, j->offset, cause);
+	counters_fail(&j->fs->counters, err.text);
 }
 
 /* Ends the request with an error. Everything but an interrupt is EIO: a reader can do nothing about

@@ -368,6 +368,15 @@ static int read_workers(struct source_chain *c, struct peer_set *set,
 	return ALL_FAILED;
 }
 
+/* What the worker said, as far as it leaves room for what the origin said, which counts. */
+static int failed_twice(struct error *err, int code, const struct error *worker)
+{
+	char said[201];
+
+	error_cut(said, sizeof(said), worker->text, strlen(worker->text));
+	return error_prefix(err, code, "%s; past it", said);
+}
+
 static int read_origin(struct source_chain *c, const struct block_range *range, int64_t deadline_ms,
 	struct read_cancel *cancel, enum block_from *ret_from, struct error *err)
 {
@@ -381,7 +390,7 @@ static int read_origin(struct source_chain *c, const struct block_range *range, 
 	if (r == 0)
 		*ret_from = BLOCK_FROM_ORIGIN;
 	else if (worker.text[0] && !atomic_load(&cancel->fired))
-		error_prefix(err, r, "%.200s; past it", worker.text);
+		return failed_twice(err, r, &worker);
 	return r;
 }
 

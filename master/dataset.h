@@ -27,7 +27,6 @@
 #define DATASET_OPTIONS_MAX 64
 #define DATASET_OPTION_MAX_BYTES 4096
 #define DATASET_SECRETS_MAX_BYTES 65536
-#define DATASET_ERROR_BYTES 256
 
 struct dataset_config {
 	_Atomic unsigned refs;
@@ -93,7 +92,7 @@ struct dataset {
 	/* Counters that outlive everything; written from time to time. */
 	uint64_t hit_bytes, miss_bytes, failed_reads, origin_bytes;
 	bool totals_dirty;
-	char last_error[DATASET_ERROR_BYTES];
+	char last_error[ERROR_TEXT_BYTES];
 
 	UT_hash_handle by_id, by_name;
 };

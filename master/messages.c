@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BRIEF_ERROR_BYTES 128
+
 static char **strings_copy(char *const *from, size_t count, size_t *ret_count)
 {
 	char **copy = calloc(count + 1, sizeof(*copy));
@@ -98,6 +100,8 @@ void message_dataset_shorten(Granary__V1__Dataset *m)
 	for (size_t i = 0; i < m->n_options; i++)
 		granary__v1__option__free_unpacked(m->options[i], NULL);
 	m->n_include = m->n_exclude = m->n_options = 0;
+	if (m->last_error && strlen(m->last_error) >= BRIEF_ERROR_BYTES)
+		error_cut(m->last_error, BRIEF_ERROR_BYTES, m->last_error, strlen(m->last_error));
 }
 
 /* ---- plans ----------------------------------------------------------------------------------- */

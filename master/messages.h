@@ -17,7 +17,8 @@
 Granary__V1__Dataset *message_dataset(const struct dataset *d, const struct workers *workers);
 /* Of the bytes under its threshold, those that the living workers have room to pin. */
 uint64_t dataset_pin_expected_bytes(const struct dataset *d, const struct workers *workers);
-/* Drops what makes a list of thousands of them too large for a message: patterns and options. */
+/* Takes away what makes a list of thousands of them too large for a message: patterns, options and
+ * most of a long error. */
 void message_dataset_shorten(Granary__V1__Dataset *m);
 
 struct plan_entry {

@@ -35,7 +35,7 @@ struct mount_peer {
 	uint64_t assigned; /* the snapshot that it is to show */
 	uint64_t shown;	   /* that it says it shows */
 	uint64_t hit_bytes, miss_bytes, failed_reads, direct_origin_bytes;
-	char last_error[MOUNT_TEXT_BYTES];
+	char last_error[ERROR_TEXT_BYTES];
 	int64_t seen_ms;
 	bool live;
 	bool dirty; /* the record in the database is behind */

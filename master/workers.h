@@ -36,7 +36,7 @@ struct worker_share {
 	uint64_t pinned_bytes, filler_bytes, elastic_bytes;
 	uint64_t origin_bytes; /* cumulative; counted into the dataset up to here */
 	uint64_t failed_fetches, corrupt_blocks;
-	char last_error[WORKER_TEXT_BYTES];
+	char last_error[ERROR_TEXT_BYTES];
 	UT_hash_handle hh;
 };
 

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "common/buf.h"
 #include "common/clock.h"
 
 static int64_t real_now_ms(void *arg)
@@ -107,19 +108,30 @@ int attempt_refused(struct origin_attempt *at, const char *fmt, ...)
 	return ORIGIN_CREDENTIALS;
 }
 
+static void name_object(const struct retry_subject *s, char ret[static ERROR_OBJECT_BYTES])
+{
+	size_t url_len = strlen(s->url);
+	bool slash = s->path_len && url_len && s->url[url_len - 1] != '/';
+	cleanup_buf struct buf name = BUF_INIT;
+
+	if (buf_append(&name, s->url, url_len) == 0 && buf_append(&name, "/", slash) == 0 &&
+		buf_append(&name, s->path, s->path_len) == 0 && name.data)
+		error_cut(ret, ERROR_OBJECT_BYTES, name.data, name.len);
+	else
+		error_cut(ret, ERROR_OBJECT_BYTES, s->url, url_len);
+}
+
 /* "read s3://bucket/prefix/path: CAUSE": every failure names origin, object and cause. */
 static int fail(
 	const struct retry_work *w, int code, const char *cause, unsigned tries, struct error *err)
 {
-	const struct retry_subject *s = &w->subject;
-	size_t url_len = strlen(s->url);
-	const char *slash = s->path_len && url_len && s->url[url_len - 1] != '/' ? "/" : "";
+	char name[ERROR_OBJECT_BYTES];
 
+	name_object(&w->subject, name);
 	if (tries > 1)
-		return error_set(err, code, "%s %s%s%.*s: %s (tried %u times)", s->verb, s->url,
-			slash, (int)s->path_len, s->path ? s->path : "", cause, tries);
-	return error_set(err, code, "%s %s%s%.*s: %s", s->verb, s->url, slash, (int)s->path_len,
-		s->path ? s->path : "", cause);
+		return error_set(err, code, "%s %s: %s (tried %u times)", w->subject.verb, name,
+			cause, tries);
+	return error_set(err, code, "%s %s: %s", w->subject.verb, name, cause);
 }
 
 static int64_t backoff_ms(const struct retry *r, unsigned barren, int64_t asked_ms)

@@ -141,31 +141,34 @@ static int get_buffer(struct fetch *f, struct error *err)
 }
 
 /* "s3://bucket/prefix/path", for texts. */
-static void name_object(const struct fetch *f, const char *path, size_t path_len, struct buf *ret)
+static void name_object(
+	const struct fetch *f, const struct buf *path, char ret[static ERROR_OBJECT_BYTES])
 {
+	cleanup_buf struct buf name = BUF_INIT;
 	size_t n;
 
-	buf_append_str(ret, f->dataset->url);
-	n = ret->len;
-	if (n == 0 || ret->data[n - 1] != '/')
-		buf_append_str(ret, "/");
-	buf_append(ret, path, path_len);
+	buf_append_str(&name, f->dataset->url);
+	n = name.len;
+	if (n == 0 || name.data[n - 1] != '/')
+		buf_append_str(&name, "/");
+	buf_append(&name, path->data, path->len);
+	error_cut(ret, ERROR_OBJECT_BYTES, name.data ? name.data : "?", name.data ? name.len : 1);
 }
 
 static int describe(const struct fetch *f, const struct buf *path, int outcome, struct error *err)
 {
-	cleanup_buf struct buf name = BUF_INIT;
+	char name[ERROR_OBJECT_BYTES];
 
-	name_object(f, path->data, path->len, &name);
+	name_object(f, path, name);
 	if (outcome == ORIGIN_CHANGED)
 		return error_set(err, -ESTALE,
 			"%s: it is not the object of the snapshot any more (changed at the "
 			"origin); `granary dataset refresh %s` takes a new snapshot",
-			name.data ? name.data : "?", f->dataset->name);
+			name, f->dataset->name);
 	return error_set(err, -ESTALE,
 		"%s: there is no such object any more (gone from the origin); `granary "
 		"dataset refresh %s` takes a new snapshot",
-		name.data ? name.data : "?", f->dataset->name);
+		name, f->dataset->name);
 }
 
 static int get_bytes(struct fetch *f, struct error *err)

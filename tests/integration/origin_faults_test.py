@@ -141,6 +141,26 @@ class Faults(suite.Case):
                 self.site.fault(name, kind)
                 self.assert_fails(name)
 
+    def test_a_long_path_does_not_hide_the_reason(self):
+        """As deep as trees get, and as long as paths do."""
+        deep = "/".join(f"level-{number:02d}-of-a-tree" for number in range(40)) + "/deep.jpg"
+        longest = "/".join("n" * 99 for _ in range(38)) + "/long.jpg"
+        self.site = FaultServer(self.work, {deep: b"deep", longest: b"long"})
+        server = self.up(timeout=30)
+        for name in (deep, longest):
+            with self.subTest(os.path.basename(name)):
+                self.site.fault(name, "status", status=418)
+                self.assert_fails(name, 30)
+                own, reason = os.path.basename(name), "HTTP 418"
+                pattern = rf"read of {name[:20]}\S*\.\.\.\S*/{own}, 4 bytes at 0, failed: .*{reason}"
+                self.assert_reason(server, pattern)
+                suite.wait_until(lambda: self.told(own, reason), 10, "told by both")
+
+    def told(self, name, reason):
+        status = self.granary.status()
+        return all(name in row["last_error"] and row["last_error"].endswith(reason)
+                   for row in status["datasets"] + status["mounts"])
+
     def test_a_vanished_object_fails_at_once(self):
         server = self.up(timeout=60)
         self.site.fault("f05", "gone")

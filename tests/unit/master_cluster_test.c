@@ -2,6 +2,7 @@
 #include "tests/unit/master_fixture.h"
 
 #include "common/metrics.h"
+#include "master/messages.h"
 
 static void add_data(struct fixture *f)
 {
@@ -230,6 +231,31 @@ static void failures_are_shown_and_made_printable(void **state)
 	granary__v1__dataset__free_unpacked(d, NULL);
 }
 
+static void the_end_of_a_long_failure_is_shown(void **state)
+{
+	struct fixture *f = *state;
+	Granary__V1__MountHeartbeatRequest request;
+	Granary__V1__MountHeartbeatReply *reply;
+	Granary__V1__Dataset *d;
+	struct error failure;
+
+	add_data(f);
+	request = mount_beat(open_data(f), 1);
+	request.failed_reads = 1;
+	error_set(&failure, -EIO, "read of %0600d: the cause", 0);
+	request.last_error = failure.text;
+	assert_int_equal(call_mount_beat(f, &request, &reply), 0);
+	granary__v1__mount_heartbeat_reply__free_unpacked(reply, NULL);
+	assert_string_equal(
+		mounts_find(&f->master->mounts, request.mount_id)->last_error, failure.text);
+	d = get_data(f);
+	assert_string_equal(d->last_error, failure.text);
+	message_dataset_shorten(d);
+	assert_true(strlen(d->last_error) < sizeof(failure.text) / 2);
+	assert_non_null(strstr(d->last_error, ": the cause"));
+	granary__v1__dataset__free_unpacked(d, NULL);
+}
+
 static void mounting_what_is_not_there_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -452,6 +478,7 @@ int main(void)
 		TEST(a_mount_of_a_removed_dataset_is_no_mount_of_its_namesake),
 		TEST(a_silent_mount_is_lost_and_comes_back),
 		TEST(failures_are_shown_and_made_printable),
+		TEST(the_end_of_a_long_failure_is_shown),
 		TEST(mounting_what_is_not_there_is_refused),
 		TEST(workers_add_up_and_restart_from_zero),
 		TEST(a_silent_worker_is_dead_and_its_capacity_held_a_while),
