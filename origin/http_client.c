@@ -337,6 +337,12 @@ static void head_arrived(struct exchange *x)
 		x->outcome = x->req->on_head(x->req->arg, x->reply, x->at, x->err);
 }
 
+static void keep_refusal(struct buf *b, const char *data, size_t bytes)
+{
+	if (b && b->room > b->len + bytes)
+		buf_append(b, data, bytes);
+}
+
 static size_t on_write(char *data, size_t size, size_t n, void *arg)
 {
 	struct exchange *x = arg;
@@ -347,6 +353,7 @@ static size_t on_write(char *data, size_t size, size_t n, void *arg)
 		return 0;
 	x->body_bytes += bytes;
 	if (x->reply->status / 100 != 2) {
+		keep_refusal(x->req->refusal, data, bytes);
 		x->error_body_bytes += bytes;
 		return x->error_body_bytes > HTTP_ERROR_BODY_BYTES ? 0 : bytes;
 	}

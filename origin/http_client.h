@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/buf.h"
 #include "common/error.h"
 #include "origin/origin.h"
 #include "origin/retry.h"
@@ -50,6 +51,9 @@ struct http_request {
 	/* For bodies of status 2xx; likewise. */
 	int (*on_body)(void *arg, const void *data, size_t len, struct origin_attempt *at,
 		struct error *err);
+	/* Gets what the server said with any other status, as far as there is room reserved; may be
+	 * NULL. */
+	struct buf *refusal;
 	void *arg;
 };
 

@@ -43,7 +43,8 @@ static int on_body(
 	return buf_append(answer, data, len) < 0 ? error_set(err, -ENOMEM, "out of memory") : 0;
 }
 
-/* Asks one of the services; its refusal is a refusal of our credentials. */
+/* Asks one of the services; its refusal is a refusal of our credentials. What it said is in the
+ * answer in any case. */
 static int ask(struct http_client *c, const char *method, const char *url,
 	const char *const *headers, const char *body, bool foreign, struct buf *answer,
 	struct origin_attempt *at, struct error *err)
@@ -55,6 +56,7 @@ static int ask(struct http_client *c, const char *method, const char *url,
 		.body = body,
 		.foreign = foreign,
 		.on_body = on_body,
+		.refusal = answer,
 		.arg = answer,
 	};
 	struct http_reply reply;
@@ -124,6 +126,41 @@ static int keys_of_sts(const struct buf *answer, struct s3_keys *ret, struct err
 	return r;
 }
 
+#define SAID_BYTES 200
+/* So much of a token in a text gives it away. */
+#define TELLING_BYTES 16
+
+static bool tells(const char *said, const struct buf *token)
+{
+	size_t len = token->len < TELLING_BYTES ? token->len : TELLING_BYTES;
+
+	for (size_t i = 0; i + len <= token->len; i++) {
+		if (memmem(said, strlen(said), token->data + i, len))
+			return true;
+	}
+	return false;
+}
+
+/* ": CODE: MESSAGE" of a refusal; a message that repeats our token is left out. */
+static void refusal_of_sts(const struct buf *answer, const struct buf *token, char ret[SAID_BYTES])
+{
+	xmlDoc *doc = xmlReadMemory(answer->data, (int)answer->len, NULL, NULL,
+		XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
+	const xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+	const char *code = root ? find_text(root, "Code") : NULL;
+	const char *message = root ? find_text(root, "Message") : NULL;
+
+	snprintf(ret, SAID_BYTES, "%s%s%s%s", code ? ": " : "", code ? code : "",
+		message ? ": " : "", message ? message : "");
+	if (tells(ret, token))
+		snprintf(ret, SAID_BYTES, ": it repeats the token");
+	for (char *p = ret; *p; p++) {
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = ' ';
+	}
+	xmlFreeDoc(doc);
+}
+
 static int append_escaped(struct buf *b, const char *name, const char *value)
 {
 	char *escaped = curl_easy_escape(NULL, value, 0);
@@ -133,6 +170,27 @@ static int append_escaped(struct buf *b, const char *name, const char *value)
 		explicit_bzero(escaped, strlen(escaped));
 	curl_free(escaped);
 	return r;
+}
+
+static int refused_by_sts(const struct s3_web_identity *w, int code, const struct buf *answer,
+	const struct buf *token, struct origin_attempt *at, struct error *err)
+{
+	static const char busy[] = ": IDPCommunicationError";
+	char said[SAID_BYTES];
+
+	refusal_of_sts(answer, token, said);
+	if (strncmp(said, busy, strlen(busy)) == 0)
+		return attempt_retry(at, "credentials: the token service %s%s", w->endpoint, said);
+	if (code > 0)
+		return error_set(err, -EACCES,
+			"credentials: the token service %s refused the web identity for %s%s",
+			w->endpoint, w->role_arn, said);
+	/* It says what is wrong with a token by status 400. */
+	if (code == -EIO)
+		return error_set(err, -EACCES,
+			"credentials: the token service %s did not take the web identity: %s%s",
+			w->endpoint, err ? err->text : "", said);
+	return code;
 }
 
 int s3_keys_from_web_identity(struct http_client *c, const struct s3_web_identity *w,
@@ -155,16 +213,9 @@ int s3_keys_from_web_identity(struct http_client *c, const struct s3_web_identit
 		append_escaped(&body, "WebIdentityToken", token.data) < 0)
 		return error_set(err, -ENOMEM, "credentials: out of memory");
 	r = ask(c, "POST", w->endpoint, NULL, body.data, false, &answer, at, err);
-	if (r == ORIGIN_GONE || r == ORIGIN_CHANGED || r == ORIGIN_CREDENTIALS)
-		return error_set(err, -EACCES,
-			"credentials: the token service refused the web identity for %s",
-			w->role_arn);
-	if (r == -EIO)
-		/* STS says what is wrong with a token by status 400. */
-		return error_prefix(err, -EACCES,
-			"credentials: the token service %s did not take the web identity",
-			w->endpoint);
-	return r != 0 ? r : keys_of_sts(&answer, ret, err);
+	if (r == 0)
+		return keys_of_sts(&answer, ret, err);
+	return r == ORIGIN_RETRY ? r : refused_by_sts(w, r, &answer, &token, at, err);
 }
 
 /* ---- container and instance ------------------------------------------------------------------ */

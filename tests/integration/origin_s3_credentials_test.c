@@ -31,8 +31,31 @@ static void a_refused_web_identity_is_a_clear_error(void **state)
 	(void)state;
 	open_with_identity("wrong-token");
 	assert_int_equal(get("fine", 0, 10, &err), -EACCES);
-	assert_non_null(strstr(err.text, "web identity"));
+	assert_non_null(strstr(err.text, "web identity: HTTP 400: InvalidIdentityToken"));
 	assert_null(strstr(err.text, "wrong-token"));
+	assert_int_equal(atomic_load(&server->requests), 1);
+}
+
+static void a_token_service_that_repeats_the_token_is_not_quoted(void **state)
+{
+	struct error err = ERROR_INIT;
+
+	(void)state;
+	open_with_identity("echo-0123456789abcdef");
+	assert_int_equal(get("fine", 0, 10, &err), -EACCES);
+	assert_non_null(strstr(err.text, "HTTP 400: it repeats the token"));
+	assert_null(strstr(err.text, "0123"));
+}
+
+static void a_token_service_that_cannot_reach_the_provider_is_asked_again(void **state)
+{
+	struct error err = ERROR_INIT;
+
+	(void)state;
+	open_with_identity("busy.token");
+	assert_true(get("fine", 0, 10, &err) < 0);
+	assert_non_null(strstr(err.text, "IDPCommunicationError"));
+	assert_true(atomic_load(&server->requests) > 1);
 }
 
 static void a_web_identity_is_not_sent_on_to_another_place(void **state)
@@ -203,6 +226,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(web_identity_gives_credentials),
 		T(a_refused_web_identity_is_a_clear_error),
+		T(a_token_service_that_repeats_the_token_is_not_quoted),
+		T(a_token_service_that_cannot_reach_the_provider_is_asked_again),
 		T(a_web_identity_is_not_sent_on_to_another_place),
 		T(a_container_gives_credentials),
 		T(a_containers_token_is_not_sent_into_the_world),

@@ -103,6 +103,12 @@ static inline bool answer_services(int fd, const char *request)
 		else if (strstr(request, "WebIdentityToken=moved.token"))
 			fault_text(fd, "HTTP/1.1 307 Moved\r\nLocation: /elsewhere\r\n"
 				       "Content-Length: 0\r\nConnection: close\r\n\r\n");
+		else if (strstr(request, "WebIdentityToken=busy.token"))
+			refuse(fd, "400 Bad", "IDPCommunicationError", "");
+		else if (strstr(request, "WebIdentityToken=echo"))
+			xml(fd, "400 Bad",
+				"<ErrorResponse><Error><Code>Invalid</Code><Message>no "
+				"cho-0123456789abc\n</Message></Error></ErrorResponse>");
 		else
 			refuse(fd, "400 Bad", "InvalidIdentityToken", "");
 		return true;
