@@ -51,11 +51,7 @@ class Temporary(suite.Case):
             time.sleep(0.05)
 
     def assert_nothing_is_told(self):
-        shown = self.granary.ask("dataset", "stat", "d", "-o", "json").stdout.encode()
-        shown += self.granary.ask("status", "-o", "json").stdout.encode()
-        shown += b"".join(log.read_bytes() for log in self.work.path.glob("*.log"))
-        shown += b"".join(p.read_bytes() for p in self.granary.state.rglob("*") if p.is_file())
-        shown += b"".join(p.read_bytes() for p in self.granary.store_files())
+        shown = self.granary.told()
         self.assertIn(b"temporary", shown)
         for secret in self.service.secrets:
             self.assertNotIn(secret.encode(), shown)

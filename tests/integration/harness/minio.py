@@ -19,12 +19,13 @@ REGION = "us-east-1"
 
 
 class Minio:
-    def __init__(self, work):
+    def __init__(self, work, environment=None):
         if boto3 is None:
             raise unittest.SkipTest("python3-boto3 is not installed")
         self.port = process.free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._work = work
+        self._environment = environment or {}
         self._data = work.memory_directory("minio")
         work.at_close(lambda: self.server.close())
         self._start()
@@ -35,7 +36,7 @@ class Minio:
         # With a domain it takes bucket names from host names, too.
         environment = process.clean_environment(
             self._work.path, MINIO_ROOT_USER=self.access_key, MINIO_ROOT_PASSWORD=self.secret_key,
-            MINIO_DOMAIN="localhost", MINIO_BROWSER="off", MINIO_UPDATE="off")
+            MINIO_DOMAIN="localhost", MINIO_BROWSER="off", MINIO_UPDATE="off", **self._environment)
         self.server = process.Server(
             [suite.tool("minio"), "server", self._data, "--address", f"127.0.0.1:{self.port}",
              "--quiet"], self._work.path / "minio.log", environment)
