@@ -6,7 +6,7 @@ import time
 
 from harness import process, suite, trees
 from harness.granary import Granary
-from harness.metadata import Metadata
+from harness.metadata import ADDRESSES, Metadata
 from harness.minio import Minio
 
 KINDS = ("instance", "container")
@@ -26,10 +26,10 @@ class Temporary(suite.Case):
         self.unread = sorted(self.objects)
         self.number = 0
 
-    def up(self, kind, lifetime, *flags, **environment):
+    def up(self, kind, lifetime, *flags, address=None, **environment):
         """Another host for each call."""
         self.number += 1
-        self.service = Metadata(self.work, self.minio, lifetime)
+        self.service = Metadata(self.work, self.minio, lifetime, address)
         self.mount = self.work.directory(f"mnt{self.number}")
         self.unread = sorted(self.objects)
         self.granary = Granary(self.work, f"g{self.number}")
@@ -143,6 +143,19 @@ class Temporary(suite.Case):
                 self.read_next()
                 server.close()
 
+    def test_they_are_where_aws_has_them_when_no_address_is_named(self):
+        self.need_addresses()
+        nowhere = f"http://127.0.0.1:{process.free_port()}"
+        for kind, address in ADDRESSES.items():
+            with self.subTest(kind):
+                server = self.up(kind, 3600, address=address, http_proxy=nowhere,
+                                 no_proxy="localhost")
+                for _ in range(10):
+                    self.read_next()
+                self.assertTrue(self.service.handed_out)
+                self.assert_nothing_is_told()
+                server.close()
+
 
 if __name__ == "__main__":
-    suite.main()
+    suite.main(ADDRESSES.values())

@@ -9,6 +9,9 @@ import secrets
 import threading
 import time
 
+# Where AWS has them, on port 80; a test that takes them has a network of its own.
+ADDRESSES = {"container": "169.254.170.2", "instance": "169.254.169.254"}
+
 _ROLE = "training"
 _ROLES = "/latest/meta-data/iam/security-credentials/"
 
@@ -52,7 +55,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Metadata:
-    def __init__(self, work, minio, lifetime):
+    def __init__(self, work, minio, lifetime, address=None):
         self.minio = minio
         self.lifetime = lifetime  # in seconds, of what is handed out from now on
         self.keys = None          # handed out instead of fresh ones
@@ -61,7 +64,9 @@ class Metadata:
         self.secrets = {self.session, self.container_token}
         self._faults = 0
         self._lock = threading.Lock()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._at_home = address is not None
+        self._server = http.server.ThreadingHTTPServer(
+            (address, 80) if address else ("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.service = self
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -73,10 +78,11 @@ class Metadata:
         """Of a process that gets its keys from the 'instance' or the 'container'."""
         common = {"AWS_REGION": "us-east-1"}
         if kind == "container":
-            return {**common, "AWS_CONTAINER_CREDENTIALS_FULL_URI": self.url + "/container",
-                    "AWS_CONTAINER_AUTHORIZATION_TOKEN": self.container_token}
-        return {**common, "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.url,
-                "AWS_EC2_METADATA_DISABLED": "false"}
+            where = ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/container"} if self._at_home else
+                     {"AWS_CONTAINER_CREDENTIALS_FULL_URI": self.url + "/container"})
+            return {**common, **where, "AWS_CONTAINER_AUTHORIZATION_TOKEN": self.container_token}
+        where = {} if self._at_home else {"AWS_EC2_METADATA_SERVICE_ENDPOINT": self.url}
+        return {**common, **where, "AWS_EC2_METADATA_DISABLED": "false"}
 
     def fail(self, times):
         """So many requests are answered 503."""

@@ -1,7 +1,8 @@
 """The frame of a test file: `suite.main()` at the end, `suite.Case` as the base of its tests.
 
 A test file runs in mount and PID namespaces of its own where that is allowed (root), so that
-nothing it mounts or starts outlives it, not even when it is killed. Its exit code is 77 when all
+nothing it mounts or starts outlives it, not even when it is killed; with `suite.main(addresses)`
+in a network of its own, too, where these addresses are the machine's. Its exit code is 77 when all
 of its tests were skipped.
 """
 
@@ -9,6 +10,7 @@ import ctypes
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import time
 import unittest
@@ -67,6 +69,10 @@ class Case(unittest.TestCase):
         if os.geteuid() != 0:
             self.skipTest("needs root")
 
+    def need_addresses(self):
+        if not _private_network():
+            self.skipTest("needs root, unshare and ip, for a network with addresses of its own")
+
     def need_fuse(self):
         if not os.access("/dev/fuse", os.R_OK | os.W_OK):
             self.skipTest("/dev/fuse is not there or not for this user")
@@ -104,12 +110,24 @@ def _reap_until(child):
             return os.waitstatus_to_exitcode(status)
 
 
-def _enter_namespaces():
+def _private_network():
+    return os.environ.get("GRANARY_TEST_NETWORK") is not None
+
+
+def _may_have_network():
+    probe = ["unshare", "--net", "ip", "link", "set", "lo", "up"]
+    return shutil.which("ip") and subprocess.run(probe, check=False).returncode == 0
+
+
+def _enter_namespaces(addresses):
     if workspace.private_namespace() or os.geteuid() != 0 or not shutil.which("unshare"):
         return
     os.environ["GRANARY_TEST_INSIDE"] = "1"
-    arguments = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-                 sys.executable, *sys.argv]
+    arguments = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if addresses and _may_have_network():
+        os.environ["GRANARY_TEST_NETWORK"] = "1"
+        arguments += ["--net"]
+    arguments += [sys.executable, *sys.argv]
     os.execvp("unshare", arguments)
 
 
@@ -117,8 +135,16 @@ def _end_with_parent():
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
 
 
-def main():
-    _enter_namespaces()
+def _take_addresses(addresses):
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for address in addresses:
+        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+
+
+def main(addresses=()):
+    _enter_namespaces(addresses)
+    if _private_network():
+        _take_addresses(addresses)
     if os.getpid() == 1:
         child = os.fork()
         if child:
