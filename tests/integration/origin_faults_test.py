@@ -152,8 +152,8 @@ class Faults(suite.Case):
                 self.site.fault(name, "status", status=418)
                 self.assert_fails(name, 30)
                 own, reason = os.path.basename(name), "HTTP 418"
-                pattern = rf"read of {name[:20]}\S*\.\.\.\S*/{own}, 4 bytes at 0, failed: .*{reason}"
-                self.assert_reason(server, pattern)
+                self.assert_reason(server, rf"read of {name[:20]}\S*\.\.\.\S*/{own}, "
+                                           rf"4 bytes at 0, failed: .*{reason}")
                 suite.wait_until(lambda: self.told(own, reason), 10, "told by both")
 
     def told(self, name, reason):

@@ -110,7 +110,8 @@ class WebIdentity(suite.Case):
     def test_a_profile_names_the_token(self):
         self.identity.give(self.identity.token(LONG))
         config = self.work.path / "config"
-        config.write_text(f"[profile trusted]\nregion = us-east-1\nrole_arn = {self.identity.role}\n"
+        config.write_text("[profile trusted]\nregion = us-east-1\n"
+                          f"role_arn = {self.identity.role}\n"
                           f"web_identity_token_file = {self.identity.token_file}\n")
         self.up("--profile", "trusted", AWS_CONFIG_FILE=str(config), AWS_ROLE_ARN="",
                 AWS_WEB_IDENTITY_TOKEN_FILE="")

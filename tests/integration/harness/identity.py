@@ -1,5 +1,5 @@
-"""An OpenID provider: discovery document, public key, and the signed tokens that workloads find in a
-file. MinIO trusts it; its STS is asked through here, so that a test knows what was handed out."""
+"""An OpenID provider: discovery document, public key, and the signed tokens that workloads find in
+a file. MinIO trusts it; its STS is asked through here, so that a test knows what was handed out."""
 
 import base64
 import hashlib
