@@ -1,6 +1,6 @@
 /*
- * A worker in the mount's own process (`granary up`): BlockService/Read as a function call, without
- * the socket, the packing and the threads between them. What it checks, stores and answers is what
+ * A worker in the mount's own process (`granary up`): BlockService as function calls, without the
+ * socket, the packing and the threads between them. What it checks, stores and answers is what
  * the service does; only the way is shorter.
  *
  * The mount may call from any number of threads; the worker outlives every mount that has it.
@@ -28,9 +28,19 @@ struct embedded_read {
 	void *arg;
 };
 
+struct embedded_prefetch {
+	uint64_t dataset_id;
+	const char *manifest_digest;
+	uint32_t entry;
+	uint64_t block;
+	int64_t deadline_ms;
+};
+
 struct embedded_worker {
 	uint64_t id; /* as the master names it */
 	/* 0 when all of the range was taken, else as the service's Read fails. */
 	int (*read)(void *arg, const struct embedded_read *read, struct error *err);
+	/* As the service's Prefetch. */
+	int (*prefetch)(void *arg, const struct embedded_prefetch *prefetch, struct error *err);
 	void *arg;
 };

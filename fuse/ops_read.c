@@ -14,6 +14,7 @@
 #include "common/buf.h"
 #include "common/clock.h"
 #include "fuse/ops.h"
+#include "fuse/prefetch.h"
 
 struct read_job {
 	struct io_job job;
@@ -281,7 +282,8 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	enum order_answer announced = ORDER_NONE;
 	struct order_held held;
 	unsigned char *buffer;
-	uint32_t len, ahead;
+	struct read_ahead_advice ahead;
+	uint32_t len;
 	int r;
 
 	(void)fi;
@@ -296,7 +298,9 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		return;
 	}
 	ahead = read_ahead_note(&fs->read_ahead, ino, (uint64_t)off, len, node.entry.size);
-	if (order_is_active(&fs->order))
+	if (!order_is_active(&fs->order))
+		prefetch_start(fs, &node, ahead.block, ahead.end);
+	else
 		announced = order_take(&fs->order, &node, (uint64_t)off, len, &held);
 	if (announced == ORDER_HAS) {
 		preload_note(&fs->preload, &node, (uint64_t)off, false);
@@ -313,5 +317,6 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		return;
 	}
 	preload_note(&fs->preload, &node, (uint64_t)off, false);
-	submit(fs, req, &node, (uint64_t)off, len, ahead, announced == ORDER_BRINGS, began_ns);
+	submit(fs, req, &node, (uint64_t)off, len, ahead.bytes, announced == ORDER_BRINGS,
+		began_ns);
 }

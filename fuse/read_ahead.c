@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "manifest/block.h"
+
 #define SWAPPED_MIN_BYTES ((uint32_t)256 << 10) /* smaller requests come one at a time */
 #define SWAPPED_DISTANCE 3			/* requests that may overtake each other */
 
@@ -49,11 +51,31 @@ static struct read_ahead_stream *find_stream(
 	return oldest;
 }
 
-uint32_t read_ahead_note(
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Whole blocks of the window, behind that of the last byte read. */
+static void name_blocks(
+	struct read_ahead_stream *s, uint64_t end, uint64_t size, struct read_ahead_advice *ret)
+{
+	uint64_t until = end + min_u64(s->run_bytes, READ_AHEAD_WINDOW_BYTES);
+
+	ret->block = s->named > block_count(end) ? s->named : block_count(end);
+	ret->end = until >= size ? block_count(size) : until / BLOCK_BYTES;
+	if (ret->end <= ret->block)
+		ret->block = ret->end = 0;
+	else
+		s->named = ret->end;
+}
+
+struct read_ahead_advice read_ahead_note(
 	struct read_ahead *r, uint64_t ino, uint64_t offset, uint32_t len, uint64_t size)
 {
 	unsigned i = (unsigned)((ino * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % READ_AHEAD_SETS;
-	uint64_t end = offset + len, want, left;
+	struct read_ahead_advice advice = {0};
+	uint64_t end = offset + len, left = end < size ? size - end : 0;
 	struct read_ahead_stream *s;
 	bool known;
 
@@ -64,12 +86,13 @@ uint32_t read_ahead_note(
 		s->ino = ino;
 		s->next = end;
 		s->run_bytes = 0;
-		return 0;
+		s->named = 0;
+		return advice;
 	}
 	s->run_bytes += len;
 	if (end > s->next)
 		s->next = end;
-	want = s->run_bytes < READ_AHEAD_MAX_BYTES ? s->run_bytes : READ_AHEAD_MAX_BYTES;
-	left = end < size ? size - end : 0;
-	return (uint32_t)(want < left ? want : left);
+	advice.bytes = (uint32_t)min_u64(min_u64(s->run_bytes, READ_AHEAD_MAX_BYTES), left);
+	name_blocks(s, end, size, &advice);
+	return advice;
 }

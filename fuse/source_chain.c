@@ -12,6 +12,7 @@
 #include "granary/v1/block.pb-c.h"
 
 #define READ_PATH "/granary.v1.BlockService/Read"
+#define PREFETCH_PATH "/granary.v1.BlockService/Prefetch"
 #define CACHED_PATH "/granary.v1.BlockService/Cached"
 #define CHUNK_DATA_FIELD 2
 #define WORKERS_TRIED 3
@@ -409,6 +410,77 @@ static int chain_read(struct block_source *s, const struct block_range *range, i
 	return r;
 }
 
+/* ---- before anybody asks ----------------------------------------------------------------------- */
+
+static bool in_a_view(const struct peer_set *set, const struct block_id *id)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		if (set->peers[i]->view && store_view_has(set->peers[i]->view, id))
+			return true;
+	}
+	return false;
+}
+
+static int prefetch_embedded(const struct embedded_worker *w, const struct block_file *file,
+	uint64_t block, int64_t deadline_ms, struct error *err)
+{
+	const struct manifest_info *info = manifest_info(file->manifest);
+	const struct embedded_prefetch prefetch = {
+		.dataset_id = info->dataset_id,
+		.manifest_digest = info->digest,
+		.entry = file->index,
+		.block = block,
+		.deadline_ms = deadline_ms,
+	};
+
+	return w->prefetch(w->arg, &prefetch, err);
+}
+
+static int prefetch_at_peer(struct peer *p, const struct block_file *file, uint64_t block,
+	int64_t deadline_ms, struct error *err)
+{
+	const struct manifest_info *info = manifest_info(file->manifest);
+	Granary__V1__PrefetchRequest request = GRANARY__V1__PREFETCH_REQUEST__INIT;
+	struct peer_line *line = peer_line(p);
+	ProtobufCMessage *reply;
+	int r;
+
+	if (!line)
+		return error_set(err, -EAGAIN, "no way to reach it");
+	request.dataset_id = info->dataset_id;
+	request.manifest_digest = (char *)info->digest;
+	request.entry = file->index;
+	request.block = block;
+	r = rpc_unary(line->channel, PREFETCH_PATH, &request.base,
+		&granary__v1__prefetch_reply__descriptor, &reply, deadline_ms, err);
+	if (r == 0)
+		protobuf_c_message_free_unpacked(reply, NULL);
+	return r;
+}
+
+/* Of the block's home alone: should that be away, the readers find another source by themselves. */
+static void chain_prefetch(
+	struct block_source *s, const struct block_file *file, uint64_t block, int64_t deadline_ms)
+{
+	struct source_chain *c = chain(s);
+	struct peer_set *set = peers_get(c->peers);
+	struct block_id id = block_id_make(&file->entry->object, block);
+	struct error err = ERROR_INIT;
+	int home, r = 0;
+
+	if (!in_a_view(set, &id) && rendezvous_rank(set->nodes, set->count, &id, &home, 1) == 1) {
+		struct peer *p = set->peers[home];
+
+		if (c->embedded && c->embedded->id == p->id)
+			r = prefetch_embedded(c->embedded, file, block, deadline_ms, &err);
+		else if (peer_is_good(p))
+			r = prefetch_at_peer(p, file, block, deadline_ms, &err);
+		if (r < 0)
+			log_debug("worker %s: prefetch: %s", peer_address(p), err.text);
+	}
+	peer_set_unref(set);
+}
+
 /* ---- how much of a file is cached --------------------------------------------------------------
  */
 
@@ -477,6 +549,7 @@ void source_chain_init(struct source_chain *c, struct peers *peers, struct origi
 	c->source = (struct block_source){
 		.read_local = chain_read_local,
 		.read = chain_read,
+		.prefetch = chain_prefetch,
 		.cached = chain_cached,
 		.whole = chain_whole,
 	};

@@ -91,7 +91,19 @@ static bool is_pinned(struct block_reader *r, const struct block_read *read)
 	       pin_holds(store_pin_ceiling(r->store), &read->block.id);
 }
 
-static enum fetch_goal choose_goal(struct block_reader *r, const struct block_read *read)
+static bool is_read_again(struct block_reader *r, const struct block_read *read)
+{
+	return reuse_read(r->reuse, &read->block.id, read->block.len, read->offset, read->len);
+}
+
+static bool will_be_read_again(struct block_reader *r, const struct block_read *read)
+{
+	return reuse_is_worth(r->reuse, &read->block.id, read->block.len);
+}
+
+/* `again`: whether a block that is not pinned has earned a whole fetch. */
+static enum fetch_goal choose_goal(struct block_reader *r, const struct block_read *read,
+	bool (*again)(struct block_reader *r, const struct block_read *read))
 {
 	const struct store_block *b = &read->block;
 	bool current = object_is_current(read);
@@ -99,7 +111,7 @@ static enum fetch_goal choose_goal(struct block_reader *r, const struct block_re
 
 	if (current && is_pinned(r, read))
 		return store_would_take(r->store, b, admit) ? FETCH_STORE_GRANT : FETCH_PASS;
-	if (!reuse_read(r->reuse, &b->id, b->len, read->offset, read->len))
+	if (!again(r, read))
 		return FETCH_PASS;
 	if (!store_would_take(r->store, b, admit))
 		return FETCH_PASS;
@@ -184,7 +196,7 @@ int block_reader_read(struct block_reader *r, const struct block_read *read, str
 	e = read_store(r, read, end, &pos, err);
 	if (e < 0 || pos == end)
 		return e;
-	goal = choose_goal(r, read);
+	goal = choose_goal(r, read, is_read_again);
 	while (pos < end) {
 		/* A store that says that it has the block, but cannot read it, is left out. */
 		e = read_fetch(r, read, again > AGAIN_MAX ? FETCH_PASS : goal, end, &pos, err);
@@ -199,4 +211,21 @@ int block_reader_read(struct block_reader *r, const struct block_read *read, str
 		}
 	}
 	return 0;
+}
+
+void block_reader_prefetch(struct block_reader *r, const struct block_read *read)
+{
+	struct fetch_want want = {
+		.dataset = read->dataset,
+		.manifest = read->manifest,
+		.entry = read->entry,
+		.block = &read->block,
+		.read_ahead = read->block.len,
+		.job = read->job,
+	};
+
+	if (store_has(r->store, &read->block.id))
+		return;
+	want.goal = choose_goal(r, read, will_be_read_again);
+	fetch_table_prefetch(r->fetches, &want);
 }

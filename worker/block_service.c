@@ -7,6 +7,7 @@
 
 #define READ_PATH "/granary.v1.BlockService/Read"
 #define CACHED_PATH "/granary.v1.BlockService/Cached"
+#define PREFETCH_PATH "/granary.v1.BlockService/Prefetch"
 #define CHUNK_DATA_FIELD 2
 #define CANCEL_CHECK_BLOCKS 4096
 #define OPEN_RETRY_MS 5000
@@ -125,58 +126,84 @@ static bool call_gone(void *arg)
 	return rpc_call_cancelled(arg);
 }
 
-static int check_range(const struct block_request *q, uint64_t size, struct error *err)
+static int check_range(const struct block_request *q, uint32_t block_bytes, struct error *err)
 {
-	uint64_t block_bytes;
-
-	if (q->block >= block_count(size))
-		return error_set(
-			err, -EINVAL, "the file has no block %llu", (unsigned long long)q->block);
-	block_bytes = block_len(size, q->block);
 	if (q->len == 0 || q->offset >= block_bytes || q->len > block_bytes - q->offset)
 		return error_set(err, -EINVAL, "%u bytes from %u are not within the block", q->len,
 			q->offset);
 	return 0;
 }
 
+/* Finds the block of q, whose range is checked later. What ret has of dataset and manifest are
+ * references, also after an error. */
+static int find_block(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
+	struct block_read *ret, struct error *err)
+{
+	int64_t cap_ms = clock_deadline_ms(s->timeout_ms);
+	struct store_block *b = &ret->block;
+	int r;
+
+	ret->entry = q->entry;
+	ret->job = q->job;
+	ret->deadline_ms = deadline_ms < cap_ms ? deadline_ms : cap_ms;
+	r = find_snapshot(s, q->dataset_id, q->manifest_digest, ret->deadline_ms, &ret->dataset,
+		&ret->manifest, &ret->current, err);
+	if (r == 0)
+		r = find_file(s, ret->dataset, ret->manifest, q->entry, &b->object,
+			&b->object_bytes, err);
+	if (r < 0)
+		return r;
+	if (q->block >= block_count(b->object_bytes))
+		return error_set(
+			err, -EINVAL, "the file has no block %llu", (unsigned long long)q->block);
+	if (!ret->current)
+		open_current(s, ret->dataset, ret->deadline_ms);
+	b->id = block_id_make(&b->object, q->block);
+	b->dataset_id = ret->dataset->id;
+	b->index = q->block;
+	b->len = (uint32_t)block_len(b->object_bytes, q->block);
+	return 0;
+}
+
+static void put_block(struct block_read *read)
+{
+	if (read->dataset)
+		dataset_unref(read->dataset);
+	if (read->manifest)
+		manifest_unref(read->manifest);
+}
+
 int block_service_read(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
 	block_send_fn *send, fetch_gone_fn *gone, void *arg, struct error *err)
 {
-	CLEANUP(dataset_unref_ptr) struct dataset *d = NULL;
-	CLEANUP(manifest_unref_ptr) struct manifest *m = NULL;
-	int64_t cap_ms = clock_deadline_ms(s->timeout_ms);
 	struct block_read read = {
-		.entry = q->entry,
 		.offset = q->offset,
 		.len = q->len,
 		.read_ahead = q->read_ahead,
-		.job = q->job,
-		.deadline_ms = deadline_ms < cap_ms ? deadline_ms : cap_ms,
 		.send = send,
 		.gone = gone,
 		.arg = arg,
 	};
-	struct store_block *b = &read.block;
-	int r;
+	int r = find_block(s, q, deadline_ms, &read, err);
 
-	r = find_snapshot(
-		s, q->dataset_id, q->manifest_digest, read.deadline_ms, &d, &m, &read.current, err);
-	if (r < 0)
-		return r;
-	r = find_file(s, d, m, q->entry, &b->object, &b->object_bytes, err);
 	if (r == 0)
-		r = check_range(q, b->object_bytes, err);
-	if (r < 0)
-		return r;
-	if (!read.current)
-		open_current(s, d, read.deadline_ms);
-	b->id = block_id_make(&b->object, q->block);
-	b->dataset_id = d->id;
-	b->index = q->block;
-	b->len = (uint32_t)block_len(b->object_bytes, q->block);
-	read.dataset = d;
-	read.manifest = m;
-	return block_reader_read(&s->reader, &read, err);
+		r = check_range(q, read.block.len, err);
+	if (r == 0)
+		r = block_reader_read(&s->reader, &read, err);
+	put_block(&read);
+	return r;
+}
+
+int block_service_prefetch(struct block_service *s, const struct block_request *q,
+	int64_t deadline_ms, struct error *err)
+{
+	struct block_read read = {.offset = 0};
+	int r = find_block(s, q, deadline_ms, &read, err);
+
+	if (r == 0)
+		block_reader_prefetch(&s->reader, &read);
+	put_block(&read);
+	return r;
 }
 
 static void handle_read(struct rpc_call *call, void *arg)
@@ -207,6 +234,34 @@ static void handle_read(struct rpc_call *call, void *arg)
 		rpc_call_fail(call, r, err.text);
 	else
 		rpc_call_end(call);
+}
+
+/* ---- Prefetch -------------------------------------------------------------------------------- */
+
+static void handle_prefetch(struct rpc_call *call, void *arg)
+{
+	const Granary__V1__PrefetchRequest *q =
+		(const Granary__V1__PrefetchRequest *)rpc_call_request(
+			call, &granary__v1__prefetch_request__descriptor);
+	Granary__V1__PrefetchReply reply = GRANARY__V1__PREFETCH_REPLY__INIT;
+	struct block_request request;
+	struct error err = ERROR_INIT;
+	int r;
+
+	if (!q)
+		return;
+	request = (struct block_request){
+		.dataset_id = q->dataset_id,
+		.manifest_digest = q->manifest_digest,
+		.entry = q->entry,
+		.block = q->block,
+		.job = q->job,
+	};
+	r = block_service_prefetch(arg, &request, rpc_call_deadline_ms(call), &err);
+	if (r < 0)
+		rpc_call_fail(call, r, err.text);
+	else
+		rpc_call_reply(call, &reply.base);
 }
 
 /* ---- Cached ---------------------------------------------------------------------------------- */
@@ -262,5 +317,7 @@ static void handle_cached(struct rpc_call *call, void *arg)
 void block_service_add(struct block_service *s, struct rpc_server *server)
 {
 	rpc_server_add_bounded(server, READ_PATH, handle_read, s, BLOCK_SERVICE_READS_MAX);
+	rpc_server_add_bounded(
+		server, PREFETCH_PATH, handle_prefetch, s, BLOCK_SERVICE_PREFETCHES_MAX);
 	rpc_server_add_bounded(server, CACHED_PATH, handle_cached, s, BLOCK_SERVICE_CACHED_MAX);
 }

@@ -2,7 +2,7 @@
  * BlockService: what mounts ask a worker. Checks the request against the plan and the manifest,
  * then hands it to block_read.
  *
- * Statuses of Read: -EINVAL a request that no honest client sends; -EAGAIN this worker cannot now,
+ * Statuses of Read and Prefetch: -EINVAL a request that no honest client sends; -EAGAIN this worker cannot now,
  * but the origin or another one can (dataset or snapshot not in its plan, out of memory); -ESTALE
  * the object is not the snapshot's any more; -EACCES, -EIO what the origin said; -ETIMEDOUT.
  */
@@ -20,6 +20,7 @@
  * is another method of the same server: it must find a thread while all of these are taken. */
 #define BLOCK_SERVICE_READS_MAX 96
 #define BLOCK_SERVICE_CACHED_MAX 8
+#define BLOCK_SERVICE_PREFETCHES_MAX 8
 
 struct block_service {
 	struct dataset_table *datasets;
@@ -44,6 +45,10 @@ struct block_request {
 /* One read, checked; `send` and `gone` as in block_read.h. The statuses of Read. */
 int block_service_read(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
 	block_send_fn *send, fetch_gone_fn *gone, void *arg, struct error *err);
+
+/* Starts getting q->block; offset, len and read_ahead do not matter. */
+int block_service_prefetch(struct block_service *s, const struct block_request *q,
+	int64_t deadline_ms, struct error *err);
 
 /* Adds the service to a server that is not started yet; `s` outlives it. */
 void block_service_add(struct block_service *s, struct rpc_server *server);

@@ -476,7 +476,7 @@ void fetch_table_finish(struct fetch *f, int result, bool stored, const struct e
 		removed = remove_read_locked(t, f);
 	} else if (f->group) {
 		/* A block that the store did not take is as good as read-ahead for its readers. */
-		if (f->goal != FETCH_PASS) {
+		if (f->goal != FETCH_PASS && f->ahead_bytes == 0) {
 			f->ahead_bytes = unread;
 			t->ahead_bytes += unread;
 		}
@@ -526,6 +526,18 @@ void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want
 	if (t->ahead_bytes + (until - covered) > FETCH_AHEAD_MAX_BYTES)
 		return;
 	start_locked(t, want, covered, until, until - covered, false);
+}
+
+void fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want)
+{
+	uint32_t len = want->block->len;
+	const struct fetch_group *g;
+
+	mutex_guard(&t->mu);
+	g = find_group_locked(t, &want->block->id);
+	if ((g && g->fetches) || t->ahead_bytes + len > FETCH_AHEAD_MAX_BYTES)
+		return;
+	start_locked(t, want, 0, len, len, false);
 }
 
 void fetch_table_sweep(struct fetch_table *t)

@@ -67,6 +67,10 @@ void fetch_table_release(struct fetch *f, enum fetch_leave why);
 /* Starts getting what lies behind want->end, as far as read_ahead, unless enough is under way. */
 void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want);
 
+/* Starts getting all of want->block (goal, job and file as in `want`, its offsets do not matter) for
+ * readers to come, unless some of it is under way already or enough is unread. */
+void fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want);
+
 void fetch_table_sweep(struct fetch_table *t);
 
 struct fetch_table_stat {

@@ -132,6 +132,16 @@ bool reuse_read(struct reuse *u, const struct block_id *id, uint32_t block_bytes
 	return (unsigned)__builtin_popcountll(r->seen) * 2 >= total || r->re_read >= total;
 }
 
+bool reuse_is_worth(struct reuse *u, const struct block_id *id, uint32_t block_bytes)
+{
+	unsigned total = (block_bytes + STRETCH_BYTES - 1) / STRETCH_BYTES;
+	const struct record *r;
+
+	mutex_guard(&u->mu);
+	r = find_locked(u, id);
+	return r && (unsigned)__builtin_popcountll(r->seen) * 2 >= total;
+}
+
 void reuse_forget(struct reuse *u, const struct block_id *id)
 {
 	struct record *r;

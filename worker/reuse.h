@@ -36,5 +36,7 @@ void reuse_free(struct reuse *u); /* NULL is fine */
  * whole fetch now. */
 bool reuse_read(struct reuse *u, const struct block_id *id, uint32_t block_bytes, uint32_t offset,
 	uint32_t len);
+/* Would its next read in a later pass be worth one? Records nothing. */
+bool reuse_is_worth(struct reuse *u, const struct block_id *id, uint32_t block_bytes);
 /* The block was stored: what was known of its reads is of no more use. */
 void reuse_forget(struct reuse *u, const struct block_id *id);

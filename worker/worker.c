@@ -133,6 +133,20 @@ static int embedded_read(void *arg, const struct embedded_read *read, struct err
 		embedded_gone, (void *)read, err);
 }
 
+static int embedded_prefetch(void *arg, const struct embedded_prefetch *prefetch, struct error *err)
+{
+	struct worker *w = arg;
+	const struct block_request request = {
+		.dataset_id = prefetch->dataset_id,
+		.manifest_digest = prefetch->manifest_digest,
+		.entry = prefetch->entry,
+		.block = prefetch->block,
+		.job = "",
+	};
+
+	return block_service_prefetch(&w->service, &request, prefetch->deadline_ms, err);
+}
+
 const struct embedded_worker *worker_embedded(const struct worker *w)
 {
 	return &w->embedded;
@@ -165,8 +179,10 @@ static void add_service(
 			opts->read_timeout_ms ? opts->read_timeout_ms : BLOCK_SERVICE_TIMEOUT_MS,
 	};
 	block_service_add(&w->service, server);
-	w->embedded =
-		(struct embedded_worker){.id = store_id(w->store), .read = embedded_read, .arg = w};
+	w->embedded = (struct embedded_worker){.id = store_id(w->store),
+		.read = embedded_read,
+		.prefetch = embedded_prefetch,
+		.arg = w};
 }
 
 int worker_new(const struct worker_options *opts, struct rpc_server *server, struct worker **ret,

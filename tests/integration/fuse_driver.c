@@ -399,7 +399,10 @@ static void command(struct fake_source *f, struct fs *fs, struct session *s, con
 
 int main(int argc, char **argv)
 {
-	struct fake_source f = {.source = {fake_read_local, fake_read, fake_cached, fake_whole}};
+	struct fake_source f = {.source = {.read_local = fake_read_local,
+					.read = fake_read,
+					.cached = fake_cached,
+					.whole = fake_whole}};
 	struct session_options session_opts = {0};
 	struct error err = ERROR_INIT;
 	char mountpoint[4096], line[8192];

@@ -24,6 +24,7 @@
 #include "tests/unit/manifest_fixture.h"
 
 #define READ_PATH "/granary.v1.BlockService/Read"
+#define PREFETCH_PATH "/granary.v1.BlockService/Prefetch"
 #define FILE_BYTES 300000u
 #define CHUNK_BYTES 65536u
 #define WORKERS_MAX 3
@@ -42,7 +43,7 @@ struct fake_worker {
 	char address[128];
 	_Atomic(enum behaviour) behaviour;
 	_Atomic(enum health) health;
-	atomic_int asked;
+	atomic_int asked, prefetched;
 };
 
 struct world {
@@ -136,6 +137,17 @@ static inline void handle_read(struct rpc_call *call, void *arg)
 		send_range(call, (const Granary__V1__ReadBlockRequest *)request, behaviour);
 }
 
+static inline void handle_prefetch(struct rpc_call *call, void *arg)
+{
+	Granary__V1__PrefetchReply reply = GRANARY__V1__PREFETCH_REPLY__INIT;
+	struct fake_worker *w = arg;
+
+	if (!rpc_call_request(call, &granary__v1__prefetch_request__descriptor))
+		return;
+	atomic_fetch_add(&w->prefetched, 1);
+	rpc_call_reply(call, &reply.base);
+}
+
 static inline void start_worker(struct world *w, struct fake_worker *f, int i)
 {
 	struct rpc_server_options opts = {.threads = 4};
@@ -144,6 +156,7 @@ static inline void start_worker(struct world *w, struct fake_worker *f, int i)
 	snprintf(f->address, sizeof(f->address), "unix:%s/worker%d", w->origin_dir, i);
 	assert_int_equal(rpc_server_new(&opts, &f->server, &err), 0);
 	rpc_server_add_bounded(f->server, READ_PATH, handle_read, f, READERS);
+	rpc_server_add_bounded(f->server, PREFETCH_PATH, handle_prefetch, f, READERS);
 	rpc_server_add_bounded(f->server, HEALTH_PATH, handle_health, f, READERS);
 	assert_int_equal(rpc_server_listen(f->server, f->address, NULL, &err), 0);
 	assert_int_equal(rpc_server_start(f->server, &err), 0);

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "fuse/read_ahead.h"
+#include "manifest/block.h"
 
 #define KIB ((uint32_t)1 << 10)
 #define MIB ((uint32_t)1 << 20)
@@ -28,15 +29,20 @@ static int teardown(void **state)
 	return 0;
 }
 
+static uint32_t bytes_ahead(
+	struct read_ahead *r, uint64_t ino, uint64_t offset, uint32_t len, uint64_t size)
+{
+	return read_ahead_note(r, ino, offset, len, size).bytes;
+}
+
 static void a_stream_gets_as_much_again_as_it_has_read(void **state)
 {
 	uint64_t offset = 0;
 
-	assert_int_equal(read_ahead_note(*state, 5, 0, 128 * KIB, LARGE), 0);
+	assert_int_equal(bytes_ahead(*state, 5, 0, 128 * KIB, LARGE), 0);
 	for (uint32_t i = 1; i < 20; i++) {
 		offset += 128 * KIB;
-		assert_int_equal(
-			read_ahead_note(*state, 5, offset, 128 * KIB, LARGE), i * 128 * KIB);
+		assert_int_equal(bytes_ahead(*state, 5, offset, 128 * KIB, LARGE), i * 128 * KIB);
 	}
 }
 
@@ -46,7 +52,7 @@ static void it_is_bounded_by_the_limit_and_by_the_file(void **state)
 	uint32_t ahead = 0;
 
 	for (uint64_t offset = 0; offset + MIB <= size; offset += MIB) {
-		ahead = read_ahead_note(*state, 5, offset, MIB, size);
+		ahead = bytes_ahead(*state, 5, offset, MIB, size);
 		assert_true(ahead <= READ_AHEAD_MAX_BYTES);
 		assert_true(offset + MIB + ahead <= size);
 	}
@@ -59,15 +65,15 @@ static void a_random_reader_gets_none(void **state)
 	for (int i = 0; i < 1000; i++) {
 		uint64_t offset = ((uint64_t)rand() << 10) % LARGE / 4096 * 4096;
 
-		assert_int_equal(read_ahead_note(*state, 5, offset, 114 * KIB, LARGE), 0);
+		assert_int_equal(bytes_ahead(*state, 5, offset, 114 * KIB, LARGE), 0);
 	}
 }
 
 static void a_jump_ends_the_stream(void **state)
 {
 	read_ahead_note(*state, 5, 0, 64 * KIB, LARGE);
-	assert_int_not_equal(read_ahead_note(*state, 5, 64 * KIB, 64 * KIB, LARGE), 0);
-	assert_int_equal(read_ahead_note(*state, 5, 500 * (uint64_t)MIB, 64 * KIB, LARGE), 0);
+	assert_int_not_equal(bytes_ahead(*state, 5, 64 * KIB, 64 * KIB, LARGE), 0);
+	assert_int_equal(bytes_ahead(*state, 5, 500 * (uint64_t)MIB, 64 * KIB, LARGE), 0);
 }
 
 static void four_readers_of_one_file_are_told_apart(void **state)
@@ -75,7 +81,7 @@ static void four_readers_of_one_file_are_told_apart(void **state)
 	for (uint32_t step = 0; step < 10; step++) {
 		for (uint64_t reader = 0; reader < 4; reader++) {
 			uint64_t offset = reader * (1 << 30) + step * (uint64_t)(64 * KIB);
-			uint32_t ahead = read_ahead_note(*state, 5, offset, 64 * KIB, LARGE);
+			uint32_t ahead = bytes_ahead(*state, 5, offset, 64 * KIB, LARGE);
 
 			assert_int_equal(ahead, step * 64 * KIB);
 		}
@@ -85,9 +91,44 @@ static void four_readers_of_one_file_are_told_apart(void **state)
 static void large_requests_may_arrive_swapped(void **state)
 {
 	read_ahead_note(*state, 5, 0, MIB, LARGE);
-	assert_int_not_equal(read_ahead_note(*state, 5, 2 * MIB, MIB, LARGE), 0);
-	assert_int_not_equal(read_ahead_note(*state, 5, MIB, MIB, LARGE), 0);
-	assert_int_equal(read_ahead_note(*state, 5, 3 * MIB, MIB, LARGE), 3 * MIB);
+	assert_int_not_equal(bytes_ahead(*state, 5, 2 * MIB, MIB, LARGE), 0);
+	assert_int_not_equal(bytes_ahead(*state, 5, MIB, MIB, LARGE), 0);
+	assert_int_equal(bytes_ahead(*state, 5, 3 * MIB, MIB, LARGE), 3 * MIB);
+}
+
+static void whole_blocks_are_named_once_as_far_as_was_read(void **state)
+{
+	const uint64_t size = 100 * BLOCK_BYTES + 1;
+	uint64_t named = 0, bytes_read = 0;
+
+	for (uint64_t offset = 0; offset < size; offset += MIB) {
+		uint32_t len = size - offset < MIB ? (uint32_t)(size - offset) : MIB;
+		struct read_ahead_advice a = read_ahead_note(*state, 5, offset, len, size);
+
+		bytes_read = offset + len;
+		if (a.block == a.end)
+			continue;
+		/* Behind the block that is read, without a gap or a second time. */
+		assert_true(a.block * BLOCK_BYTES >= bytes_read);
+		assert_true(a.block == named || a.block == block_count(bytes_read));
+		assert_true(a.end > a.block && a.end >= named);
+		assert_true(a.end == block_count(size) || a.end * BLOCK_BYTES <= 2 * bytes_read);
+		assert_true(
+			a.end * BLOCK_BYTES <= bytes_read + READ_AHEAD_WINDOW_BYTES + BLOCK_BYTES);
+		named = a.end;
+	}
+	assert_int_equal(named, block_count(size));
+}
+
+static void a_random_reader_has_no_block_named(void **state)
+{
+	srand(7);
+	for (int i = 0; i < 1000; i++) {
+		uint64_t offset = ((uint64_t)rand() << 10) % LARGE / 4096 * 4096;
+		struct read_ahead_advice a = read_ahead_note(*state, 5, offset, 114 * KIB, LARGE);
+
+		assert_int_equal(a.block, a.end);
+	}
 }
 
 int main(void)
@@ -102,6 +143,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			four_readers_of_one_file_are_told_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_requests_may_arrive_swapped, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			whole_blocks_are_named_once_as_far_as_was_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_random_reader_has_no_block_named, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

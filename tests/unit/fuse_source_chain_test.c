@@ -21,6 +21,24 @@ static void the_home_is_asked_and_nobody_else(void **state)
 	drop_world(&w);
 }
 
+static void the_home_alone_prefetches(void **state)
+{
+	int order[WORKERS_MAX];
+	struct world w;
+
+	(void)state;
+	make_world(&w, 3, true);
+	rank(&w, order);
+	w.chain.source.prefetch(&w.chain.source, &w.file, 0, clock_deadline_ms(FAR_MS));
+	assert_int_equal(w.workers[order[0]].prefetched, 1);
+	assert_int_equal(w.workers[order[1]].prefetched + w.workers[order[2]].prefetched, 0);
+	/* One that is away is nobody's concern. */
+	stop_worker(&w.workers[order[0]]);
+	w.chain.source.prefetch(&w.chain.source, &w.file, 0, clock_deadline_ms(FAR_MS));
+	assert_int_equal(w.workers[order[1]].prefetched + w.workers[order[2]].prefetched, 0);
+	drop_world(&w);
+}
+
 static void a_worker_that_fails_is_followed_by_the_next(void **state)
 {
 	static const enum behaviour failures[] = {FAILS, SHORT, LONG};
@@ -403,6 +421,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_home_is_asked_and_nobody_else),
+		cmocka_unit_test(the_home_alone_prefetches),
 		cmocka_unit_test(a_worker_that_fails_is_followed_by_the_next),
 		cmocka_unit_test(one_that_is_gone_is_left_aside_until_it_is_back),
 		cmocka_unit_test(one_that_fails_is_tried_by_a_single_read),

@@ -247,6 +247,90 @@ static void sequential_readers_at_once_share_the_read_ahead(void **state)
 	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
 }
 
+/* ---- blocks that will be read soon ----------------------------------------------------------- */
+
+static void wait_for_origin_bytes(struct fx *f, uint64_t bytes)
+{
+	for (int ms = 0; ms < 10000 && fx_origin_bytes(f) < bytes; ms++)
+		usleep(1000);
+	assert_int_equal(fx_origin_bytes(f), bytes);
+}
+
+static void a_pinned_block_is_stored_before_its_reader_comes(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	struct fx_read q = {.file = file, .block = 1, .len = BLOCK_BYTES};
+
+	start(f, PIN_ALL, NULL);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(fx_prefetch(f, file, 1), 0);
+	wait_for_puts(1);
+	assert_int_equal(fx_read(f, &q), 0);
+	assert_false(q.from_origin);
+	assert_int_equal(fx_prefetch(f, file, 1), 0);
+	assert_int_equal(fx_gets(f), 1);
+	assert_int_equal(fx_prefetch(f, file, 3), -EINVAL);
+}
+
+static void one_that_is_not_pinned_waits_for_its_reader_in_memory(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+
+	start(f, PIN_NONE, NULL);
+	for (uint64_t b = 0; b < 3; b++)
+		assert_int_equal(fx_prefetch(f, file, b), 0);
+	wait_for_origin_bytes(f, BIG);
+	assert_int_equal(fx_read_file(f, file, 128 << 10, NULL), 0);
+	assert_int_equal(fx_origin_bytes(f), BIG);
+	assert_int_equal(fake.store->puts, 0);
+}
+
+static void one_of_an_earlier_pass_is_stored_as_its_reader_would(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	uint64_t from_origin = 0;
+
+	start(f, PIN_NONE, NULL);
+	assert_int_equal(fx_read_file(f, file, 128 << 10, NULL), 0);
+	for (uint64_t b = 0; b < 3; b++)
+		assert_int_equal(fx_prefetch(f, file, b), 0);
+	wait_for_puts(3);
+	assert_int_equal(fx_read_file(f, file, 128 << 10, &from_origin), 0);
+	assert_int_equal(from_origin, 0);
+	assert_int_equal(fx_origin_bytes(f), 2 * BIG);
+}
+
+static void what_nobody_has_read_yet_is_bounded(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 2 * (uint64_t)FETCH_AHEAD_MAX_BYTES);
+
+	start(f, PIN_NONE, NULL);
+	for (uint64_t b = 0; b < block_count(file->size); b++)
+		assert_int_equal(fx_prefetch(f, file, b), 0);
+	wait_for_origin_bytes(f, FETCH_AHEAD_MAX_BYTES);
+	assert_int_equal(fx_read_file(f, file, MIB, NULL), 0);
+	assert_int_equal(fx_origin_bytes(f), file->size);
+}
+
+static void a_prefetched_block_that_the_store_does_not_take_is_not_lost(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+
+	start(f, PIN_ALL, NULL);
+	atomic_store(&fake.put_says_full, true);
+	for (int pass = 1; pass < 40; pass++) {
+		for (uint64_t b = 0; b < 3; b++)
+			assert_int_equal(fx_prefetch(f, file, b), 0);
+		assert_int_equal(fx_read_file(f, file, MIB, NULL), 0);
+		assert_int_equal(fx_origin_bytes(f), (uint64_t)pass * BIG);
+	}
+}
+
 /* ---- blocks that are read again -------------------------------------------------------------- */
 
 static void one_pass_in_small_requests_is_no_second_read(void **state)
@@ -570,6 +654,11 @@ int main(void)
 		TEST(random_records_of_an_unpinned_file_cost_what_was_read),
 		TEST(a_sequential_reader_costs_each_byte_once),
 		TEST(sequential_readers_at_once_share_the_read_ahead),
+		TEST(a_pinned_block_is_stored_before_its_reader_comes),
+		TEST(one_that_is_not_pinned_waits_for_its_reader_in_memory),
+		TEST(one_of_an_earlier_pass_is_stored_as_its_reader_would),
+		TEST(what_nobody_has_read_yet_is_bounded),
+		TEST(a_prefetched_block_that_the_store_does_not_take_is_not_lost),
 		TEST(one_pass_in_small_requests_is_no_second_read),
 		TEST(the_second_pass_stores_and_the_third_hits),
 		TEST(a_full_quota_keeps_passing_through),

@@ -26,6 +26,7 @@
 #include "origin/origin.h"
 #include "origin/origin_mem.h"
 #include "placement/pin.h"
+#include "worker/fetch_table.h"
 #include "worker/worker.h"
 
 #define FX_DATASET 42
@@ -483,6 +484,25 @@ static inline int fx_read_file(
 		}
 	}
 	return 0;
+}
+
+static inline int fx_prefetch(struct fx *f, const struct fx_file *file, uint64_t block)
+{
+	Granary__V1__PrefetchRequest request = GRANARY__V1__PREFETCH_REQUEST__INIT;
+	ProtobufCMessage *reply;
+	struct error err = ERROR_INIT;
+	int r;
+
+	request.dataset_id = FX_DATASET;
+	request.manifest_digest = f->digests[0];
+	request.entry = file->entry;
+	request.block = block;
+	request.job = (char *)"job-1";
+	r = rpc_unary(f->channel, "/granary.v1.BlockService/Prefetch", &request.base,
+		&granary__v1__prefetch_reply__descriptor, &reply, clock_deadline_ms(20000), &err);
+	if (r == 0)
+		protobuf_c_message_free_unpacked(reply, NULL);
+	return r;
 }
 
 static inline uint64_t fx_gets(struct fx *f)

@@ -1,0 +1,17 @@
+/*
+ * Prefetching: blocks that a sequential reader will come to (read_ahead.h names them) are begun by
+ * those who answer for them while it reads what is before. A thread of the pool asks; no read waits
+ * for that, and nothing comes of it where every thread has more urgent work for PREFETCH_PATIENCE_MS.
+ *
+ * Threading: any thread.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "fuse/fs.h"
+
+#define PREFETCH_PATIENCE_MS 2000
+
+/* Of blocks [block, end) of the node's file; the node stays the caller's. */
+void prefetch_start(struct fs *fs, const struct fs_node *node, uint64_t block, uint64_t end);
