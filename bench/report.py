@@ -111,5 +111,5 @@ What the rows mean:
 - *announced order*: the same through a proxy that adds 20 ms to each answer, with a quota of a tenth of the files and the order of the epoch announced as it begins (`granary epoch --announce`).
 - *large file from S3, sequential*: an empty cache and one reader; the downloader gets ranges of 8 MiB over the number of connections that is best for it and writes them to a file.
 - *records*: random offsets of a file whose quota is far too small for it; the raw client asks for the same ranges.
-- *worker by loopback TCP*: the worker has the file; the mount does not see its socket, as on another host.
+- *worker by loopback TCP*: the worker has the file; the mount sees neither its sockets nor its store, as on another host.
 {others(run)}"""
