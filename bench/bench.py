@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 
 from harness import granary, minio, page_cache, s3_origin, suite, toxiproxy, workspace  # noqa: E402
 import large_file  # noqa: E402
+import metadata  # noqa: E402
 import peers  # noqa: E402
 import raw_http  # noqa: E402
 import report  # noqa: E402
@@ -203,18 +204,19 @@ def machine():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--full", action="store_true", help="5,000 files and 5 rounds")
+    parser.add_argument("--full", action="store_true", help="5,000 files, a tree of a million and 5 rounds")
     parser.add_argument("--peers", action="store_true", help="compare with s3fs and rclone")
     parser.add_argument("--peer", action="append", default=[], type=peers.parse,
                         metavar="NAME=COMMAND", help="and with this mount; see peers.py")
     parser.add_argument("--json", type=pathlib.Path, help="keep the run's figures there")
     arguments = parser.parse_args()
-    files, rounds = (5000, 5) if arguments.full else (2000, 3)
+    files, rounds, tree = (5000, 5, 1_000_000) if arguments.full else (2000, 3, 100_000)
     work = workspace.Workspace()
     try:
         small = SmallFiles(work, files, rounds)
         rows = (small.warm() + large_file.Local(work, rounds).rows() + small.cold() +
-                small.announced() + large_file.Remote(work, rounds).rows())
+                small.announced() + large_file.Remote(work, rounds).rows() +
+                metadata.Tree(work, tree, rounds).rows())
         sides = {}
         if arguments.full or arguments.peers or arguments.peer:
             sides = compare(work, small, arguments.peer)

@@ -11,7 +11,7 @@ class Row:
     unit: str
     limit: str  # what the other side is
     pairs: list  # (Granary, limit) of each round
-    target: float
+    target: float | None  # None: nobody set one
 
     def to_json(self):
         ratios = [ours / other for ours, other in self.pairs]
@@ -28,7 +28,7 @@ def table(run):
         lines.append(f"| {row['what']} | {row['granary']:,.0f} {row['unit']} | "
                      f"{row['other']:,.0f} {row['unit']} ({row['limit']}) | "
                      f"**{row['ratio']:.2f}** ({row['ratio_min']:.2f} - {row['ratio_max']:.2f}) | "
-                     f">= {row['target']:g} |")
+                     f"{'-' if row['target'] is None else '>= %g' % row['target']} |")
     return "\n".join(lines)
 
 
@@ -53,15 +53,16 @@ def sides_table(run):
 def chart(run):
     """Bars of the ratios, with their targets as strokes."""
     left, width, step = 330, 420, 34
-    top = max([1.2] + [max(row["ratio"], row["target"]) for row in run["rows"]])
+    top = max([1.2] + [max(row["ratio"], row["target"] or 0) for row in run["rows"]])
     height = step * len(run["rows"]) + 40
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 70}" '
              f'height="{height}" font-family="sans-serif" font-size="12">',
              f'<rect width="100%" height="{height}" fill="white"/>']
     for number, row in enumerate(run["rows"]):
         y = 12 + number * step
-        length, mark = (width * value / top for value in (row["ratio"], row["target"]))
-        colour = "#3a7d44" if row["ratio"] >= row["target"] else "#b5523b"
+        target = row["target"] or 0
+        length, mark = (width * value / top for value in (row["ratio"], target))
+        colour = "#3a7d44" if row["ratio"] >= target else "#b5523b"
         label = html.escape(row["what"])
         parts.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{label}</text>'
                      f'<rect x="{left}" y="{y}" width="{length:.0f}" height="20" fill="{colour}"/>'
@@ -112,4 +113,5 @@ What the rows mean:
 - *large file from S3, sequential*: an empty cache and one reader; the downloader gets ranges of 8 MiB over the number of connections that is best for it and writes them to a file.
 - *records*: random offsets of a file whose quota is far too small for it; the raw client asks for the same ranges.
 - *worker by loopback TCP*: the worker has the file; the mount sees neither its sockets nor its store, as on another host.
+- *find*: names only, then with the size of each file; dentries and inodes were dropped before.
 {others(run)}"""
