@@ -149,6 +149,13 @@ static const struct flag hint_flags[] = {
 	{0},
 };
 
+static const struct flag plan_flags[] = {
+	{"policy", 0, FLAG_CHOICE, "POLICY", "fifo,sjf,max-min", "max-min", "Who gets GPUs"},
+	{"storage", 0, FLAG_CHOICE, "ALLOCATOR", "joint,lru,private,whole", "joint",
+		"How cache and origin bandwidth are divided among those"},
+	{0},
+};
+
 static const struct flag man_flags[] = {
 	{"dir", 0, FLAG_TEXT, "DIR", NULL, ".", "Where to write the pages"},
 	{0},
@@ -218,6 +225,30 @@ const struct command commands[] = {
 		"  shuf train.lst > epoch.lst; granary hint /mnt/imagenet epoch.lst\n"
 		"  granary hint /mnt/set --records < ranges.txt",
 		{general_flags, hint_flags}, command_hint},
+	{"plan", "FILE", 1, 1, "What jobs would get: GPUs, cache, origin bandwidth",
+		"FILE (- is stdin) is a scheduling problem in JSON: what there is, the datasets, "
+		"and jobs with the rate at which each consumes data when nothing waits for IO. It "
+		"is "
+		"solved as a live cluster would be; nothing is changed anywhere.\n"
+		"\n"
+		"Policies: fifo and max-min admit by arrival, sjf the shortest first. Allocators: "
+		"joint divides cache and bandwidth together by the policy's own objective (for "
+		"max-min: the same multiple for all of what each would reach with an equal share); "
+		"lru, private and whole are what other caches do, to compare with.\n"
+		"\n"
+		"  {\"capacity\": {\"gpus\": 8, \"cache_bytes\": 50e9,\n"
+		"                \"remote_bytes_per_s\": 250e6},\n"
+		"   \"datasets\": [{\"name\": \"imagenet\", \"bytes\": 100e9}],\n"
+		"   \"jobs\": [{\"name\": \"a\", \"dataset\": \"imagenet\", \"gpus\": 4,\n"
+		"             \"ideal_bytes_per_s\": 1e9, \"remaining_bytes\": 300e9,\n"
+		"             \"arrival_s\": 0}]}\n"
+		"\n"
+		"A dataset may have min_cache_bytes and max_cache_bytes, a job "
+		"min_remote_bytes_per_s, "
+		"weight and irregular.\n"
+		"\n"
+		"  granary plan problem.json --policy sjf --storage lru -o json",
+		{general_flags, plan_flags}, command_plan},
 	{"doctor", "[ORIGIN]", 0, 1, "Check this host: kernel, privileges, disk, origin",
 		"Says what each missing thing costs and how to get it.",
 		{general_flags, doctor_flags, origin_flags}, command_doctor},

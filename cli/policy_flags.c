@@ -1,0 +1,25 @@
+#include "cli/policy_flags.h"
+
+#include <string.h>
+
+#include "scheduler/allocation.h"
+
+enum gpu_policy policy_flag(const struct invocation *inv)
+{
+	const char *name = inv_text(inv, "policy");
+	enum gpu_policy policy = 0;
+
+	while (gpu_policy_name(policy) && strcmp(gpu_policy_name(policy), name) != 0)
+		policy++;
+	return policy;
+}
+
+enum storage_policy storage_flag(const struct invocation *inv)
+{
+	const char *name = inv_text(inv, "storage");
+	enum storage_policy policy = 0;
+
+	while (storage_policy_name(policy) && strcmp(storage_policy_name(policy), name) != 0)
+		policy++;
+	return policy;
+}
