@@ -156,6 +156,27 @@ static const struct flag plan_flags[] = {
 	{0},
 };
 
+static const struct flag sim_flags[] = {
+	{"trace", 0, FLAG_TEXT, "FILE", NULL, NULL,
+		"Jobs: a CSV file with timestamp, duration and num_gpus (made up)"},
+	{"jobs", 0, FLAG_NUMBER, "N", NULL, "5000", "How many of the trace, drawn by the seed"},
+	{"gpus", 0, FLAG_NUMBER, "N", NULL, "400", "GPUs of the cluster"},
+	{"cache", 0, FLAG_SIZE, "SIZE", NULL, "28TB", "Cache of the cluster"},
+	{"origin-limit", 0, FLAG_RATE, "RATE", NULL, "32Gbps", "Bandwidth of all origins together"},
+	{"policy", 0, FLAG_CHOICE, "POLICY", "all,fifo,sjf,max-min", "all", "Who gets GPUs"},
+	{"storage", 0, FLAG_CHOICE, "ALLOCATOR", "all,joint,lru,private,whole", "all",
+		"How cache and origin bandwidth are divided among those"},
+	{"datasets", 0, FLAG_NUMBER, "N", NULL, "100",
+		"How many the jobs share among them; 0 is one for each"},
+	{"load", 0, FLAG_NUMBER, "PERCENT", NULL, "100",
+		"Arrivals are stretched until the jobs would keep this share of the GPUs busy "
+		"without waiting for IO; 0 leaves them as they are"},
+	{"mix", 0, FLAG_TEXT, "SHARES", NULL, "1,1,1", "Of unet3d, resnet50 and cosmoflow"},
+	{"seed", 0, FLAG_NUMBER, "N", NULL, "1", "Of all that is drawn"},
+	{"plot", 0, FLAG_TEXT, "FILE", NULL, NULL, "Draw the results into an SVG file"},
+	{0},
+};
+
 static const struct flag man_flags[] = {
 	{"dir", 0, FLAG_TEXT, "DIR", NULL, ".", "Where to write the pages"},
 	{0},
@@ -249,6 +270,19 @@ const struct command commands[] = {
 		"\n"
 		"  granary plan problem.json --policy sjf --storage lru -o json",
 		{general_flags, plan_flags}, command_plan},
+	{"sim", "[FILE]", 0, 1, "Simulate a cluster's jobs under each policy",
+		"Event by event: jobs arrive, wait for GPUs, read epoch after epoch at the rate "
+		"that "
+		"cache and bandwidth allow, and leave. Nothing that a job missed can hit for it "
+		"before its next epoch. Each job of the trace is given a model and one of its "
+		"datasets by the seed. With FILE (- is stdin) the jobs and the cluster are those "
+		"of "
+		"a problem as `granary plan` reads it, and the end of each job is told.\n"
+		"\n"
+		"  granary sim --trace philly.csv --gpus 400 --cache 28TB --origin-limit 32Gbps\n"
+		"  granary sim --gpus 96 --policy sjf --plot sjf.svg\n"
+		"  granary sim problem.json --policy fifo",
+		{general_flags, sim_flags}, command_sim},
 	{"doctor", "[ORIGIN]", 0, 1, "Check this host: kernel, privileges, disk, origin",
 		"Says what each missing thing costs and how to get it.",
 		{general_flags, doctor_flags, origin_flags}, command_doctor},
