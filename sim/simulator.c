@@ -47,7 +47,8 @@ struct sim {
 	size_t running_count;
 	struct problem_job *jobs; /* of the candidates, for the scheduler */
 	double *rates;		  /* scratch */
-	double now_s;
+	double now_s, last_arrival_s;
+	bool burst; /* all arrive at once */
 	size_t done;
 	bool solve, readmit;
 	struct sim_result *ret;
@@ -331,7 +332,7 @@ static double step_s(const struct sim *s)
 
 static void account(struct sim *s, double step)
 {
-	double least = INFINITY, sum = 0;
+	double least = INFINITY, sum = 0, useful = 0;
 	size_t counted = 0;
 
 	for (size_t i = 0; i < s->running_count; i++) {
@@ -340,7 +341,7 @@ static void account(struct sim *s, double step)
 
 		s->ret->held_gpu_s += gpus * step;
 		if (t->job->ideal_bytes_per_s > 0)
-			s->ret->useful_gpu_s += gpus * step * t->rate / t->job->ideal_bytes_per_s;
+			useful += gpus * step * t->rate / t->job->ideal_bytes_per_s;
 		s->ret->origin_bytes += missed;
 		t->result->origin_bytes += missed;
 		if (t->equal > 0) {
@@ -349,6 +350,11 @@ static void account(struct sim *s, double step)
 			counted++;
 		}
 	}
+	s->ret->useful_gpu_s += useful;
+	if (!s->burst && s->now_s >= s->last_arrival_s)
+		return;
+	s->ret->window_s += step;
+	s->ret->window_useful_gpu_s += useful;
 	if (counted == 0)
 		return;
 	s->ret->busy_s += step;
@@ -528,6 +534,8 @@ static int run(struct sim *s, sim_progress_fn *progress, void *arg)
 	if (s->p->job_count == 0)
 		return 0;
 	first = s->now_s = s->p->jobs[s->by_arrival[0]].arrival_s;
+	s->last_arrival_s = s->p->jobs[s->by_arrival[s->p->job_count - 1]].arrival_s;
+	s->burst = s->last_arrival_s <= first + AT_ONCE_S;
 	for (uint64_t events = 0; r == 0 && s->done < s->p->job_count; events++) {
 		double step;
 

@@ -28,6 +28,11 @@ struct sim_result {
 	double useful_gpu_s; /* GPUs times the share of time that they would have computed at f* */
 	double held_gpu_s;   /* GPUs times the time that jobs had them */
 	double origin_bytes;
+	/* What depends on how many jobs there are is taken until the last arrival: after it the
+	 * cluster only empties, and the longest job alone may take longer than all before. Where
+	 * all arrive at once it is taken to the end. */
+	double window_s;
+	double window_useful_gpu_s;
 	double fairness;   /* the least of rate / rate with an equal share, mean over busy time */
 	double mean_share; /* the mean over the jobs instead of the least */
 	double busy_s;	   /* time with jobs running */

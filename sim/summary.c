@@ -39,8 +39,8 @@ int sim_summarize(const struct problem *p, const struct sim_result *r, struct si
 		.mean_share = r->mean_share,
 		.origin_bytes = r->origin_bytes,
 	};
-	if (p->gpus > 0 && r->makespan_s > 0)
-		ret->gpu_utilization = r->useful_gpu_s / ((double)p->gpus * r->makespan_s);
+	if (p->gpus > 0 && r->window_s > 0)
+		ret->gpu_utilization = r->window_useful_gpu_s / ((double)p->gpus * r->window_s);
 	if (r->held_gpu_s > 0)
 		ret->gpu_efficiency = r->useful_gpu_s / r->held_gpu_s;
 	free(jcts);

@@ -9,7 +9,7 @@ struct sim_summary {
 	double average_jct_s;
 	double p50_jct_s, p90_jct_s, p99_jct_s; /* nearest rank */
 	double makespan_s;
-	double gpu_utilization; /* of GPUs * makespan, the share that computed as if at f* */
+	double gpu_utilization; /* of GPUs * window, the share that computed as if at f* */
 	double gpu_efficiency;	/* the same of the time that jobs had their GPUs */
 	double fairness;	/* struct sim_result */
 	double mean_share;

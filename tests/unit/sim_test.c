@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "scheduler/model.h"
 #include "sim/bands.h"
 #include "sim/simulator.h"
 #include "tests/unit/scheduler_fixture.h"
@@ -235,7 +236,8 @@ static void every_byte_is_read_and_nothing_beyond_the_capacity(void **state)
 			near(r.useful_gpu_s, least, 1e-6 * least);
 			assert_true(r.held_gpu_s >= least * (1 - 1e-9));
 			assert_true(r.origin_bytes <=
-				    f->problem.remote_bytes_per_s * r.busy_s * (1 + 1e-2));
+				    f->problem.remote_bytes_per_s * r.makespan_s * (1 + 1e-9));
+			assert_true(r.window_useful_gpu_s <= r.useful_gpu_s * (1 + 1e-9));
 			for (size_t i = 0; i < 12; i++) {
 				const struct problem_job *j = &f->jobs[i];
 
@@ -246,6 +248,89 @@ static void every_byte_is_read_and_nothing_beyond_the_capacity(void **state)
 			}
 			sim_result_deinit(&r);
 		}
+		fixture_free(f);
+	}
+}
+
+/* ---- LRU ------------------------------------------------------------------------------------- */
+
+/* The last `room` different items that were read, as a ring of what was read when. */
+static double measured_lru_hit(size_t items, size_t room, uint64_t seed)
+{
+	size_t *order = calloc(items, sizeof(*order)), hits = 0, reads = 0;
+	size_t *newer = calloc(items + 1, sizeof(size_t)),
+	       *older = calloc(items + 1, sizeof(size_t));
+	bool *cached = calloc(items, sizeof(bool));
+	size_t held = 0, head = items;
+
+	assert_true(order && newer && older && cached);
+	/* A list through all cached items, the newest after `head`, the oldest before it. */
+	newer[head] = older[head] = head;
+	for (size_t i = 0; i < items; i++)
+		order[i] = i;
+	for (int epoch = 0; epoch < 12; epoch++) {
+		for (size_t i = items; i > 1; i--) {
+			size_t k = fixture_random(&seed) % i, swapped = order[i - 1];
+
+			order[i - 1] = order[k];
+			order[k] = swapped;
+		}
+		for (size_t i = 0; i < items; i++) {
+			size_t item = order[i], oldest;
+
+			reads += epoch >= 2;
+			hits += epoch >= 2 && cached[item];
+			if (cached[item]) {
+				newer[older[item]] = newer[item];
+				older[newer[item]] = older[item];
+			} else if (held == room) {
+				oldest = newer[head];
+				newer[head] = newer[oldest];
+				older[newer[head]] = head;
+				cached[oldest] = false;
+			} else {
+				held++;
+			}
+			cached[item] = true;
+			older[item] = older[head];
+			newer[item] = head;
+			newer[older[head]] = item;
+			older[head] = item;
+		}
+	}
+	free(order);
+	free(newer);
+	free(older);
+	free(cached);
+	return (double)hits / (double)reads;
+}
+
+static void an_lru_cache_of_items_hits_as_the_formula_says(void **state)
+{
+	static const size_t percents[] = {25, 50, 75, 90};
+
+	(void)state;
+	for (size_t i = 0; i < 4; i++)
+		near(measured_lru_hit(20000, 200 * percents[i], i),
+			1 - model_lru_miss((double)percents[i], 100), 0.01);
+}
+
+/* The simulator's own: of two epochs the second hits, and what is left is fetched. */
+static void simulated_hits_are_the_analytic_ones(void **state)
+{
+	(void)state;
+	for (int percent = 0; percent <= 100; percent += 10) {
+		struct fixture *f = cluster(1, 1, percent, 0.1);
+		double x = percent / 100.0;
+		struct sim_result r;
+
+		job(f, 0, 0, 1, 200);
+		r = run(f, GPU_POLICY_FIFO, STORAGE_POLICY_JOINT);
+		near(2 - r.origin_bytes / 100e9, x, 1e-6);
+		sim_result_deinit(&r);
+		r = run(f, GPU_POLICY_FIFO, STORAGE_POLICY_LRU);
+		near(2 - r.origin_bytes / 100e9, 1 - model_lru_miss(x, 1), 1e-6);
+		sim_result_deinit(&r);
 		fixture_free(f);
 	}
 }
@@ -382,6 +467,8 @@ int main(void)
 		cmocka_unit_test(sjf_takes_gpus_from_longer_jobs),
 		cmocka_unit_test(jobs_that_can_never_end_are_told),
 		cmocka_unit_test(every_byte_is_read_and_nothing_beyond_the_capacity),
+		cmocka_unit_test(an_lru_cache_of_items_hits_as_the_formula_says),
+		cmocka_unit_test(simulated_hits_are_the_analytic_ones),
 		cmocka_unit_test(the_fluid_follows_single_items_through_changes_of_the_quota),
 		cmocka_unit_test(the_fluid_has_the_hits_of_single_items_to_a_percent),
 	};
