@@ -190,8 +190,9 @@ static const struct sim_summary *joint_of(const struct run *run, const struct si
 
 static void print_outcomes(const struct run *run)
 {
-	struct table *t = table_new("POLICY\tSTORAGE\t>AVG JCT s\t>TO JOINT\t>P50\t>P90\t>P99\t"
-				    ">MAKESPAN s\t>GPUS USED\t>OF HELD\t>FAIRNESS\t>ORIGIN");
+	struct table *t =
+		table_new("POLICY\tSTORAGE\t>AVG JCT s\t>TO JOINT\t>P50\t>P90\t>P99\t"
+			  ">MAKESPAN s\t>GPUS USED\t>OF HELD\t>FAIRNESS\t>FILLED\t>ORIGIN");
 
 	for (size_t i = 0; i < run->count; i++) {
 		const struct sim_outcome *o = &run->outcomes[i];
@@ -212,6 +213,10 @@ static void print_outcomes(const struct run *run)
 		table_cell(t, "%.1f %%", 100 * s->gpu_utilization);
 		table_cell(t, "%.1f %%", 100 * s->gpu_efficiency);
 		table_cell(t, "%.3f", s->fairness);
+		if (s->cache_filled >= 0)
+			table_cell(t, "%.0f %%", 100 * s->cache_filled);
+		else
+			table_cell(t, "-");
 		table_cell(t, "%s", size_format((uint64_t)s->origin_bytes, text));
 	}
 	table_print(t, stdout);
@@ -267,6 +272,8 @@ static json_t *outcome_json(const struct run *run, size_t i)
 		"fairness", s->fairness, "mean_share", s->mean_share, "origin_bytes",
 		s->origin_bytes);
 
+	json_object_set_new(object, "cache_filled",
+		s->cache_filled >= 0 ? json_real(s->cache_filled) : json_null());
 	if (run->file.job_names)
 		json_object_set_new(object, "jobs", ends_json(run, i));
 	return object;

@@ -48,6 +48,7 @@ struct sim {
 	struct problem_job *jobs; /* of the candidates, for the scheduler */
 	double *rates;		  /* scratch */
 	double now_s, last_arrival_s;
+	double granted_bytes;
 	bool burst; /* all arrive at once */
 	size_t done;
 	bool solve, readmit;
@@ -203,6 +204,7 @@ static void apply(struct sim *s, const struct allocation *a)
 {
 	bool by_dataset = s->storage == STORAGE_POLICY_JOINT || s->storage == STORAGE_POLICY_WHOLE;
 
+	s->granted_bytes = (double)(s->p->cache_bytes - a->cache_bytes_left);
 	for (size_t i = 0; i < s->p->dataset_count; i++) {
 		s->lru_cached[i] = (double)a->dataset_cache_bytes[i];
 		if (by_dataset)
@@ -330,6 +332,17 @@ static double step_s(const struct sim *s)
 	return step;
 }
 
+static void account_cache(struct sim *s, double step)
+{
+	if (s->storage == STORAGE_POLICY_LRU)
+		return;
+	s->ret->granted_byte_s += s->granted_bytes * step;
+	for (size_t i = 0; i < s->p->dataset_count; i++)
+		s->ret->filled_byte_s += bands_cached(&s->datasets[i]) * step;
+	for (size_t i = 0; i < s->running_count; i++)
+		s->ret->filled_byte_s += bands_cached(&s->tasks[s->running[i]].own) * step;
+}
+
 static void account(struct sim *s, double step)
 {
 	double least = INFINITY, sum = 0, useful = 0;
@@ -355,6 +368,7 @@ static void account(struct sim *s, double step)
 		return;
 	s->ret->window_s += step;
 	s->ret->window_useful_gpu_s += useful;
+	account_cache(s, step);
 	if (counted == 0)
 		return;
 	s->ret->busy_s += step;

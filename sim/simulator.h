@@ -36,7 +36,9 @@ struct sim_result {
 	double fairness;   /* the least of rate / rate with an equal share, mean over busy time */
 	double mean_share; /* the mean over the jobs instead of the least */
 	double busy_s;	   /* time with jobs running */
-	uint64_t solved;   /* how often the scheduler was asked */
+	/* Cache that was granted and that was filled, bytes times window; 0 of LRU. */
+	double granted_byte_s, filled_byte_s;
+	uint64_t solved; /* how often the scheduler was asked */
 };
 
 /* Called now and then; may be NULL. */

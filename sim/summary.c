@@ -38,6 +38,7 @@ int sim_summarize(const struct problem *p, const struct sim_result *r, struct si
 		.fairness = r->fairness,
 		.mean_share = r->mean_share,
 		.origin_bytes = r->origin_bytes,
+		.cache_filled = r->granted_byte_s > 0 ? r->filled_byte_s / r->granted_byte_s : -1,
 	};
 	if (p->gpus > 0 && r->window_s > 0)
 		ret->gpu_utilization = r->window_useful_gpu_s / ((double)p->gpus * r->window_s);

@@ -14,6 +14,7 @@ struct sim_summary {
 	double fairness;	/* struct sim_result */
 	double mean_share;
 	double origin_bytes;
+	double cache_filled; /* of what was granted; negative: LRU, of which it is not known */
 };
 
 /* 0 or -ENOMEM. */
