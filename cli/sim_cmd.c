@@ -128,13 +128,15 @@ static void show(void *arg, size_t finished)
 
 static int never_ends(const struct run *run, const struct sim_result *result, struct error *err)
 {
+	char number[24];
 	size_t i = 0;
 
 	while (i < run->problem.job_count && !isinf(result->jobs[i].finish_s))
 		i++;
+	snprintf(number, sizeof(number), "%zu", i);
 	return error_set(err, -EINVAL,
-		"job %s%zu can never end: it wants more GPUs than there are, or its rate is 0",
-		run->file.job_names ? run->file.job_names[i] : "", run->file.job_names ? 0 : i);
+		"job %s can never end: it wants more GPUs than there are, or its rate is 0",
+		run->file.job_names ? run->file.job_names[i] : number);
 }
 
 static int simulate(struct run *run, enum gpu_policy g, enum storage_policy s, struct error *err)

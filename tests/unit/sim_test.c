@@ -116,6 +116,7 @@ static void three_jobs_take_what_the_documentation_says(void **state)
 		{GPU_POLICY_SJF, STORAGE_POLICY_JOINT, {400, 700, 825}},
 		{GPU_POLICY_FIFO, STORAGE_POLICY_PRIVATE, {937.5, 850, 600}},
 		{GPU_POLICY_FIFO, STORAGE_POLICY_WHOLE, {800, 850, 600}},
+		{GPU_POLICY_MAX_MIN, STORAGE_POLICY_JOINT, {733.333, 793.75, 700}},
 	};
 	struct fixture *f = three_jobs();
 
