@@ -1,7 +1,9 @@
 /*
  * One LRU cache for all. What it holds of a dataset is in proportion to the rate at which the dataset
  * is read, the rates depend on the hit ratios, and these on what is held: the fixed point that
- * is reached from every job at f*, with bandwidth fair among who asks.
+ * is reached from every job at f*, with bandwidth fair among who asks. There can be others: who has
+ * more reads faster and gets more. Of 220,000 random problems one does not settle in the rounds
+ * that it is given, next to a dataset that is just whole; it is 0.4 % away.
  */
 #include <errno.h>
 #include <math.h>
@@ -13,16 +15,24 @@
 #include "scheduler/model.h"
 #include "scheduler/partition.h"
 
-#define ROUNDS_MAX 1000
+#define ROUNDS_MAX 2000
 #define SETTLED 1e-9 /* relative change of every rate in a round */
 #define ROUNDING 1e-12
-/* Near its end the steps of the fixed point shrink by a constant factor. Once they are SMALL and the
- * factor changes by less than STEADY of what it lacks to 1, the rest of the way is taken at once. */
-#define PATIENCE 40 /* rounds */
-#define STRIDE_MIN (1.0 / 256)
+/* Strides are halved where the change is not below PROGRESS of what it was PATIENCE rounds before. */
+#define PATIENCE 80
+#define PROGRESS 0.9
+#define STRIDE_MIN 0x1p-8
+/* Near the end each step is the same multiple of the one before. Once steps are SMALL and that factor
+ * changes by less than STEADY of what it lacks to 1, the rest of the way is taken at once. */
 #define SMALL 1e-2
 #define STEADY 0.1
 #define STEADY_ROUNDS 2
+
+/* The rate that changes most in a round. */
+struct step {
+	size_t job;
+	double change;
+};
 
 struct lru {
 	struct partition *p;
@@ -89,23 +99,25 @@ static void set_misses(struct lru *l)
 }
 
 /* Goes the share `stride` of the way to the rates that the cache now makes possible. Returns the
- * largest relative distance of a rate from there. */
-static double set_rates(struct lru *l, double stride)
+ * relative distance, with its sign, of the rate that is farthest from there. */
+static struct step set_rates(struct lru *l, double stride)
 {
-	double change = 0;
+	struct step largest = {0};
 
 	for (size_t i = 0; i < l->p->demand_count; i++) {
 		const struct demand *d = &l->p->demands[i];
 		double rate = model_perf(d->ideal, d->remote, d->miss);
+		double change = (rate - l->rates[i]) / level_most(rate, 1e-9);
 
-		change = level_most(change, fabs(rate - l->rates[i]) / level_most(rate, 1e-9));
+		if (fabs(change) > fabs(largest.change))
+			largest = (struct step){i, change};
 		l->before[i] = l->rates[i];
 		l->rates[i] += stride * (rate - l->rates[i]);
 	}
-	return change;
+	return largest;
 }
 
-/* Where a sequence whose steps shrink by the same factor each time ends. */
+/* Where a sequence whose steps are each the same multiple of the one before ends. */
 static void extrapolate(struct lru *l, double factor)
 {
 	for (size_t i = 0; i < l->p->demand_count; i++) {
@@ -117,30 +129,36 @@ static void extrapolate(struct lru *l, double factor)
 }
 
 /* The last two factors say that the end can be computed. */
-static bool predictable(double change, double factor, double before)
+static bool predictable(const struct step *now, double factor, double before)
 {
-	return change < SMALL && factor < 1 && fabs(factor - before) < STEADY * (1 - factor);
+	return fabs(now->change) < SMALL && fabs(factor) < 1 &&
+	       fabs(factor - before) < STEADY * (1 - factor);
 }
 
 static void settle(struct lru *l)
 {
-	double change = 1, factor = 0, stride = 1;
+	struct step now = {0, 1};
+	double factor = 0, stride = 1, milestone = INFINITY;
 	int steady = 0;
 
-	for (int i = 0; i < ROUNDS_MAX && change > SETTLED; i++) {
-		double last_change = change, last_factor = factor;
+	for (int i = 0; i < ROUNDS_MAX && fabs(now.change) > SETTLED; i++) {
+		struct step last = now;
+		double last_factor = factor;
 
 		hold(l);
 		set_misses(l);
 		bandwidth_fair(l->p);
 		/* Cache for one frees bandwidth for others, who then take cache from it: whole strides
 		 * can swing for ever. */
-		if (i > 0 && i % PATIENCE == 0)
-			stride = level_most(stride / 2, STRIDE_MIN);
-		change = set_rates(l, stride);
-		factor = change / last_change;
-		steady = predictable(change, factor, last_factor) ? steady + 1 : 0;
-		if (steady == STEADY_ROUNDS && change > SETTLED) {
+		if (i % PATIENCE == PATIENCE - 1) {
+			if (fabs(now.change) > PROGRESS * milestone)
+				stride = level_most(stride / 2, STRIDE_MIN);
+			milestone = fabs(now.change);
+		}
+		now = set_rates(l, stride);
+		factor = now.job == last.job ? now.change / last.change : INFINITY;
+		steady = predictable(&now, factor, last_factor) ? steady + 1 : 0;
+		if (steady == STEADY_ROUNDS && fabs(now.change) > SETTLED) {
 			extrapolate(l, factor);
 			steady = 0;
 		}

@@ -110,8 +110,7 @@ static void make_job(
 	*j = (struct problem_job)PROBLEM_JOB_INIT;
 	j->gpus = t->gpus;
 	j->ideal_bytes_per_s = (double)t->gpus * row->bytes_per_s;
-	j->remaining_bytes =
-		(uint64_t)fmin(j->ideal_bytes_per_s * t->duration_s, PROBLEM_BYTES_MAX / 2);
+	j->remaining_bytes = (uint64_t)fmin(j->ideal_bytes_per_s * t->duration_s, 0x1p62);
 }
 
 int workload_make(const struct trace *t, const struct workload_options *o, struct workload *ret,
