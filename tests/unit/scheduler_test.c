@@ -211,6 +211,32 @@ static void bounds_come_first(void **state)
 	fixture_free(f);
 }
 
+/* Promised bandwidth makes a rate that depends on the cache: A runs at 1 / (1 - 1/2) = 2, which leaves B
+ * so little that the rest of the cache is D's, who runs at 0.5 / (1 - 1/2) = 1. Counted without
+ * cache (1 and 0.5) B would seem to run at 1.2 and take it from him. */
+static void cache_follows_the_rates_that_promises_make(void **state)
+{
+	struct fixture *f = cluster(3, 3, 100, 1.6);
+	struct allocation a;
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		job(f, i, i, 10);
+		f->datasets[i].max_cache_bytes = 50 * GB;
+	}
+	f->jobs[0].weight = f->jobs[1].weight = PROBLEM_WEIGHT_MIN;
+	f->jobs[0].min_remote_bytes_per_s = 1e9;
+	f->jobs[1].min_remote_bytes_per_s = 0.5e9;
+	a = solve(f, GPU_POLICY_MAX_MIN, STORAGE_POLICY_JOINT);
+	assert_int_equal(a.dataset_cache_bytes[0], 50 * GB);
+	assert_int_equal(a.dataset_cache_bytes[1], 50 * GB);
+	near(a.jobs[0].predicted_bytes_per_s, 2e9);
+	near(a.jobs[1].predicted_bytes_per_s, 1e9);
+	near(a.jobs[2].predicted_bytes_per_s, 0.1e9);
+	allocation_deinit(&a);
+	fixture_free(f);
+}
+
 static void degenerate_problems_are_solved(void **state)
 {
 	(void)state;
@@ -338,6 +364,7 @@ int main(void)
 		cmocka_unit_test(what_is_not_effective_yet_is_fetched),
 		cmocka_unit_test(irregular_jobs_have_a_partition_and_profit_from_what_is_pinned),
 		cmocka_unit_test(bounds_come_first),
+		cmocka_unit_test(cache_follows_the_rates_that_promises_make),
 		cmocka_unit_test(degenerate_problems_are_solved),
 		cmocka_unit_test(without_bandwidth_only_whole_datasets_run),
 		cmocka_unit_test(nonsense_is_refused_with_its_field),
