@@ -247,7 +247,7 @@ class Store(suite.Case):
         suite.wait_until(lambda: self.free(disk) >= floor, 60, "the floor is free again")
         suite.wait_until(lambda: self.worker()["pin_share"] < 1, 30, "a worker that is full")
         self.assertRegex(self.granary.ask("status").stdout, "full: pins .* % of its part")
-        # What is left is a part of each epoch, and the same one, as the master expects it.
+        # What is left is a part of each epoch, and the same one, about what the master expects.
         suite.wait_until(lambda: self.is_steady(size), 120, "epochs that miss what is not pinned")
         self.assertGreaterEqual(self.free(disk), floor)
 
@@ -261,8 +261,10 @@ class Store(suite.Case):
     def is_steady(self, size):
         misses = [self.read_all() for _ in range(2)]
         stat = self.granary.settled_stat("d")
-        return all(abs(bytes_ - (size - stat["pin_expected_bytes"])) < 0.05 * size
-                   for bytes_ in misses)
+        # Expected is what hashes give on the average; a few files here are large.
+        return (abs(stat["pinned_bytes"] - stat["pin_expected_bytes"]) < 0.15 * size and
+                all(abs(bytes_ - (size - stat["cached_bytes"])) < 0.02 * size
+                    for bytes_ in misses))
 
     def test_a_dataset_larger_than_the_cache_is_read_rightly_for_ever(self):
         self.up("--cache-size", "64MiB")
