@@ -246,8 +246,10 @@ static void the_end_of_a_long_failure_is_shown(void **state)
 	request.last_error = failure.text;
 	assert_int_equal(call_mount_beat(f, &request, &reply), 0);
 	granary__v1__mount_heartbeat_reply__free_unpacked(reply, NULL);
+	mutex_lock(&f->master->mu);
 	assert_string_equal(
 		mounts_find(&f->master->mounts, request.mount_id)->last_error, failure.text);
+	mutex_unlock(&f->master->mu);
 	d = get_data(f);
 	assert_string_equal(d->last_error, failure.text);
 	message_dataset_shorten(d);
