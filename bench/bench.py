@@ -104,9 +104,8 @@ class SmallFiles:
                        1.0),
         ]
 
-    def server(self):
-        """MinIO with the files, which anybody may GET."""
-        server = minio.Minio(self.work)
+    def fill(self, server):
+        """With the files, which anybody may GET."""
         server.s3.create_bucket(Bucket=BUCKET)
         server.put(BUCKET, {str(path.relative_to(self.source)): path.read_bytes
                             for path in self.source.rglob("*.jpg")})
@@ -114,7 +113,6 @@ class SmallFiles:
             "Version": "2012-10-17",
             "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject",
                            "Resource": f"arn:aws:s3:::{BUCKET}/*"}]}))
-        return server
 
     def cold_epoch(self, server, endpoint, *flags, announced=False):
         """files/s of the first epoch on a host that has nothing."""
@@ -131,21 +129,18 @@ class SmallFiles:
         return raw_http.get((f"{endpoint}/{BUCKET}/{path.relative_to(self.source)}"
                              for path in sorted(self.source.rglob("*.jpg"))), connections).files
 
-    def cold(self):
+    def cold(self, server):
         """The first epoch from S3, against a client that does nothing but GET."""
-        server = self.server()
         self.raw(server.endpoint)
         pairs = []
         for _ in range(self.rounds):
             raw = self.raw(server.endpoint)
             pairs.append((self.cold_epoch(server, server.endpoint), raw))
-        server.server.close()
         return [report.Row("small files, cold epoch from S3, 4 readers", "files/s",
                            f"raw HTTP client, {READERS} connections", pairs, 0.24)]
 
-    def announced(self):
+    def announced(self, server):
         """The same with an announced order and next to no cache, from far away."""
-        server = self.server()
         far = toxiproxy.Toxiproxy(self.work, server.port)
         quota = ("--quota", str(self.files * FILE_BYTES // 10))
         far.add("latency", latency=FAR_MS)
@@ -159,7 +154,6 @@ class SmallFiles:
             far.add("latency", latency=FAR_MS)
             against_raw.append((mounted, raw))
             against_near.append((mounted, near))
-        server.server.close()
         what = f"announced order, cold epoch from S3 {FAR_MS} ms away"
         return [report.Row(what, "files/s", f"raw HTTP client, {best} connections", against_raw, 0.7),
                 report.Row(what, "files/s", "the same without the latency", against_near, 0.9)]
@@ -167,7 +161,9 @@ class SmallFiles:
 
 def compare(work, small, extra):
     """The sides of peers.py, those that are here."""
-    server = s3_origin.S3Origin(work)
+    apart = workspace.Workspace()  # a server's data have one place in each
+    work.at_close(apart.close)
+    server = s3_origin.S3Origin(apart)
     keys = {str(path.relative_to(small.source)): path for path in small.source.rglob("*.jpg")}
     server.fill(BUCKET, {key: path.read_bytes for key, path in keys.items()})
     large = work.path / LARGE_NAME
@@ -214,8 +210,10 @@ def main():
     work = workspace.Workspace()
     try:
         small = SmallFiles(work, files, rounds)
-        rows = (small.warm() + large_file.Local(work, rounds).rows() + small.cold() +
-                small.announced() + large_file.Remote(work, rounds).rows() +
+        server = minio.Minio(work)
+        small.fill(server)
+        rows = (small.warm() + large_file.Local(work, rounds).rows() + small.cold(server) +
+                small.announced(server) + large_file.Remote(work, rounds, server).rows() +
                 metadata.Tree(work, tree, rounds).rows())
         sides = {}
         if arguments.full or arguments.peers or arguments.peer:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from harness import granary, minio, page_cache, process, readers, suite
+from harness import granary, page_cache, process, readers, suite
 
 import raw_http
 import report
@@ -122,13 +122,13 @@ class Remote:
     RECORDS = 1500
     READERS = 4
 
-    def __init__(self, work, rounds):
+    def __init__(self, work, rounds, server):
         self.work = work
         self.rounds = rounds
+        self.server = server
         self.number = 0
 
     def rows(self):
-        self.server = minio.Minio(self.work)
         body = self.work.path / "body"
         with body.open("wb") as file:
             for _ in range(self.BYTES >> 20):
@@ -138,7 +138,6 @@ class Remote:
         self.server.make_public(BUCKET)
         self.url = f"{self.server.endpoint}/{BUCKET}/{NAME}"
         rows = [self.sequential(), self.records(), *self.peer()]
-        self.server.server.close()
         body.unlink()
         return rows
 
