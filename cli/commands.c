@@ -249,8 +249,7 @@ const struct command commands[] = {
 	{"plan", "FILE", 1, 1, "What jobs would get: GPUs, cache, origin bandwidth",
 		"FILE (- is stdin) is a scheduling problem in JSON: what there is, the datasets, "
 		"and jobs with the rate at which each consumes data when nothing waits for IO. It "
-		"is "
-		"solved as a live cluster would be; nothing is changed anywhere.\n"
+		"is solved as a live cluster would be; nothing is changed anywhere.\n"
 		"\n"
 		"Policies: fifo and max-min admit by arrival, sjf the shortest first. Allocators: "
 		"joint divides cache and bandwidth together by the policy's own objective (for "
@@ -272,12 +271,10 @@ const struct command commands[] = {
 		{general_flags, plan_flags}, command_plan},
 	{"sim", "[FILE]", 0, 1, "Simulate a cluster's jobs under each policy",
 		"Event by event: jobs arrive, wait for GPUs, read epoch after epoch at the rate "
-		"that "
-		"cache and bandwidth allow, and leave. Nothing that a job missed can hit for it "
-		"before its next epoch. Each job of the trace is given a model and one of its "
+		"that cache and bandwidth allow, and leave. Nothing that a job missed can hit for "
+		"it before its next epoch. Each job of the trace is given a model and one of its "
 		"datasets by the seed. With FILE (- is stdin) the jobs and the cluster are those "
-		"of "
-		"a problem as `granary plan` reads it, and the end of each job is told.\n"
+		"of a problem as `granary plan` reads it, and the end of each job is told.\n"
 		"\n"
 		"  granary sim --trace philly.csv --gpus 400 --cache 28TB --origin-limit 32Gbps\n"
 		"  granary sim --gpus 96 --policy sjf --plot sjf.svg\n"

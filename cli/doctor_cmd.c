@@ -65,8 +65,7 @@ static void check_fuse_device(struct report *r)
 	struct check *c = add(r, "/dev/fuse", fd >= 0 ? VERDICT_OK : VERDICT_MISSING,
 		error == EACCES || error == EPERM
 			? "nothing can be mounted: chmod 666 /dev/fuse as root, or run as root; in "
-			  "a "
-			  "container pass --device /dev/fuse"
+			  "a container pass --device /dev/fuse"
 			: "nothing can be mounted: load the module (modprobe fuse as root); in a "
 			  "container pass --device /dev/fuse");
 
@@ -250,8 +249,7 @@ static const char *origin_advice(int res)
 	case -EACCES:
 	case -EPERM:
 		return "datasets there cannot be listed: give credentials, or a user, that may "
-		       "list "
-		       "and read it";
+		       "list and read it";
 	case -ENOENT:
 	case -ENOTDIR:
 	case -EINVAL:

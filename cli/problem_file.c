@@ -121,8 +121,7 @@ static int check_known(
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(object, key, value)
-	{
+	json_object_foreach (object, key, value) {
 		const struct field *f = fields;
 
 		while (f->name && strcmp(f->name, key) != 0)

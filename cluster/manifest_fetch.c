@@ -17,8 +17,7 @@
 #define CHUNK_DATA_FIELD 1
 #define DAMAGED_THERE                                                                          \
 	"what the master has is damaged, `granary dataset refresh` or `granary up --refresh` " \
-	"makes "                                                                               \
-	"a new one"
+	"makes a new one"
 
 static int write_all(int fd, const unsigned char *data, size_t len)
 {

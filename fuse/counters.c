@@ -23,9 +23,8 @@ enum {
 
 static struct metric metrics[METRICS] = {
 	[READ_BYTES] = METRIC_COUNTER("granary_client_read_bytes_total",
-		"Bytes that readers asked the mount for and got, by where they came from: a store "
-		"on "
-		"this host, one on another, or the origin.",
+		"Bytes that readers asked the mount for and got, by where they came from: a "
+		"store on this host, one on another, or the origin.",
 		"dataset", "job", "source"),
 	[READ_SECONDS] = METRIC_HISTOGRAM("granary_client_read_seconds",
 		"Time from a read's arrival at the mount to its answer.", metric_seconds_buckets,
@@ -36,15 +35,13 @@ static struct metric metrics[METRICS] = {
 		"Reads that the mount answered with an error.", "dataset"),
 	[PRELOADED_BYTES] = METRIC_COUNTER("granary_client_preloaded_bytes_total",
 		"Bytes that the kernel was given out of the local store before a reader asked; "
-		"they "
-		"count as read.",
+		"they count as read.",
 		"dataset"),
 	[ORDER_ENTRIES] = METRIC_COUNTER("granary_client_order_entries_total",
 		"Files and records that readers announced.", "dataset"),
 	[ORDER_BYTES] = METRIC_COUNTER("granary_client_order_bytes_total",
 		"Bytes of announced orders: fetched before a reader asked, of these used by a "
-		"reader, "
-		"and dropped because none did.",
+		"reader, and dropped because none did.",
 		"dataset", "what"),
 };
 

@@ -291,10 +291,10 @@ static bool is_brought_already(struct order_plan *p, const struct order_piece *p
 {
 	const struct order_piece *other;
 
-	DL_FOREACH2(*bucket_of(p, piece->index, piece->offset), other, bucket_next)
-	if (is_held(other) && other->index == piece->index && other->offset <= piece->offset &&
-		end_of(piece) <= end_of(other))
-		return true;
+	DL_FOREACH2 (*bucket_of(p, piece->index, piece->offset), other, bucket_next)
+		if (is_held(other) && other->index == piece->index &&
+			other->offset <= piece->offset && end_of(piece) <= end_of(other))
+			return true;
 	return false;
 }
 
@@ -465,12 +465,12 @@ static struct order_piece *first_of_place(struct order_piece *bucket, struct ord
 {
 	struct order_piece *other;
 
-	DL_FOREACH2(bucket, other, bucket_next)
-	if (same_place(other, piece) && is_held(other))
-		return other;
-	DL_FOREACH2(bucket, other, bucket_next)
-	if (same_place(other, piece))
-		return other;
+	DL_FOREACH2 (bucket, other, bucket_next)
+		if (same_place(other, piece) && is_held(other))
+			return other;
+	DL_FOREACH2 (bucket, other, bucket_next)
+		if (same_place(other, piece))
+			return other;
 	return piece;
 }
 
@@ -480,10 +480,10 @@ static struct order_piece *unnoted(
 {
 	struct order_piece *piece, *best = NULL;
 
-	DL_FOREACH2(bucket, piece, bucket_next)
-	if (piece->index == index && piece->offset >= *above && is_asked(piece, offset, end) &&
-		(!best || piece->offset < best->offset))
-		best = piece;
+	DL_FOREACH2 (bucket, piece, bucket_next)
+		if (piece->index == index && piece->offset >= *above &&
+			is_asked(piece, offset, end) && (!best || piece->offset < best->offset))
+			best = piece;
 	if (best)
 		*above = best->offset + 1;
 	return best ? first_of_place(bucket, best) : NULL;
@@ -516,8 +516,7 @@ struct order_piece *order_plan_at(struct order_plan *p, uint32_t index, uint64_t
 
 	if (!p->buckets)
 		return NULL;
-	DL_FOREACH2(*bucket_of(p, index, offset), piece, bucket_next)
-	{
+	DL_FOREACH2 (*bucket_of(p, index, offset), piece, bucket_next) {
 		if (!is_held(piece) || piece->index != index || offset < piece->offset ||
 			offset >= end_of(piece))
 			continue;
@@ -536,10 +535,10 @@ uint64_t order_plan_gap(struct order_plan *p, uint32_t index, uint64_t offset, u
 	struct order_piece *piece;
 
 	for (; p->buckets && stretch < end; stretch += ORDER_PIECE_MAX_BYTES) {
-		DL_FOREACH2(*bucket_of(p, index, stretch), piece, bucket_next)
-		if (is_held(piece) && piece->index == index && piece->offset > offset &&
-			piece->offset < end)
-			end = piece->offset;
+		DL_FOREACH2 (*bucket_of(p, index, stretch), piece, bucket_next)
+			if (is_held(piece) && piece->index == index && piece->offset > offset &&
+				piece->offset < end)
+				end = piece->offset;
 	}
 	return end;
 }

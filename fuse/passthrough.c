@@ -31,9 +31,8 @@ enum { OPENS, VERIFIED_BYTES, METRICS };
 
 static struct metric metrics[METRICS] = {
 	[OPENS] = METRIC_COUNTER("granary_client_passthrough_opens_total",
-		"Opens whose reads the kernel answers from the store's file by itself; they are in "
-		"no "
-		"other count of the client.",
+		"Opens whose reads the kernel answers from the store's file by itself; they are "
+		"in no other count of the client.",
 		"dataset"),
 	[VERIFIED_BYTES] = METRIC_COUNTER("granary_client_passthrough_verified_bytes_total",
 		"Bytes of the local store verified before a file was passed through.", "dataset"),

@@ -191,8 +191,7 @@ int dataset_options_check(Granary__V1__Option *const *options, size_t count, str
 		if (dataset_url_has_credentials(options[i]->value))
 			return error_set(err, -EINVAL,
 				"the value of option '%s' has a user or password in it, which "
-				"would "
-				"be stored and shown: give them as secrets",
+				"would be stored and shown: give them as secrets",
 				options[i]->key);
 	}
 	return 0;

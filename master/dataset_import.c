@@ -272,9 +272,8 @@ static int explain_refusal(const struct work *w, int r, struct error *err)
 		return r;
 	return error_set(err, r,
 		"%.200s; the master has no secrets for dataset %s (it keeps them in memory only, "
-		"so a "
-		"restart loses them): run `granary dataset refresh %s` or `granary up` on the "
-		"master's host with the credentials in the environment, which hands them over",
+		"so a restart loses them): run `granary dataset refresh %s` or `granary up` on "
+		"the master's host with the credentials in the environment, which hands them over",
 		said.text, name, name);
 }
 

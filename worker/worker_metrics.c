@@ -34,8 +34,7 @@ static struct metric metrics[METRICS] = {
 		"dataset", "job"),
 	[CACHED_BYTES] = METRIC_GAUGE("granary_worker_cached_bytes",
 		"Bytes of objects in the store: pinned, filler (in room that pinned blocks have "
-		"not "
-		"taken), elastic.",
+		"not taken), elastic.",
 		"dataset", "class"),
 	[FAILED_FETCHES] = METRIC_COUNTER("granary_worker_failed_fetches_total",
 		"Reads from the origin that failed for good.", "dataset"),
