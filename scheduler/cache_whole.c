@@ -2,33 +2,23 @@
  * Whole datasets by benefit per byte until the next one does not fit (Quiver-like). Only a user's
  * bounds leave a dataset in part.
  */
-#include <errno.h>
-#include <stdlib.h>
-
 #include "scheduler/partition.h"
+
+static bool grant_whole(struct share *s, uint64_t *left)
+{
+	uint64_t missing = s->bytes - s->granted;
+
+	/* Its bound keeps it from ever being whole: no candidate. */
+	if (s->most < s->bytes)
+		return true;
+	if (missing > *left)
+		return false;
+	*left -= missing;
+	s->granted = s->bytes;
+	return true;
+}
 
 int cache_whole_divide(struct partition *p)
 {
-	uint64_t left = partition_grant_least(p);
-	struct ranked *ranked;
-	size_t count;
-
-	partition_weigh_ideal(p);
-	ranked = partition_rank(p, &count);
-	if (!ranked)
-		return -ENOMEM;
-	for (size_t i = 0; i < count; i++) {
-		struct share *s = &p->shares[ranked[i].share];
-
-		/* Its bound keeps it from ever being whole: no candidate. */
-		if (s->most < s->bytes)
-			continue;
-		if (s->bytes - s->granted > left)
-			break;
-		left -= s->bytes - s->granted;
-		s->granted = s->bytes;
-	}
-	free(ranked);
-	partition_apply_uniform(p);
-	return 0;
+	return partition_grant_by_worth(p, grant_whole);
 }

@@ -1,5 +1,6 @@
 #include "scheduler/partition.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "scheduler/level.h"
@@ -30,7 +31,8 @@ void partition_apply_uniform(struct partition *p)
 	}
 }
 
-void partition_weigh_ideal(struct partition *p)
+/* `worth` of every dataset: the bytes of bandwidth saved by a byte of cache. */
+static void weigh_ideal(struct partition *p)
 {
 	for (size_t i = 0; i < p->share_count; i++)
 		p->shares[i].worth = 0;
@@ -88,4 +90,21 @@ struct ranked *partition_rank(const struct partition *p, size_t *ret_count)
 	partition_sort(ranked, count);
 	*ret_count = count;
 	return ranked;
+}
+
+int partition_grant_by_worth(struct partition *p, bool (*grant)(struct share *s, uint64_t *left))
+{
+	uint64_t left = partition_grant_least(p);
+	struct ranked *ranked;
+	size_t count;
+
+	weigh_ideal(p);
+	ranked = partition_rank(p, &count);
+	if (!ranked)
+		return -ENOMEM;
+	for (size_t i = 0; i < count && grant(&p->shares[ranked[i].share], &left); i++)
+		;
+	free(ranked);
+	partition_apply_uniform(p);
+	return 0;
 }

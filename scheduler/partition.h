@@ -62,11 +62,13 @@ cache_divide_fn cache_lru_divide, cache_private_divide, cache_whole_divide;
 uint64_t partition_grant_least(struct partition *p);
 /* Sets cache_bytes and the uniform cache's miss ratio of every demand from its dataset's grant. */
 void partition_apply_uniform(struct partition *p);
-/* `worth` of every dataset: the bytes of bandwidth saved by a byte of cache, sum f* / d. */
-void partition_weigh_ideal(struct partition *p);
 uint64_t partition_cache_used(const struct partition *p);
 double partition_remote_used(const struct partition *p);
 
+/* Least caches, then the datasets by the bandwidth that a byte of cache saves (sum f* / d), the
+ * largest first: `grant` takes from what is left, until it says that nobody else gets any. 0 or
+ * -ENOMEM. */
+int partition_grant_by_worth(struct partition *p, bool (*grant)(struct share *s, uint64_t *left));
 /* Datasets with a worth, the largest first; ties by index. Freed by the caller; NULL: no memory. */
 struct ranked {
 	double worth;
