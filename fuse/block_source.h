@@ -38,8 +38,13 @@ struct block_range {
 	uint64_t block;	      /* index in the file */
 	uint32_t offset, len; /* within the block; len > 0 */
 	uint32_t read_ahead;  /* bytes past the range that a sequential reader will want */
-	unsigned char *dst;   /* room for len */
+	unsigned char *dst;
+	/* At dst, len or more; read_local may write all of it, and is quickest with a page aligned
+	 * buffer of BLOCK_EXTRA_BYTES more. */
+	size_t room;
 };
+
+#define BLOCK_EXTRA_BYTES 8192
 
 /* One file on this host that has all bytes of another at their own offsets, and a hold on it: while
  * it lives, and while the kernel or anybody else has that file open or mapped through it, none of its

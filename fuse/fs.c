@@ -201,7 +201,7 @@ unsigned char *fs_thread_buffer(void)
 	buffer = pthread_getspecific(buffer_key);
 	if (buffer)
 		return buffer;
-	buffer = aligned_alloc(4096, FS_READ_MAX_BYTES);
+	buffer = aligned_alloc(4096, FS_BUFFER_BYTES);
 	if (buffer && pthread_setspecific(buffer_key, buffer) != 0) {
 		free(buffer);
 		return NULL;

@@ -35,6 +35,7 @@
 #include "fuse/snapshot_slots.h"
 
 #define FS_READ_MAX_BYTES ((size_t)1 << 20) /* largest request that the kernel is told to make */
+#define FS_BUFFER_BYTES (FS_READ_MAX_BYTES + BLOCK_EXTRA_BYTES)
 #define FS_SESSION_THREADS 16
 #define FS_READ_TIMEOUT_MS 60000
 
@@ -96,6 +97,6 @@ void fs_node_put(struct fs_node *n);
 uint64_t fs_node_ino(const struct fs_node *n);
 void fs_node_stat(const struct fs *fs, const struct fs_node *n, struct stat *ret);
 
-/* This thread's buffer of FS_READ_MAX_BYTES, page aligned, freed when the thread ends; NULL: no
+/* This thread's buffer of FS_BUFFER_BYTES, page aligned, freed when the thread ends; NULL: no
  * memory. */
 unsigned char *fs_thread_buffer(void);

@@ -33,7 +33,8 @@ struct tally {
 	uint64_t bytes[BLOCK_FROM_COUNT];
 };
 
-/* The part of [offset, offset+len) that lies in the block of `offset`. */
+/* The part of [offset, offset+len) that lies in the block of `offset`; `dst` is in a thread's buffer,
+ * which ends BLOCK_EXTRA_BYTES behind the request's bytes at the earliest. */
 static struct block_range first_range(
 	const struct block_file *file, uint64_t offset, uint32_t len, unsigned char *dst)
 {
@@ -44,7 +45,8 @@ static struct block_range first_range(
 		.block = offset / BLOCK_BYTES,
 		.offset = within,
 		.len = len < left ? len : left,
-		.dst = dst};
+		.dst = dst,
+		.room = len + BLOCK_EXTRA_BYTES};
 }
 
 static int read_local(struct fs *fs, const struct fs_node *node, uint64_t offset, uint32_t len,

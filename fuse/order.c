@@ -82,7 +82,8 @@ static int bring(struct order *o, const struct order_piece *piece, struct manife
 		.block = piece->offset / BLOCK_BYTES,
 		.offset = (uint32_t)(piece->offset % BLOCK_BYTES),
 		.len = piece->len,
-		.dst = piece->bytes};
+		.dst = piece->bytes,
+		.room = order_buffers_room(piece->len)};
 	int r = manifest_entry(m, piece->index, &entry);
 
 	if (r < 0)

@@ -100,8 +100,8 @@ struct peer *peer_new(const struct peer_ref *ref, bool local, const char *token)
 	return p;
 }
 
-int peer_view_read(
-	struct peer *p, const struct store_block *b, uint32_t offset, uint32_t len, void *dst)
+int peer_view_read(struct peer *p, const struct store_block *b, uint32_t offset, uint32_t len,
+	void *dst, size_t room)
 {
 	int64_t began_ms;
 	int r;
@@ -111,7 +111,7 @@ int peer_view_read(
 	began_ms = clock_mono_ms();
 	if (began_ms < atomic_load_explicit(&p->view_shunned_ms, memory_order_relaxed))
 		return STORE_MISS;
-	r = store_view_read(p->view, b, offset, len, dst);
+	r = store_view_read(p->view, b, offset, len, dst, room);
 	if (r != 0 && clock_mono_ms() - began_ms >= PEER_VIEW_SLOW_MS)
 		atomic_store(&p->view_shunned_ms, clock_deadline_ms(PEER_VIEW_SHUN_MS));
 	return r;

@@ -76,8 +76,8 @@ bool peer_is(const struct peer *p, const struct peer_ref *ref, bool local);
 
 /* As store_view_read, also without a view; never makes readers wait for a worker that hangs, but
  * for one of them once in a while. */
-int peer_view_read(
-	struct peer *p, const struct store_block *b, uint32_t offset, uint32_t len, void *dst);
+int peer_view_read(struct peer *p, const struct store_block *b, uint32_t offset, uint32_t len,
+	void *dst, size_t room);
 
 /* As store_view_whole, under the same rule. */
 int peer_view_whole(struct peer *p, const struct object_id *object, uint64_t object_bytes,

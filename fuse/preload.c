@@ -94,7 +94,8 @@ static bool read_whole(struct preload *p, const struct candidate *c,
 	const struct manifest_entry *entry, unsigned char *dst)
 {
 	struct block_file file = {c->manifest, c->index, entry};
-	struct block_range range = {.file = &file, .len = (uint32_t)entry->size, .dst = dst};
+	struct block_range range = {
+		.file = &file, .len = (uint32_t)entry->size, .dst = dst, .room = FS_BUFFER_BYTES};
 
 	return p->fs->source->read_local(p->fs->source, &range) == 0;
 }

@@ -40,6 +40,8 @@ static struct store_block store_block(const struct block_file *file, uint64_t in
 	};
 }
 
+static_assert(BLOCK_EXTRA_BYTES >= STORE_VIEW_EXTRA_BYTES, "room for a slot of the store");
+
 static int chain_read_local(struct block_source *s, const struct block_range *range)
 {
 	struct peer_set *set = peers_get(chain(s)->peers);
@@ -53,8 +55,8 @@ static int chain_read_local(struct block_source *s, const struct block_range *ra
 		if (!made)
 			block = store_block(range->file, range->block);
 		made = true;
-		if (peer_view_read(set->peers[i], &block, range->offset, range->len, range->dst) ==
-			0)
+		if (peer_view_read(set->peers[i], &block, range->offset, range->len, range->dst,
+			    range->room) == 0)
 			r = 0;
 	}
 	peer_set_unref(set);
@@ -93,7 +95,8 @@ static void report_damage(struct chain_whole *w, uint64_t block, void *buffer)
 		(unsigned long)block);
 	for (uint32_t at = 0; at < b.len; at += BLOCK_CHECK_BYTES)
 		peer_view_read(w->peer, &b, at,
-			b.len - at < BLOCK_CHECK_BYTES ? b.len - at : BLOCK_CHECK_BYTES, buffer);
+			b.len - at < BLOCK_CHECK_BYTES ? b.len - at : BLOCK_CHECK_BYTES, buffer,
+			FS_READ_MAX_BYTES);
 }
 
 static int chain_whole_verify(struct block_whole *whole, void *buffer, bool past_page_cache,

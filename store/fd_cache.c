@@ -184,6 +184,11 @@ int fd_entry_checks(const struct fd_entry *e)
 	return e->fds[1];
 }
 
+int fd_entry_direct(const struct fd_entry *e)
+{
+	return e->sparse ? -1 : e->fds[1];
+}
+
 void fd_cache_drop(struct fd_cache *c, uint32_t number)
 {
 	struct fd_entry *e;

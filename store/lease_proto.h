@@ -7,8 +7,9 @@
  *	HELLO(version)	->
  *			<-	WELCOME(store id, epoch), with the directory's memfd
  *	OPEN(file, kind)->
- *			<-	OPENED(file, kind, status, generation), with one descriptor, two of
- *				a sparse file
+ *			<-	OPENED(file, kind, status, generation), with one descriptor; two of
+ *				a sparse file, and of a segment that can be read past the
+ *				page cache
  *	RELEASE(file)	->
  *			<-	REVOKE(file): close it when no read is in flight, then RELEASE
  *	TOUCH(ids)	->
@@ -23,7 +24,7 @@
 
 #include "manifest/block.h"
 
-#define LEASE_VERSION 3u
+#define LEASE_VERSION 4u
 #define LEASE_MAGIC 0x4c617247u /* "GraL" */
 #define LEASE_IDS_MAX 128u
 

@@ -185,7 +185,7 @@ static int on_open(struct store_lease_server *l, struct client *c, const struct 
 	}
 	if (h)
 		h->count++;
-	r = lease_send(c->fd, &reply, fds, sparse ? 2 : 1);
+	r = lease_send(c->fd, &reply, fds, fds[1] >= 0 ? 2 : 1);
 	close(fds[0]);
 	if (fds[1] >= 0)
 		close(fds[1]);

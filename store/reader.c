@@ -19,6 +19,7 @@ struct range {
 	uint32_t start, end;
 	uint32_t offset, len;
 	char *dst;
+	size_t room;	   /* at dst */
 	char *head, *tail; /* the thread's buffer */
 };
 
@@ -47,12 +48,12 @@ static char *bounce_buffer(void)
 	return buffer;
 }
 
-static int range_init(
-	struct range *g, uint32_t block_bytes, uint32_t offset, uint32_t len, void *dst)
+static int range_init(struct range *g, uint32_t block_bytes, uint32_t offset, uint32_t len,
+	const struct reader_target *target)
 {
 	uint32_t end = (uint32_t)(((uint64_t)offset + len + CHUNK - 1) / CHUNK * CHUNK);
 
-	*g = (struct range){.offset = offset, .len = len, .dst = dst};
+	*g = (struct range){.offset = offset, .len = len, .dst = target->dst, .room = target->room};
 	g->start = offset / CHUNK * CHUNK;
 	g->end = end < block_bytes ? end : block_bytes;
 	if (g->start == offset && g->end == offset + len)
@@ -143,6 +144,25 @@ static int read_checks(const struct reader *r, const struct fd_entry *f,
 	return read_all(r, fd_entry_data(f), &iov, 1, start + checks_offset(e->len));
 }
 
+/* The whole slot past the page cache; false when that is not to be had. */
+static bool read_slot(const struct reader *r, const struct fd_entry *f,
+	const struct directory_entry *e, const struct range *g, uint8_t *checks)
+{
+	size_t slot_bytes = (size_t)slot_pages(e->len) * STORE_PAGE_BYTES;
+	uint32_t end = checks_offset(e->len) + checks_bytes(e->len);
+	struct iovec iov = {g->dst, slot_bytes};
+
+	if (fd_entry_direct(f) < 0 || g->len != e->len || g->room < slot_bytes ||
+		(uintptr_t)g->dst % STORE_PAGE_BYTES != 0)
+		return false;
+	/* The file may end within the slot's last page. */
+	if (r->preadv(r->ctx, fd_entry_direct(f), &iov, 1, (uint64_t)e->page * STORE_PAGE_BYTES) <
+		(ssize_t)end)
+		return false;
+	memcpy(checks, g->dst + checks_offset(e->len), checks_bytes(e->len));
+	return true;
+}
+
 /* Fills range and checks, in one pread where the trailer follows at once. */
 static int read_range(const struct reader *r, const struct fd_entry *f,
 	const struct directory_entry *e, const struct range *g, uint8_t *checks)
@@ -152,6 +172,8 @@ static int read_range(const struct reader *r, const struct fd_entry *f,
 	struct iovec iov[5];
 	int count = 0, ret;
 
+	if (read_slot(r, f, e, g, checks))
+		return 0;
 	if (g->start < g->offset)
 		iov[count++] = (struct iovec){g->head, g->offset - g->start};
 	iov[count++] = (struct iovec){g->dst, g->len};
@@ -188,7 +210,7 @@ static int read_entry(
 }
 
 int reader_read(const struct reader *r, const struct store_block *b, uint32_t offset, uint32_t len,
-	void *dst, struct directory_entry *ret_entry)
+	const struct reader_target *target, struct directory_entry *ret_entry)
 {
 	struct range g;
 	int ret;
@@ -200,7 +222,7 @@ int reader_read(const struct reader *r, const struct store_block *b, uint32_t of
 		if (ret_entry->len != b->len || len == 0 || offset >= b->len ||
 			len > b->len - offset)
 			return STORE_MISS;
-		if (range_init(&g, ret_entry->len, offset, len, dst) < 0)
+		if (range_init(&g, ret_entry->len, offset, len, target) < 0)
 			return STORE_MISS;
 		ret = read_entry(r, ret_entry, &g);
 		if (directory_holds(r->directory, ret_entry))

@@ -6,6 +6,9 @@
  * A read costs one pread of a small block with its trailer, two of a part of a large one. Bytes go
  * straight to the destination; only the ragged ends of a range that does not start and end on 64
  * KiB go through a buffer of the thread's (at most 2 x 64 KiB, allocated at its first such read).
+ *
+ * A whole small block is read past the page cache where the file has a descriptor for that and the
+ * destination has room for the slot: its reader, the kernel behind a mount, keeps the bytes itself.
  */
 #pragma once
 
@@ -26,6 +29,12 @@ struct reader {
 /* The directory names a place whose bytes or checks are wrong. */
 #define READER_DAMAGED 16
 
+/* Where the bytes go. */
+struct reader_target {
+	void *dst;
+	size_t room; /* at dst, >= the bytes asked for: what is behind them may be written, too */
+};
+
 /* 0, STORE_MISS or READER_DAMAGED. Whenever the block was found, *ret_entry says where. */
 int reader_read(const struct reader *r, const struct store_block *b, uint32_t offset, uint32_t len,
-	void *dst, struct directory_entry *ret_entry);
+	const struct reader_target *target, struct directory_entry *ret_entry);

@@ -279,6 +279,17 @@ static int open_read_only(struct store *s, uint32_t number, enum file_kind kind,
 	return ret_fds[1];
 }
 
+/* A segment for reads past the page cache; -1 where the file system knows none. */
+static int open_direct(struct store *s, uint32_t number)
+{
+	char path[STORE_PATH_BYTES];
+	int fd;
+
+	file_path(s, number, FILE_SEGMENT, false, path);
+	fd = s->disk->open(s->disk->ctx, path, O_RDONLY | O_DIRECT);
+	return fd < 0 ? -1 : fd;
+}
+
 /* A record that is not durable may be gone after a crash, and its place then given to another. */
 static int whole_locked(const struct store *s, const struct store_file *f)
 {
@@ -309,6 +320,8 @@ int store_hold(struct store *s, uint32_t number, enum hold_kind hold, int ret_fd
 			f->holders++;
 	}
 	r = open_read_only(s, number, kind, ret_fds);
+	if (r == 0 && kind == FILE_SEGMENT)
+		ret_fds[1] = open_direct(s, number);
 	if (r < 0 && kind == FILE_SPARSE)
 		store_release(s, number);
 	return r;
@@ -395,7 +408,7 @@ int store_read(struct store *s, const struct store_block *b, uint32_t offset, ui
 	int r;
 
 	(void)err;
-	r = reader_read(&s->reader, b, offset, len, dst, &e);
+	r = reader_read(&s->reader, b, offset, len, &(struct reader_target){dst, len}, &e);
 	if (r == READER_DAMAGED) {
 		store_drop_damaged(s, &e);
 		return STORE_MISS;

@@ -297,7 +297,7 @@ static void on_opened(struct session *n, const struct lease_message *m, int fds[
 {
 	struct open_request *q;
 	bool sparse = m->hold != HOLD_SEGMENT;
-	bool valid = m->status < 0 || (fds[0] >= 0 && (fds[1] >= 0) == sparse);
+	bool valid = m->status < 0 || (fds[0] >= 0 && (fds[1] >= 0 || !sparse));
 
 	mutex_lock(&n->view->mu);
 	for (q = n->requests; q && (q->file != m->file || q->hold != m->hold); q = q->next)
@@ -508,8 +508,8 @@ static void note_touch(struct store_view *v, const struct block_id *id)
 		wake(v);
 }
 
-int store_view_read(
-	struct store_view *v, const struct store_block *b, uint32_t offset, uint32_t len, void *dst)
+int store_view_read(struct store_view *v, const struct store_block *b, uint32_t offset,
+	uint32_t len, void *dst, size_t room)
 {
 	struct session *n = session_ref(v);
 	struct directory_entry e;
@@ -517,7 +517,7 @@ int store_view_read(
 
 	if (!n)
 		return STORE_MISS;
-	r = reader_read(&n->reader, b, offset, len, dst, &e);
+	r = reader_read(&n->reader, b, offset, len, &(struct reader_target){dst, room}, &e);
 	if (r == READER_DAMAGED) {
 		report_corrupt(n, &e);
 		r = STORE_MISS;

@@ -32,9 +32,12 @@ int store_view_new(
 	const struct store_view_options *opts, struct store_view **ret, struct error *err);
 void store_view_free(struct store_view *v);
 
-/* 0 and verified bytes, or STORE_MISS (not there, recycled meanwhile, damaged: reported). */
+/* 0 and verified bytes, or STORE_MISS (not there, recycled meanwhile, damaged: reported). `room` at
+ * dst is len or more, and all of it may be written: with STORE_VIEW_EXTRA_BYTES more, page aligned,
+ * a whole small block is read past the page cache. */
+#define STORE_VIEW_EXTRA_BYTES 8192
 int store_view_read(struct store_view *v, const struct store_block *b, uint32_t offset,
-	uint32_t len, void *dst);
+	uint32_t len, void *dst, size_t room);
 /* As far as the directory says; a moment later it may differ. */
 bool store_view_has(struct store_view *v, const struct block_id *id);
 bool store_view_connected(struct store_view *v);

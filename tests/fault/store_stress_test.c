@@ -17,6 +17,7 @@
 #define BLOCKS 1200u
 #define LARGE_FROM 1170u
 #define RANGE_MAX 200000u
+#define VIEW_ROOM (RANGE_MAX + STORE_VIEW_EXTRA_BYTES)
 
 static struct {
 	struct store *store;
@@ -95,7 +96,7 @@ static int read_store(const struct store_block *b, uint32_t offset, uint32_t len
 
 static int read_view(const struct store_block *b, uint32_t offset, uint32_t len, void *dst)
 {
-	return store_view_read(run.view, b, offset, len, dst);
+	return store_view_read(run.view, b, offset, len, dst, VIEW_ROOM);
 }
 
 static void read_some(uint64_t *seed, read_fn *fn, unsigned char *data, _Atomic uint64_t *hits)
@@ -136,7 +137,7 @@ static void *store_reader(void *arg)
 static void *view_reader(void *arg)
 {
 	uint64_t seed = (uintptr_t)arg + 300;
-	unsigned char *data = malloc(RANGE_MAX);
+	unsigned char *data = aligned_alloc(4096, VIEW_ROOM); /* whole blocks past the page cache */
 
 	while (going_on())
 		read_some(&seed, read_view, data, &run.view_hits);
