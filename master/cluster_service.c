@@ -25,18 +25,58 @@ struct worker_reply {
 	struct plan_entry *entries;
 	Granary__V1__DatasetPlan **list;
 	size_t count;
+	Granary__V1__OriginShare origin_share;
+	struct job_share_message {
+		Granary__V1__JobShare msg;
+		char name[JOB_NAME_BYTES];
+	} *jobs;
+	Granary__V1__JobShare **job_list;
 };
 
 static void worker_reply_deinit(struct worker_reply *r)
 {
+	free(r->jobs);
+	free(r->job_list);
 	for (size_t i = 0; i < r->count; i++)
 		plan_entry_deinit(&r->entries[i]);
 	free(r->entries);
 	free(r->list);
 }
 
+/* The worker's part of the origins' bandwidth. */
+static int origin_share_fill_locked(struct master *m, struct worker_reply *r, uint64_t worker_id)
+{
+	double part = workers_part(&m->workers, worker_id);
+	size_t count = HASH_COUNT(m->jobs.by_name);
+	struct job *j, *next;
+
+	granary__v1__origin_share__init(&r->origin_share);
+	r->msg.origin_share = &r->origin_share;
+	r->origin_share.limited = m->cluster.origin_limited;
+	if (!m->cluster.origin_limited)
+		return 0;
+	r->jobs = calloc(count + 1, sizeof(*r->jobs));
+	r->job_list = calloc(count + 1, sizeof(*r->job_list));
+	if (!r->jobs || !r->job_list)
+		return -ENOMEM;
+	r->origin_share.bytes_per_s = m->cluster.origin_bytes_per_s * part;
+	r->origin_share.other_bytes_per_s = m->cluster.other_bytes_per_s * part;
+	r->origin_share.jobs = r->job_list;
+	HASH_ITER (hh, m->jobs.by_name, j, next) {
+		struct job_share_message *to = &r->jobs[r->origin_share.n_jobs];
+
+		granary__v1__job_share__init(&to->msg);
+		memcpy(to->name, j->name, sizeof(to->name));
+		to->msg.job = to->name;
+		to->msg.bytes_per_s = j->share.remote_bytes_per_s * part;
+		r->job_list[r->origin_share.n_jobs++] = &to->msg;
+	}
+	return 0;
+}
+
 /* Until the plan is made, an empty reply: a plan that is not finished would drop pinned blocks. */
-static int worker_reply_fill_locked(struct master *m, struct worker_reply *r, bool local)
+static int worker_reply_fill_locked(
+	struct master *m, struct worker_reply *r, uint64_t worker_id, bool local)
 {
 	size_t count = dataset_registry_count(&m->datasets);
 	struct dataset *d, *next;
@@ -59,7 +99,7 @@ static int worker_reply_fill_locked(struct master *m, struct worker_reply *r, bo
 	r->msg.datasets = r->list;
 	r->msg.n_datasets = r->count;
 	r->msg.has_plan = true;
-	return 0;
+	return origin_share_fill_locked(m, r, worker_id);
 }
 
 static int worker_heard(struct master *m, const Granary__V1__WorkerHeartbeatRequest *request,
@@ -69,7 +109,8 @@ static int worker_heard(struct master *m, const Granary__V1__WorkerHeartbeatRequ
 	int r;
 
 	mutex_guard(&m->mu);
-	r = workers_heard(&m->workers, &m->datasets, request, clock_mono_ms(), &changed, err);
+	r = workers_heard(
+		&m->workers, &m->datasets, &m->jobs, request, clock_mono_ms(), &changed, err);
 	if (r < 0)
 		return r;
 	if (changed) {
@@ -82,7 +123,7 @@ static int worker_heard(struct master *m, const Granary__V1__WorkerHeartbeatRequ
 		reply->msg.interval_ms = UNPLANNED_HEARTBEAT_MS;
 		return 0;
 	}
-	if (worker_reply_fill_locked(m, reply, local) < 0)
+	if (worker_reply_fill_locked(m, reply, request->worker_id, local) < 0)
 		return error_set(err, -ENOMEM, "the master is out of memory");
 	return 0;
 }

@@ -87,6 +87,8 @@ struct dataset {
 
 	/* What the planner decided last, and for what. */
 	uint64_t granted_bytes, threshold, pin_target_bytes;
+	bool elastic;
+	size_t plan_item; /* the planner's, from one look at the registry to the end of it */
 	char planned_digest[MANIFEST_DIGEST_TEXT_BYTES];
 
 	/* Counters that outlive everything; written from time to time. */

@@ -27,8 +27,9 @@ static void expire(struct master *m, int64_t now_ms, struct namespace_batch *bat
 
 	mutex_guard(&m->mu);
 	replan = workers_expire(&m->workers, now_ms, batch);
-	replan |= mounts_expire(&m->mounts, &m->datasets, now_ms, batch);
-	if (replan)
+	replan |= mounts_expire(&m->mounts, &m->datasets, &m->jobs, now_ms, batch);
+	replan |= jobs_expire(&m->jobs, &m->datasets, now_ms, batch);
+	if (replan || planner_is_stale_locked(m))
 		master_replan_locked(m);
 }
 
@@ -117,7 +118,7 @@ static void save(struct master *m, struct namespace_batch *batch)
 {
 	mutex_guard(&m->mu);
 	if (save_totals_locked(m, batch) < 0 || mounts_save(&m->mounts, batch) < 0 ||
-		workers_save(&m->workers, batch) < 0)
+		workers_save(&m->workers, batch) < 0 || jobs_save(&m->jobs, batch) < 0)
 		log_error("no memory to save the counters; trying again later");
 }
 

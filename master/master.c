@@ -98,6 +98,8 @@ static int load(struct master *m, struct error *err)
 		r = workers_load(&m->workers, m->db, now_ms, err);
 	if (r == 0)
 		r = mounts_load(&m->mounts, m->db, now_ms, err);
+	if (r == 0)
+		r = jobs_load(&m->jobs, m->db, now_ms, err);
 	if (r < 0)
 		return r;
 	/* An empty database beside manifests may be a lost one, which a backup brings back. */
@@ -123,6 +125,13 @@ int master_new(const struct master_options *opts, struct rpc_server *server, str
 	m->saved_ms = clock_mono_ms();
 	m->plan_version = master_random_id() >> 1; /* room to count up */
 	m->plan_wanted = 1;
+	m->cluster = (struct master_cluster){
+		.origin_limited = opts->origin_bytes_per_s > 0,
+		.origin_bytes_per_s = opts->origin_bytes_per_s,
+		.other_bytes_per_s = opts->origin_bytes_per_s,
+		.policy = opts->policy,
+		.storage = opts->storage,
+	};
 	r = open_parts(m, opts->state_dir, err);
 	if (r == 0)
 		r = load(m, err);
@@ -135,6 +144,7 @@ int master_new(const struct master_options *opts, struct rpc_server *server, str
 	log_info("the master knows %zu datasets", dataset_registry_count(&m->datasets));
 	dataset_service_add(m, server);
 	cluster_service_add(m, server);
+	job_service_add(m, server);
 	*ret = m;
 	return 0;
 }
@@ -176,6 +186,7 @@ void master_free(struct master *m)
 	if (m->db)
 		housekeeping_save(m);
 	mounts_deinit(&m->mounts);
+	jobs_deinit(&m->jobs);
 	workers_deinit(&m->workers);
 	dataset_registry_deinit(&m->datasets);
 	manifest_store_free(m->manifests);

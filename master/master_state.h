@@ -20,11 +20,13 @@
 
 #include "common/sync.h"
 #include "master/dataset_registry.h"
+#include "master/jobs.h"
 #include "master/manifest_store.h"
 #include "master/master.h"
 #include "master/mounts.h"
 #include "master/namespace_db.h"
 #include "master/workers.h"
+#include "scheduler/problem.h"
 
 #define MASTER_IMPORTS_MAX 4 /* at once; each holds a thread of the server */
 #define MASTER_HEARTBEAT_MS 1000
@@ -47,6 +49,17 @@ struct master {
 	struct dataset_registry datasets;
 	struct workers workers;
 	struct mounts mounts;
+	struct jobs jobs;
+	struct master_cluster {
+		/* as configured */
+		bool origin_limited;
+		double origin_bytes_per_s;
+		enum gpu_policy policy;
+		enum storage_policy storage;
+		/* as the latest plan left it */
+		uint64_t cache_bytes, cache_bytes_left;
+		double origin_bytes_per_s_left, other_bytes_per_s;
+	} cluster;
 	uint64_t plan_version;
 	uint64_t plan_wanted, plan_done;
 	uint64_t planned_capacity; /* that the latest round went by */
@@ -78,6 +91,9 @@ void *planner_main(void *arg);
 /* One round: computes grants and thresholds and publishes them. Not under mu. -ENOMEM. */
 int planner_run(struct master *m);
 
+/* What can hit for some job is not what the plan went by. */
+bool planner_is_stale_locked(struct master *m);
+
 /* housekeeping.c */
 void *housekeeping_main(void *arg);
 /* One round as of now_ms: the lost, the dead, snapshots nobody needs, counters. Not under mu. */
@@ -90,5 +106,7 @@ void housekeeping_save(struct master *m);
 int dataset_list_message(struct master *m, Granary__V1__Dataset ***ret, size_t *ret_count);
 void dataset_service_add(struct master *m, struct rpc_server *server);
 void cluster_service_add(struct master *m, struct rpc_server *server);
+/* job_service.c */
+void job_service_add(struct master *m, struct rpc_server *server);
 /* mount_calls.c: cluster_service_add does it */
 void mount_calls_add(struct master *m, struct rpc_server *server);

@@ -151,6 +151,7 @@ int plan_entry_init(struct plan_entry *e, struct dataset *d, uint64_t first, boo
 	e->msg.snapshots = e->refs;
 	e->msg.granted_bytes = d->granted_bytes;
 	e->msg.threshold = d->threshold;
+	e->msg.elastic = d->elastic;
 	return 0;
 }
 

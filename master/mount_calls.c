@@ -82,6 +82,23 @@ static int find_mountable_locked(
 	return check_same(name, id, d, err);
 }
 
+/* The job that a mount of d names, started when it is unknown; NULL for none. */
+static int find_job_locked(
+	struct master *m, const char *name, struct dataset *d, struct job **ret, struct error *err)
+{
+	Granary__V1__StartJobRequest start = GRANARY__V1__START_JOB_REQUEST__INIT;
+	int r;
+
+	*ret = NULL;
+	if (name[0] == '\0')
+		return 0;
+	start.name = (char *)name;
+	r = job_request_check(&start, err);
+	return r < 0 ? r
+		     : jobs_start(&m->jobs, &start, d, workers_sum(&m->workers, d->id).cached_bytes,
+			       true, clock_mono_ms(), ret, err);
+}
+
 /* Enters the mount in memory and in the database. */
 static int mount_enter(struct master *m, const Granary__V1__OpenMountRequest *request, uint64_t id,
 	struct error *err)
@@ -89,6 +106,7 @@ static int mount_enter(struct master *m, const Granary__V1__OpenMountRequest *re
 	CLEANUP(namespace_batch_free_ptr) struct namespace_batch *batch = namespace_batch_new();
 	struct mount_peer *p = NULL;
 	struct dataset *d = NULL;
+	struct job *j = NULL;
 	int r;
 
 	if (!batch)
@@ -97,17 +115,19 @@ static int mount_enter(struct master *m, const Granary__V1__OpenMountRequest *re
 	mutex_lock(&m->mu);
 	r = find_mountable_locked(m, request->dataset, request->dataset_id, &d, err);
 	if (r == 0)
-		r = mounts_open(&m->mounts, d, id, request, clock_mono_ms(), &p, err);
-	if (r == 0 && mounts_put(p, batch) < 0)
+		r = find_job_locked(m, request->job, d, &j, err);
+	if (r == 0)
+		r = mounts_open(&m->mounts, d, j, id, request, clock_mono_ms(), &p, err);
+	if (r == 0 && (mounts_put(p, batch) < 0 || (j && job_put(j, batch) < 0)))
 		r = error_set(err, -ENOMEM, "the master is out of memory");
-	if (r == 0 && d->live_mounts == 1)
+	if (r == 0 && (d->live_mounts == 1 || j || m->jobs.by_name))
 		master_replan_locked(m);
 	mutex_unlock(&m->mu);
 	if (r == 0)
 		r = namespace_db_commit(m->db, batch, true, err);
 	if (r < 0 && p) {
 		mutex_guard(&m->mu);
-		mounts_remove(&m->mounts, &m->datasets, p);
+		mounts_remove(&m->mounts, &m->datasets, &m->jobs, p);
 	}
 	return r;
 }
@@ -163,6 +183,7 @@ static int mount_heard(struct master *m, const Granary__V1__MountHeartbeatReques
 {
 	struct mount_peer *p;
 	struct dataset *d;
+	struct job *j = NULL;
 	bool revived;
 	int r;
 
@@ -178,8 +199,16 @@ static int mount_heard(struct master *m, const Granary__V1__MountHeartbeatReques
 	} else {
 		r = find_mountable_locked(m, request->dataset, request->dataset_id, &d, err);
 	}
+	/* A job that a known mount names and the master does not has been ended: the mount goes on
+	 * without one. */
+	if (r == 0 && p)
+		j = jobs_find(&m->jobs, request->job);
+	else if (r == 0)
+		r = find_job_locked(m, request->job, d, &j, err);
+	if (j && j->dataset_id != d->id)
+		j = NULL;
 	if (r == 0)
-		r = mounts_heard(&m->mounts, d, request, clock_mono_ms(), &p, &revived, err);
+		r = mounts_heard(&m->mounts, d, j, request, clock_mono_ms(), &p, &revived, err);
 	if (r < 0)
 		return r;
 	if (revived) {
@@ -233,15 +262,15 @@ static int mount_close(
 	d = p ? dataset_registry_get(&m->datasets, p->dataset_id) : NULL;
 	if (d) {
 		if (request->last)
-			mounts_count(p, d, request->last);
+			mounts_count(p, d, mounts_job(p, &m->jobs), request->last);
 		dataset_totals(d, &totals);
 		r = namespace_batch_put(batch, NAMESPACE_TOTALS, d->id, 0, &totals.base);
 	}
 	if (p) {
 		namespace_batch_delete(batch, NAMESPACE_MOUNT, p->id, 0);
-		mounts_remove(&m->mounts, &m->datasets, p);
+		mounts_remove(&m->mounts, &m->datasets, &m->jobs, p);
 	}
-	if (d && d->live_mounts == 0)
+	if (d && (d->live_mounts == 0 || m->jobs.by_name))
 		master_replan_locked(m);
 	mutex_unlock(&m->mu);
 	if (r < 0)

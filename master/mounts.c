@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "master/text.h"
 
 #define LOG_SUBSYSTEM "master"
@@ -47,6 +48,35 @@ static void set_live(struct mount_peer *p, struct dataset *d, bool live)
 		d->live_mounts--;
 }
 
+/* ---- its job --------------------------------------------------------------------------------- */
+
+struct job *mounts_job(const struct mount_peer *p, const struct jobs *jobs)
+{
+	struct job *j = p->job_id ? jobs_find(jobs, p->job) : NULL;
+
+	return j && j->id == p->job_id ? j : NULL;
+}
+
+static void attach(struct mount_peer *p, struct job *j)
+{
+	if (p->job_id == (j ? j->id : 0))
+		return;
+	/* Another one of its name came after the one that it was for. */
+	p->job_id = j ? j->id : 0;
+	memcpy(p->job, j ? j->name : "", j ? sizeof(p->job) : 1);
+	if (j)
+		job_mount_came(j);
+}
+
+static void detach(struct mount_peer *p, struct jobs *jobs, bool closed, int64_t now_ms)
+{
+	struct job *j = mounts_job(p, jobs);
+
+	if (j)
+		job_mount_went(j, closed, now_ms);
+	p->job_id = 0;
+}
+
 static void drop(struct mounts *m, struct mount_peer *p)
 {
 	HASH_DELETE(hh, m->by_id, p);
@@ -56,9 +86,12 @@ static void drop(struct mounts *m, struct mount_peer *p)
 	free(p);
 }
 
-void mounts_remove(struct mounts *m, struct dataset_registry *datasets, struct mount_peer *p)
+void mounts_remove(struct mounts *m, struct dataset_registry *datasets, struct jobs *jobs,
+	struct mount_peer *p)
 {
 	struct dataset *d = dataset_registry_get(datasets, p->dataset_id);
+
+	detach(p, jobs, true, clock_mono_ms());
 
 	if (d)
 		set_live(p, d, false);
@@ -184,7 +217,7 @@ static int place_set(struct mount_peer *p, const char *mountpoint, const char *h
 	return 0;
 }
 
-int mounts_open(struct mounts *m, struct dataset *d, uint64_t id,
+int mounts_open(struct mounts *m, struct dataset *d, struct job *j, uint64_t id,
 	const Granary__V1__OpenMountRequest *request, int64_t now_ms, struct mount_peer **ret,
 	struct error *err)
 {
@@ -207,6 +240,7 @@ int mounts_open(struct mounts *m, struct dataset *d, uint64_t id,
 	p->assigned = p->shown = d->current;
 	p->seen_ms = now_ms;
 	set_live(p, d, true);
+	attach(p, j);
 	*ret = p;
 	return 0;
 }
@@ -221,9 +255,20 @@ static bool count_up(uint64_t *counted, uint64_t said, uint64_t *total)
 	return true;
 }
 
-void mounts_count(
-	struct mount_peer *p, struct dataset *d, const Granary__V1__MountHeartbeatRequest *last)
+/* What a mount added to its dataset's counters is its job's as well. */
+static void count_job(
+	struct job *j, const struct dataset *d, uint64_t hit, uint64_t miss, uint64_t origin)
 {
+	j->counters.hit_bytes += d->hit_bytes - hit;
+	j->counters.miss_bytes += d->miss_bytes - miss;
+	j->counters.origin_bytes += d->origin_bytes - origin;
+	j->dirty = true;
+}
+
+void mounts_count(struct mount_peer *p, struct dataset *d, struct job *j,
+	const Granary__V1__MountHeartbeatRequest *last)
+{
+	uint64_t hit = d->hit_bytes, miss = d->miss_bytes, origin = d->origin_bytes;
 	bool failed = last->failed_reads != p->failed_reads, dirty;
 
 	dirty = count_up(&p->hit_bytes, last->hit_bytes, &d->hit_bytes);
@@ -232,6 +277,8 @@ void mounts_count(
 	dirty |= count_up(&p->direct_origin_bytes, last->direct_origin_bytes, &d->origin_bytes);
 	d->totals_dirty |= dirty;
 	p->dirty |= dirty;
+	if (j && dirty)
+		count_job(j, d, hit, miss, origin);
 	if (failed && last->last_error[0])
 		dataset_set_error(d, last->last_error);
 	text_copy_printable(p->last_error, sizeof(p->last_error), last->last_error);
@@ -256,7 +303,7 @@ static struct mount_peer *adopt(struct mounts *m, struct dataset *d,
 	return p;
 }
 
-int mounts_heard(struct mounts *m, struct dataset *d,
+int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	const Granary__V1__MountHeartbeatRequest *request, int64_t now_ms, struct mount_peer **ret,
 	bool *ret_revived, struct error *err)
 {
@@ -285,15 +332,16 @@ int mounts_heard(struct mounts *m, struct dataset *d,
 		p->dirty = true;
 	}
 	text_copy_printable(p->mode, sizeof(p->mode), request->mode);
-	mounts_count(p, d, request);
+	mounts_count(p, d, j, request);
 	*ret_revived = !p->live;
 	set_live(p, d, true);
+	attach(p, j);
 	*ret = p;
 	return 0;
 }
 
-bool mounts_expire(struct mounts *m, struct dataset_registry *datasets, int64_t now_ms,
-	struct namespace_batch *batch)
+bool mounts_expire(struct mounts *m, struct dataset_registry *datasets, struct jobs *jobs,
+	int64_t now_ms, struct namespace_batch *batch)
 {
 	struct mount_peer *p, *next;
 	bool changed = false;
@@ -305,10 +353,12 @@ bool mounts_expire(struct mounts *m, struct dataset_registry *datasets, int64_t 
 			log_warn("mount %016" PRIx64 " at %s on %s is lost", p->id, p->mountpoint,
 				p->host);
 			set_live(p, d, false);
+			detach(p, jobs, false, now_ms);
 			changed = true;
 		}
 		if (!d || now_ms - p->seen_ms > MOUNT_FORGET_MS) {
 			namespace_batch_delete(batch, NAMESPACE_MOUNT, p->id, 0);
+			detach(p, jobs, false, now_ms);
 			drop(m, p);
 		}
 	}
@@ -339,6 +389,16 @@ void mounts_apply_switch(struct mounts *m, const struct dataset *d)
 		p->assigned = d->current;
 		p->dirty = true; /* one may have come between the batch and now */
 	}
+}
+
+size_t mounts_without_job(const struct mounts *m)
+{
+	struct mount_peer *p, *next;
+	size_t count = 0;
+
+	HASH_ITER (hh, m->by_id, p, next)
+		count += p->live && !p->job_id;
+	return count;
 }
 
 bool mounts_hold(const struct mounts *m, uint64_t dataset_id, uint64_t snapshot)
@@ -380,6 +440,7 @@ static Granary__V1__MountStatus *status_new(
 	m->pid = p->pid;
 	m->snapshot = p->shown;
 	m->mode = strdup(p->mode);
+	m->job = strdup(p->job_id ? p->job : "");
 	m->hit_bytes = p->hit_bytes;
 	m->miss_bytes = p->miss_bytes;
 	m->failed_reads = p->failed_reads;

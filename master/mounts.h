@@ -19,6 +19,7 @@
 #include "common/error.h"
 #include "granary/v1/cluster.pb-c.h"
 #include "master/dataset_registry.h"
+#include "master/jobs.h"
 
 #define MOUNTS_MAX 65536
 #define MOUNT_LOST_MS 30000
@@ -32,8 +33,10 @@ struct mount_peer {
 	char *mountpoint, *host, *host_id; /* NULL: only known from the database */
 	uint64_t pid;
 	char mode[32];
-	uint64_t assigned; /* the snapshot that it is to show */
-	uint64_t shown;	   /* that it says it shows */
+	char job[JOB_NAME_BYTES]; /* while it is live and job_id is not 0 */
+	uint64_t job_id;	  /* that may have ended since; 0: none */
+	uint64_t assigned;	  /* the snapshot that it is to show */
+	uint64_t shown;		  /* that it says it shows */
 	uint64_t hit_bytes, miss_bytes, failed_reads, direct_origin_bytes;
 	char last_error[ERROR_TEXT_BYTES];
 	int64_t seen_ms;
@@ -51,28 +54,35 @@ void mounts_deinit(struct mounts *m);
 
 struct mount_peer *mounts_find(const struct mounts *m, uint64_t id);
 
-/* A new mount of d, live, to show d's current snapshot. -EINVAL, -ENOSPC. */
-int mounts_open(struct mounts *m, struct dataset *d, uint64_t id,
+/* A new mount of d, live, to show d's current snapshot, for the job j (NULL: for none). -EINVAL,
+ * -ENOSPC. */
+int mounts_open(struct mounts *m, struct dataset *d, struct job *j, uint64_t id,
 	const Granary__V1__OpenMountRequest *request, int64_t now_ms, struct mount_peer **ret,
 	struct error *err);
-/* A heartbeat of a mount of d; an unknown one is entered from its fields. *ret_revived: it was not
- * live before. */
-int mounts_heard(struct mounts *m, struct dataset *d,
+/* A heartbeat of a mount of d for the job j (NULL: none); an unknown one is entered from its fields.
+ * *ret_revived: it was not live before. */
+int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	const Granary__V1__MountHeartbeatRequest *request, int64_t now_ms, struct mount_peer **ret,
 	bool *ret_revived, struct error *err);
-/* Counts the final counters. */
-void mounts_count(
-	struct mount_peer *p, struct dataset *d, const Granary__V1__MountHeartbeatRequest *last);
-void mounts_remove(struct mounts *m, struct dataset_registry *datasets, struct mount_peer *p);
+/* NULL: none, or one that has ended. */
+struct job *mounts_job(const struct mount_peer *p, const struct jobs *jobs);
+/* Counts the final counters; j: its job, or NULL. */
+void mounts_count(struct mount_peer *p, struct dataset *d, struct job *j,
+	const Granary__V1__MountHeartbeatRequest *last);
+/* It was closed in order, or never opened. */
+void mounts_remove(struct mounts *m, struct dataset_registry *datasets, struct jobs *jobs,
+	struct mount_peer *p);
 
 /* Marks the lost, forgets the long lost and those of removed datasets (their records go into
  * `batch`); true when some dataset has fewer live mounts than before. */
-bool mounts_expire(struct mounts *m, struct dataset_registry *datasets, int64_t now_ms,
-	struct namespace_batch *batch);
+bool mounts_expire(struct mounts *m, struct dataset_registry *datasets, struct jobs *jobs,
+	int64_t now_ms, struct namespace_batch *batch);
 /* All mounts of d are to show its current snapshot; adds their records to the batch. */
 int mounts_switch(struct mounts *m, const struct dataset *d, uint64_t snapshot,
 	struct namespace_batch *batch);
 void mounts_apply_switch(struct mounts *m, const struct dataset *d);
+/* Live ones. */
+size_t mounts_without_job(const struct mounts *m);
 bool mounts_hold(const struct mounts *m, uint64_t dataset_id, uint64_t snapshot);
 
 int mounts_put(const struct mount_peer *p, struct namespace_batch *batch);

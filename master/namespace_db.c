@@ -10,6 +10,7 @@
  *	't' id 0	TotalsState
  *	'm' id 0	MountState
  *	'w' id 0	WorkerState
+ *	'j' id 0	JobState
  *
  * Column families "scratch-*" hold what imports sort. They are dropped when the import ends, and at
  * the next opening when it crashed. They are written without the log.

@@ -31,6 +31,7 @@ enum namespace_kind {
 	NAMESPACE_TOTALS = 't',	  /* a: dataset id */
 	NAMESPACE_MOUNT = 'm',	  /* a: mount id */
 	NAMESPACE_WORKER = 'w',	  /* a: worker id */
+	NAMESPACE_JOB = 'j',	  /* a: job id */
 };
 
 /* `dir` is made when missing, 0700. Scratch data of a crashed import is dropped. */

@@ -27,11 +27,25 @@ struct plan_item {
 	uint64_t quota_bytes;
 	bool mounted;
 	uint64_t granted_bytes; /* out: of objects, <= bytes */
+	bool elastic; /* out: what is not pinned is kept as an LRU cache keeps it (allocate.h) */
 
 	/* The planner's: threshold and the bytes under it, and whether they are known already. */
 	uint64_t threshold, pin_target_bytes;
 	bool known;
 };
 
+/* In charged bytes: all of an item, and its quota, rounded up so that one that fits is granted to the
+ * byte. */
+uint64_t plan_charged_bytes(const struct plan_item *i);
+uint64_t plan_charged_quota(const struct plan_item *i);
+/* So many bytes of its objects, in charged ones. */
+uint64_t plan_charged_part(const struct plan_item *i, uint64_t bytes);
+/* The bytes of objects that so many charged ones hold. */
+uint64_t plan_uncharged_bytes(const struct plan_item *i, uint64_t charged_bytes);
+/* What of a capacity is divided. */
+uint64_t plan_usable_bytes(uint64_t capacity_bytes);
+
+/* As plan_grant, of what plan_usable_bytes gave or what is left of it. */
+int plan_grant_charged(struct plan_item *items, size_t count, uint64_t usable_bytes);
 /* -ENOMEM. Where quotas exceed the capacity the last items are cut: the newest datasets. */
 int plan_grant(struct plan_item *items, size_t count, uint64_t capacity_bytes);

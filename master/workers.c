@@ -49,6 +49,7 @@ static void worker_free(struct worker *worker)
 		HASH_DELETE(hh, worker->shares, s);
 		free(s);
 	}
+	worker_jobs_free(&worker->jobs);
 	free(worker);
 }
 
@@ -261,7 +262,7 @@ static void take_scrub(struct worker *worker, const Granary__V1__Scrub *said)
 	worker->scrub.passes = said->passes;
 }
 
-int workers_heard(struct workers *w, struct dataset_registry *datasets,
+int workers_heard(struct workers *w, struct dataset_registry *datasets, struct jobs *jobs,
 	const Granary__V1__WorkerHeartbeatRequest *request, int64_t now_ms, bool *ret_changed,
 	struct error *err)
 {
@@ -297,6 +298,7 @@ int workers_heard(struct workers *w, struct dataset_registry *datasets,
 	worker->pin_ceiling = request->pin_ceiling ? request->pin_ceiling : PIN_ALL;
 	take_scrub(worker, request->scrub);
 	worker->seen_ms = now_ms;
+	worker_jobs_heard(&worker->jobs, jobs, request, !worker->heard);
 	worker->heard = worker->alive = true;
 	*ret_changed = changed;
 	return take_shares(worker, datasets, request, err);
@@ -324,6 +326,19 @@ bool workers_expire(struct workers *w, int64_t now_ms, struct namespace_batch *b
 		}
 	}
 	return changed;
+}
+
+double workers_part(const struct workers *w, uint64_t id)
+{
+	struct worker *worker, *next;
+	double all = 0, own = 0;
+
+	HASH_ITER (hh, w->by_id, worker, next) {
+		all += (double)worker->capacity_bytes;
+		if (worker->id == id)
+			own = (double)worker->capacity_bytes;
+	}
+	return all > 0 ? own / all : 0;
 }
 
 uint64_t workers_capacity(const struct workers *w, int64_t now_ms)

@@ -20,6 +20,7 @@
 #include "common/error.h"
 #include "granary/v1/cluster.pb-c.h"
 #include "master/dataset_registry.h"
+#include "master/worker_jobs.h"
 
 #define WORKERS_MAX 4096
 #define WORKER_DEAD_MS 5000
@@ -54,6 +55,7 @@ struct worker {
 		uint64_t bytes_per_s, read_bytes, damaged_blocks, passes;
 	} scrub;
 	struct worker_share *shares; /* of datasets that exist */
+	struct worker_job *jobs;     /* worker_jobs.h */
 	int64_t seen_ms; /* for one that is only known from the database: when it was read */
 	bool heard;	 /* false: only known from the database */
 	bool alive;
@@ -68,9 +70,9 @@ struct workers {
 int workers_load(struct workers *w, struct namespace_db *db, int64_t now_ms, struct error *err);
 void workers_deinit(struct workers *w);
 
-/* Takes in a heartbeat and counts into the datasets. *ret_changed: the workers that mounts see or
+/* Takes in a heartbeat and counts into the datasets and jobs. *ret_changed: the workers that mounts see or
  * the capacity are not what they were. -EINVAL, -ENOSPC (too many workers). */
-int workers_heard(struct workers *w, struct dataset_registry *datasets,
+int workers_heard(struct workers *w, struct dataset_registry *datasets, struct jobs *jobs,
 	const Granary__V1__WorkerHeartbeatRequest *request, int64_t now_ms, bool *ret_changed,
 	struct error *err);
 
@@ -80,6 +82,10 @@ bool workers_expire(struct workers *w, int64_t now_ms, struct namespace_batch *b
 
 /* Of the alive and of those that may come back. */
 uint64_t workers_capacity(const struct workers *w, int64_t now_ms);
+
+/* The part of the cluster's capacity, and so of its bandwidth to the origins, that is this worker's.
+ * That of one which is silent stays its own until it is forgotten: it may be at work. */
+double workers_part(const struct workers *w, uint64_t id);
 
 struct workers_sum {
 	uint64_t pinned_bytes, cached_bytes;

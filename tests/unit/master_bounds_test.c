@@ -83,6 +83,7 @@ static void workers_are_bounded(void **state)
 	Granary__V1__WorkerHeartbeatRequest request = GRANARY__V1__WORKER_HEARTBEAT_REQUEST__INIT;
 	struct dataset_registry r = {0};
 	struct workers w = {0};
+	struct jobs jobs = {0};
 	struct error err = ERROR_INIT;
 	bool changed;
 
@@ -90,13 +91,13 @@ static void workers_are_bounded(void **state)
 	request.address = (char *)"x:1";
 	for (uint64_t i = 1; i <= WORKERS_MAX; i++) {
 		request.worker_id = i;
-		assert_int_equal(workers_heard(&w, &r, &request, 1000, &changed, &err), 0);
+		assert_int_equal(workers_heard(&w, &r, &jobs, &request, 1000, &changed, &err), 0);
 		assert_true(changed);
 	}
 	request.worker_id++;
-	assert_int_equal(workers_heard(&w, &r, &request, 1000, &changed, &err), -ENOSPC);
+	assert_int_equal(workers_heard(&w, &r, &jobs, &request, 1000, &changed, &err), -ENOSPC);
 	request.worker_id = 7;
-	assert_int_equal(workers_heard(&w, &r, &request, 2000, &changed, &err), 0);
+	assert_int_equal(workers_heard(&w, &r, &jobs, &request, 2000, &changed, &err), 0);
 	assert_false(changed);
 	workers_deinit(&w);
 }
@@ -107,6 +108,7 @@ static void mounts_are_bounded(void **state)
 	struct dataset *d = dataset_make(1, 1);
 	struct dataset_registry r = {0};
 	struct mounts m = {0};
+	struct jobs jobs = {0};
 	struct error err = ERROR_INIT;
 	struct mount_peer *p;
 	char *long_path = calloc(1, MOUNT_PATH_BYTES + 1);
@@ -114,14 +116,14 @@ static void mounts_are_bounded(void **state)
 	(void)state;
 	assert_int_equal(dataset_registry_insert(&r, d, &err), 0);
 	for (uint64_t i = 1; i <= MOUNTS_MAX; i++)
-		assert_int_equal(mounts_open(&m, d, i, &request, 0, &p, &err), 0);
-	assert_int_equal(mounts_open(&m, d, MOUNTS_MAX + 1, &request, 0, &p, &err), -ENOSPC);
+		assert_int_equal(mounts_open(&m, d, NULL, i, &request, 0, &p, &err), 0);
+	assert_int_equal(mounts_open(&m, d, NULL, MOUNTS_MAX + 1, &request, 0, &p, &err), -ENOSPC);
 	assert_int_equal(d->live_mounts, MOUNTS_MAX);
-	mounts_remove(&m, &r, p);
+	mounts_remove(&m, &r, &jobs, p);
 	assert_int_equal(d->live_mounts, MOUNTS_MAX - 1);
 	memset(long_path, '/', MOUNT_PATH_BYTES);
 	request.mountpoint = long_path;
-	assert_int_equal(mounts_open(&m, d, MOUNTS_MAX + 1, &request, 0, &p, &err), -EINVAL);
+	assert_int_equal(mounts_open(&m, d, NULL, MOUNTS_MAX + 1, &request, 0, &p, &err), -EINVAL);
 	free(long_path);
 	mounts_deinit(&m);
 	dataset_registry_deinit(&r);

@@ -24,6 +24,7 @@
 #include "common/rpc/rpc.h"
 #include "granary/v1/cluster.pb-c.h"
 #include "granary/v1/dataset.pb-c.h"
+#include "granary/v1/job.pb-c.h"
 #include "manifest/manifest.h"
 #include "master/master_state.h"
 #include "origin/origin_mem.h"
@@ -31,6 +32,7 @@
 #define CALL_MS 30000
 #define DATASETS "/granary.v1.DatasetService/"
 #define CLUSTER "/granary.v1.ClusterService/"
+#define JOBS "/granary.v1.JobService/"
 
 struct fixture {
 	char dir[64];
@@ -40,14 +42,19 @@ struct fixture {
 	struct rpc_server *server;
 	struct rpc_channel *channel, *tcp_channel;
 	struct master *master;
-	struct mem_store *store; /* of mem://data */
-	struct error err;	 /* of the last call */
+	struct mem_store *store;   /* of mem://data */
+	struct error err;	   /* of the last call */
+	double origin_bytes_per_s; /* of the master, from its next start on */
 };
 
 static inline void fixture_start(struct fixture *f)
 {
 	struct rpc_server_options opts = {.threads = 8, .token = "a token of the test"};
-	struct master_options master_opts = {.state_dir = f->state_dir};
+	struct master_options master_opts = {
+		.state_dir = f->state_dir,
+		.origin_bytes_per_s = f->origin_bytes_per_s,
+		.policy = GPU_POLICY_MAX_MIN,
+	};
 	int port = 0;
 
 	assert_int_equal(rpc_server_new(&opts, &f->server, &f->err), 0);

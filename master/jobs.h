@@ -1,0 +1,116 @@
+/*
+ * The training jobs that the master knows: who reads which dataset, how fast it could, and what it
+ * was allocated (planner.c).
+ *
+ * A job begins with JobService/Start or with the first mount that names it (then it is implicit), and
+ * ends with JobService/End, or JOB_GRACE_MS after its last mount went; an implicit one at once when
+ * that mount was closed in order. One that has not had a mount yet waits for it for ever: a batch
+ * scheduler may announce jobs long before they run. Silence of a mount that lives ends nothing.
+ *
+ * Records are in the database, counters of what was read included.
+ *
+ * Threading: the caller's lock. Time is passed in.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uthash.h>
+
+#include "common/error.h"
+#include "granary/v1/job.pb-c.h"
+#include "master/dataset_registry.h"
+#include "master/namespace_db.h"
+
+#define JOBS_MAX 10000 /* a list of all of them fits one message */
+#define JOB_NAME_BYTES 64
+#define JOB_GPUS_MAX 1000000
+#define JOB_EPOCHS_MAX 1000000
+#define JOB_GRACE_MS 60000
+#define JOB_SAMPLE_MS 2000
+#define JOB_SAMPLES 31 /* a minute */
+
+struct job_counters {
+	uint64_t hit_bytes, miss_bytes, origin_bytes, waited_us;
+};
+
+/* What the scheduler gave it last. */
+struct job_share {
+	uint64_t cache_bytes;
+	double remote_bytes_per_s, hit_ratio, predicted_bytes_per_s;
+};
+
+struct job {
+	uint64_t id; /* grows with every job: the order of arrival */
+	char name[JOB_NAME_BYTES];
+	uint64_t dataset_id;
+	uint64_t gpus;
+	double ideal_bytes_per_s; /* 0: unknown */
+	double weight, min_remote_bytes_per_s;
+	uint32_t epochs; /* 0: unknown */
+	bool irregular, implicit;
+	int64_t started_s;
+
+	size_t live_mounts;
+	bool had_mount;
+	int64_t mountless_ms; /* since when, while it has none */
+
+	uint64_t cached_at_start; /* pinned bytes of its dataset then */
+	double effective_ratio;	  /* that the latest plan went by */
+	struct job_share share;
+	struct job_counters counters;
+	struct job_sample {
+		int64_t at_ms;
+		uint64_t read_bytes, origin_bytes;
+	} samples[JOB_SAMPLES]; /* a ring */
+	unsigned sample_count, sample_next;
+
+	bool dirty; /* the record in the database is behind */
+	UT_hash_handle hh;
+};
+
+struct jobs {
+	struct job *by_name;
+	uint64_t last_id;
+};
+
+int jobs_load(struct jobs *jobs, struct namespace_db *db, int64_t now_ms, struct error *err);
+void jobs_deinit(struct jobs *jobs);
+
+struct job *jobs_find(const struct jobs *jobs, const char *name); /* NULL: no such */
+
+/* -EINVAL with the field named. The dataset is looked up by the caller. */
+int job_request_check(const Granary__V1__StartJobRequest *request, struct error *err);
+/* Of the dataset's bytes in stores, `cached_bytes`, those that can hit for the job now: what it missed
+ * itself in its first epoch cannot. As far as that can be seen: reads that the page cache answers are
+ * not in its counters, and let the first epoch last longer than it does. */
+uint64_t job_effective_bytes(const struct job *j, uint64_t dataset_bytes, uint64_t cached_bytes);
+
+/* A new job (cached_bytes: of its dataset now), or the fields that the request sets put into the known one of that name (which keeps its
+ * dataset: -ESTALE for another one). -ENOSPC, -ENOMEM. */
+int jobs_start(struct jobs *jobs, const Granary__V1__StartJobRequest *request,
+	const struct dataset *d, uint64_t cached_bytes, bool implicit, int64_t now_ms,
+	struct job **ret, struct error *err);
+void jobs_end(struct jobs *jobs, struct job *j);
+
+/* A mount of the job came to life, or went; `closed`: in order. */
+void job_mount_came(struct job *j);
+void job_mount_went(struct job *j, bool closed, int64_t now_ms);
+/* Ends those whose grace is over and those of removed datasets (their records go into `batch`); true
+ * when there were any. Takes samples of the counters of the rest. */
+bool jobs_expire(struct jobs *jobs, struct dataset_registry *datasets, int64_t now_ms,
+	struct namespace_batch *batch);
+
+/* What it read and got from the origins a second over the last minute or less; false: too early to
+ * say. */
+bool job_measured(const struct job *j, int64_t now_ms, double *ret_read, double *ret_origin,
+	double *ret_seconds);
+
+int job_put(const struct job *j, struct namespace_batch *batch);
+/* Adds the records that are behind to the batch. */
+int jobs_save(struct jobs *jobs, struct namespace_batch *batch);
+
+/* A copy for a reply; NULL: no memory. */
+Granary__V1__Job *job_message(
+	const struct job *j, const struct dataset *d, bool origin_limited, int64_t now_ms);

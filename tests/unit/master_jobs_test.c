@@ -1,0 +1,350 @@
+/* Jobs: how they begin and end, what they are counted, and what workers hear of their shares. */
+#include "tests/unit/master_fixture.h"
+
+#include <math.h>
+
+#define LIMIT 1e8
+
+static void add_data(struct fixture *f)
+{
+	mem_store_put_pattern(f->store, "a", 1000, 1);
+	mem_store_put_pattern(f->store, "b", 2000, 2);
+	if (call_add(f, "data", "mem://data", NULL) < 0)
+		fail_msg("%s", f->err.text);
+}
+
+static int start(struct fixture *f, const char *name, const char *dataset, double ideal)
+{
+	Granary__V1__StartJobRequest request = GRANARY__V1__START_JOB_REQUEST__INIT;
+	Granary__V1__Job *j = NULL;
+	int r;
+
+	request.name = (char *)name;
+	request.dataset = (char *)dataset;
+	request.ideal_bytes_per_s = ideal;
+	r = call_unary(f, JOBS "Start", &request.base, &granary__v1__job__descriptor, &j);
+	granary__v1__job__free_unpacked(j, NULL);
+	return r;
+}
+
+static int end(struct fixture *f, const char *name)
+{
+	Granary__V1__EndJobRequest request = GRANARY__V1__END_JOB_REQUEST__INIT;
+	Granary__V1__EndJobReply *reply = NULL;
+	int r;
+
+	request.name = (char *)name;
+	r = call_unary(f, JOBS "End", &request.base, &granary__v1__end_job_reply__descriptor, &reply);
+	granary__v1__end_job_reply__free_unpacked(reply, NULL);
+	return r;
+}
+
+/* NULL: there is none. */
+static Granary__V1__Job *get(struct fixture *f, const char *name)
+{
+	Granary__V1__GetJobRequest request = GRANARY__V1__GET_JOB_REQUEST__INIT;
+	Granary__V1__Job *j = NULL;
+
+	request.name = (char *)name;
+	call_unary(f, JOBS "Get", &request.base, &granary__v1__job__descriptor, &j);
+	return j;
+}
+
+static bool there(struct fixture *f, const char *name)
+{
+	Granary__V1__Job *j = get(f, name);
+
+	granary__v1__job__free_unpacked(j, NULL);
+	return j != NULL;
+}
+
+static uint64_t open_for(struct fixture *f, const char *job)
+{
+	Granary__V1__OpenMountRequest request = GRANARY__V1__OPEN_MOUNT_REQUEST__INIT;
+	Granary__V1__OpenMountReply *reply = NULL;
+	uint64_t id;
+
+	request.dataset = (char *)"data";
+	request.mountpoint = (char *)"/mnt/x";
+	request.host = (char *)"here";
+	request.host_id = (char *)"boot";
+	request.job = (char *)job;
+	if (call_unary(f, CLUSTER "OpenMount", &request.base,
+		    &granary__v1__open_mount_reply__descriptor, &reply) < 0)
+		fail_msg("%s", f->err.text);
+	id = reply->mount_id;
+	granary__v1__open_mount_reply__free_unpacked(reply, NULL);
+	return id;
+}
+
+static void beat_for(struct fixture *f, uint64_t id, const char *job, uint64_t hit, uint64_t miss)
+{
+	Granary__V1__MountHeartbeatRequest request = mount_beat(id, 1);
+	Granary__V1__MountHeartbeatReply *reply;
+
+	request.job = (char *)job;
+	request.hit_bytes = hit;
+	request.miss_bytes = miss;
+	if (call_mount_beat(f, &request, &reply) < 0)
+		fail_msg("%s", f->err.text);
+	granary__v1__mount_heartbeat_reply__free_unpacked(reply, NULL);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void a_job_is_started_changed_and_ended(void **state)
+{
+	struct fixture *f = *state;
+	Granary__V1__Job *j;
+
+	add_data(f);
+	assert_int_equal(start(f, "train", "", 0), -EINVAL);
+	assert_int_equal(start(f, "train", "other", 0), -ENOENT);
+	assert_int_equal(start(f, "train", "data", 0), 0);
+	j = get(f, "train");
+	assert_string_equal(j->ideal_source, "");
+	assert_int_equal(j->gpus, 1);
+	assert_false(j->implicit);
+	granary__v1__job__free_unpacked(j, NULL);
+	assert_int_equal(start(f, "train", "", 5e8), 0);
+	fixture_restart(f);
+	j = get(f, "train");
+	assert_string_equal(j->ideal_source, "declared");
+	assert_true(j->ideal_bytes_per_s == 5e8);
+	granary__v1__job__free_unpacked(j, NULL);
+	assert_int_equal(end(f, "train"), 0);
+	assert_int_equal(end(f, "train"), -ENOENT);
+	fixture_restart(f);
+	assert_false(there(f, "train"));
+}
+
+static void nonsense_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	char long_name[JOB_NAME_BYTES + 1];
+
+	add_data(f);
+	memset(long_name, 'x', JOB_NAME_BYTES);
+	long_name[JOB_NAME_BYTES] = '\0';
+	assert_int_equal(start(f, "", "data", 1), -EINVAL);
+	assert_int_equal(start(f, "a/b", "data", 1), -EINVAL);
+	assert_int_equal(start(f, long_name, "data", 1), -EINVAL);
+	assert_int_equal(start(f, "x", "data", -1), -EINVAL);
+	assert_int_equal(start(f, "x", "data", (double)INFINITY), -EINVAL);
+	assert_int_equal(start(f, "x", "data", (double)NAN), -EINVAL);
+	assert_false(there(f, "x"));
+}
+
+static void a_mount_starts_the_job_that_it_names_and_ends_it(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t one, two;
+	Granary__V1__Job *j;
+
+	add_data(f);
+	one = open_for(f, "train");
+	two = open_for(f, "train");
+	j = get(f, "train");
+	assert_true(j->implicit);
+	assert_int_equal(j->mounts, 2);
+	granary__v1__job__free_unpacked(j, NULL);
+	call_close(f, one, NULL);
+	housekeeping_run(f->master, clock_mono_ms());
+	assert_true(there(f, "train"));
+	call_close(f, two, NULL);
+	housekeeping_run(f->master, clock_mono_ms());
+	assert_false(there(f, "train"));
+}
+
+static void a_started_job_outlives_its_mounts_for_a_while(void **state)
+{
+	struct fixture *f = *state;
+	int64_t now_ms = clock_mono_ms();
+
+	add_data(f);
+	assert_int_equal(start(f, "train", "data", 0), 0);
+	housekeeping_run(f->master, now_ms + 10 * JOB_GRACE_MS); /* still waits for its first */
+	assert_true(there(f, "train"));
+	call_close(f, open_for(f, "train"), NULL);
+	housekeeping_run(f->master, now_ms + JOB_GRACE_MS / 2);
+	assert_true(there(f, "train"));
+	housekeeping_run(f->master, now_ms + 2 * JOB_GRACE_MS);
+	assert_false(there(f, "train"));
+}
+
+static void a_mount_that_is_lost_ends_its_job_after_the_grace(void **state)
+{
+	struct fixture *f = *state;
+	int64_t now_ms = clock_mono_ms();
+
+	add_data(f);
+	open_for(f, "train");
+	housekeeping_run(f->master, now_ms + MOUNT_LOST_MS + 1000);
+	assert_true(there(f, "train"));
+	housekeeping_run(f->master, now_ms + MOUNT_LOST_MS + JOB_GRACE_MS + 2000);
+	assert_false(there(f, "train"));
+}
+
+static void an_ended_job_stays_ended_while_its_mount_lives(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id;
+	Granary__V1__Job *j;
+
+	add_data(f);
+	id = open_for(f, "train");
+	assert_int_equal(end(f, "train"), 0);
+	beat_for(f, id, "train", 10, 10);
+	assert_false(there(f, "train"));
+	/* Started again, the mount that names it is its own. */
+	assert_int_equal(start(f, "train", "data", 0), 0);
+	beat_for(f, id, "train", 20, 10);
+	j = get(f, "train");
+	assert_int_equal(j->mounts, 1);
+	assert_int_equal(j->hit_bytes, 10);
+	assert_int_equal(j->miss_bytes, 0);
+	granary__v1__job__free_unpacked(j, NULL);
+}
+
+static void a_restarted_master_finds_jobs_and_their_mounts_again(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id;
+	Granary__V1__Job *j;
+
+	add_data(f);
+	id = open_for(f, "train");
+	beat_for(f, id, "train", 100, 20);
+	fixture_restart(f);
+	beat_for(f, id, "train", 130, 20);
+	j = get(f, "train");
+	assert_int_equal(j->mounts, 1);
+	assert_int_equal(j->hit_bytes, 130);
+	granary__v1__job__free_unpacked(j, NULL);
+}
+
+static void a_name_is_of_one_dataset(void **state)
+{
+	struct fixture *f = *state;
+
+	add_data(f);
+	assert_int_equal(call_add(f, "more", "mem://data", NULL), 0);
+	assert_int_equal(start(f, "train", "data", 0), 0);
+	assert_int_equal(start(f, "train", "more", 0), -ESTALE);
+	assert_int_equal(call_remove(f, "data", true), 0);
+	housekeeping_run(f->master, clock_mono_ms());
+	assert_false(there(f, "train"));
+}
+
+/* ---- counting and shares --------------------------------------------------------------------- */
+
+static void beat_worker(struct fixture *f, uint64_t origin_bytes, uint64_t waited_us)
+{
+	Granary__V1__WorkerHeartbeatRequest request = worker_beat(7, 1 << 30);
+	Granary__V1__WorkerJob said = GRANARY__V1__WORKER_JOB__INIT, *list[] = {&said};
+	Granary__V1__WorkerHeartbeatReply *reply;
+
+	said.job = (char *)"train";
+	said.origin_bytes = origin_bytes;
+	said.waited_us = waited_us;
+	request.jobs = list;
+	request.n_jobs = 1;
+	assert_int_equal(call_unary(f, CLUSTER "WorkerHeartbeat", &request.base,
+				 &granary__v1__worker_heartbeat_reply__descriptor, &reply),
+		0);
+	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+}
+
+static void check_origin(struct fixture *f, uint64_t bytes, uint64_t waited_us)
+{
+	Granary__V1__Job *j = get(f, "train");
+
+	assert_int_equal(j->origin_bytes, bytes);
+	assert_int_equal(j->waited_us, waited_us);
+	granary__v1__job__free_unpacked(j, NULL);
+}
+
+static void what_workers_fetched_for_a_job_is_counted_once(void **state)
+{
+	struct fixture *f = *state;
+
+	add_data(f);
+	assert_int_equal(start(f, "train", "data", 0), 0);
+	beat_worker(f, 5000, 7); /* from a life before this master's: not known whose */
+	check_origin(f, 0, 0);
+	beat_worker(f, 6000, 9);
+	beat_worker(f, 6000, 9);
+	check_origin(f, 1000, 2);
+	beat_worker(f, 300, 1); /* the worker was started anew */
+	check_origin(f, 1300, 3);
+	/* Another job of the name starts at nothing. */
+	assert_int_equal(end(f, "train"), 0);
+	assert_int_equal(start(f, "train", "data", 0), 0);
+	beat_worker(f, 400, 1);
+	check_origin(f, 100, 0);
+}
+
+static Granary__V1__WorkerHeartbeatReply *plan_of(struct fixture *f, uint64_t id, uint64_t capacity)
+{
+	Granary__V1__WorkerHeartbeatRequest request = worker_beat(id, capacity);
+
+	return worker_plan(f, &request);
+}
+
+static double share_of(const Granary__V1__WorkerHeartbeatReply *reply, const char *job)
+{
+	for (size_t i = 0; i < reply->origin_share->n_jobs; i++)
+		if (strcmp(reply->origin_share->jobs[i]->job, job) == 0)
+			return reply->origin_share->jobs[i]->bytes_per_s;
+	return -1;
+}
+
+static void workers_divide_the_limit_by_their_capacity(void **state)
+{
+	struct fixture *f = *state;
+	Granary__V1__WorkerHeartbeatReply *reply;
+
+	add_data(f);
+	reply = plan_of(f, 7, 1 << 30);
+	assert_false(reply->origin_share->limited);
+	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+
+	f->origin_bytes_per_s = LIMIT;
+	fixture_restart(f);
+	assert_int_equal(start(f, "one", "data", 1e12), 0);
+	assert_int_equal(start(f, "two", "data", 1e12), 0);
+	worker_join(f, 7, 3 << 20);
+	worker_join(f, 8, 1 << 20);
+	reply = plan_of(f, 7, 3 << 20);
+	assert_true(reply->origin_share->limited);
+	assert_true(reply->origin_share->bytes_per_s == 0.75 * LIMIT);
+	/* Nothing is cached yet, and they are alike. */
+	assert_true(share_of(reply, "one") > 0.36 * LIMIT && share_of(reply, "one") < 0.38 * LIMIT);
+	assert_true(share_of(reply, "two") > 0.36 * LIMIT && share_of(reply, "two") < 0.38 * LIMIT);
+	assert_true(reply->origin_share->other_bytes_per_s > 0);
+	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+	/* A worker that is silent may still be at work: its part is nobody else's. */
+	housekeeping_run(f->master, clock_mono_ms() + WORKER_DEAD_MS + 1000);
+	reply = plan_of(f, 8, 1 << 20);
+	assert_true(reply->origin_share->bytes_per_s == 0.25 * LIMIT);
+	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+}
+
+int main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(a_job_is_started_changed_and_ended),
+		TEST(nonsense_is_refused),
+		TEST(a_mount_starts_the_job_that_it_names_and_ends_it),
+		TEST(a_started_job_outlives_its_mounts_for_a_while),
+		TEST(a_mount_that_is_lost_ends_its_job_after_the_grace),
+		TEST(an_ended_job_stays_ended_while_its_mount_lives),
+		TEST(a_restarted_master_finds_jobs_and_their_mounts_again),
+		TEST(a_name_is_of_one_dataset),
+		TEST(what_workers_fetched_for_a_job_is_counted_once),
+		TEST(workers_divide_the_limit_by_their_capacity),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
