@@ -48,7 +48,7 @@ struct flag {
 struct invocation;
 typedef int command_fn(struct invocation *inv);
 
-#define COMMAND_FLAG_SETS 6
+#define COMMAND_FLAG_SETS 7
 struct command {
 	const char *name;      /* "up", "dataset add" */
 	const char *arguments; /* "ORIGIN MOUNTPOINT" */

@@ -63,6 +63,8 @@ static const struct flag mount_flags[] = {
 	{"uid", 0, FLAG_NUMBER, "UID", NULL, NULL,
 		"Owner of files whose origin knows none (yourself)"},
 	{"gid", 0, FLAG_NUMBER, "GID", NULL, NULL, "Group of such files"},
+	{"job", 0, FLAG_TEXT, "NAME", NULL, NULL,
+		"The training job that reads here; started when it is unknown"},
 	{"mode", 0, FLAG_CHOICE, "MODE", "auto,no-open,open", "auto",
 		"How files are opened; auto looks at the file sizes"},
 	{"order-memory", 0, FLAG_SIZE, "SIZE", NULL, "64MiB",
@@ -73,6 +75,16 @@ static const struct flag mount_flags[] = {
 		"Do not let the kernel read cached large files by itself"},
 	{"read-timeout", 0, FLAG_NUMBER, "SECONDS", NULL, "60",
 		"A read that nobody could answer by then fails"},
+	{0},
+};
+
+static const struct flag sharing_flags[] = {
+	{"origin-limit", 0, FLAG_RATE, "RATE", NULL, NULL,
+		"All origins together, at most, over all workers: 10Gbps, 1GB/s (not limited)"},
+	{"policy", 0, FLAG_CHOICE, "POLICY", "fifo,sjf,max-min", "max-min",
+		"By what jobs share cache and origin bandwidth"},
+	{"storage", 0, FLAG_CHOICE, "ALLOCATOR", "joint,lru,private,whole", "joint",
+		"How they are divided: joint, or as other caches do"},
 	{0},
 };
 
@@ -149,6 +161,26 @@ static const struct flag hint_flags[] = {
 	{0},
 };
 
+static const struct flag job_flags[] = {
+	{"dataset", 0, FLAG_TEXT, "NAME", NULL, NULL, "What it reads; a known job keeps its own"},
+	{"gpus", 0, FLAG_NUMBER, "N", NULL, NULL, "How many it has (1)"},
+	{"ideal-rate", 0, FLAG_RATE, "RATE", NULL, NULL,
+		"What all its GPUs together consume when nothing waits for data: 800MB/s"},
+	{"weight", 0, FLAG_TEXT, "W", NULL, NULL, "Of max-min fairness: twice is twice (1)"},
+	{"epochs", 0, FLAG_NUMBER, "N", NULL, NULL, "How often it reads everything"},
+	{"min-rate", 0, FLAG_RATE, "RATE", NULL, NULL,
+		"Origin bandwidth that it is granted first, as far as it can use it"},
+	{"irregular", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Does not read by epochs (curricula, random subsets)"},
+	{0},
+};
+
+static const struct flag top_flags[] = {
+	{"interval", 0, FLAG_NUMBER, "SECONDS", NULL, "2", "How often to show it anew"},
+	{"count", 0, FLAG_NUMBER, "N", NULL, NULL, "How often in all (until Ctrl-C)"},
+	{0},
+};
+
 static const struct flag plan_flags[] = {
 	{"policy", 0, FLAG_CHOICE, "POLICY", "fifo,sjf,max-min", "max-min", "Who gets GPUs"},
 	{"storage", 0, FLAG_CHOICE, "ALLOCATOR", "joint,lru,private,whole", "joint",
@@ -192,7 +224,8 @@ const struct command commands[] = {
 		"  granary up s3://bucket/imagenet /mnt/imagenet\n"
 		"  granary up s3://bucket/set /mnt/set --endpoint http://minio:9000\n"
 		"  granary up https://host/data/ /mnt/data --quota 200G --daemon",
-		{general_flags, up_flags, mount_flags, cache_flags, state_flags, origin_flags},
+		{general_flags, up_flags, mount_flags, cache_flags, sharing_flags, state_flags,
+			origin_flags},
 		command_up},
 	{"mount", "DATASET MOUNTPOINT", 2, 2, "Mount a dataset that a master knows",
 		"  granary mount imagenet /mnt/imagenet\n"
@@ -230,6 +263,25 @@ const struct command commands[] = {
 		{general_flags, master_flags}, command_quota_set},
 	{"quota ls", "", 0, 0, "Quotas and what is granted and cached", NULL,
 		{general_flags, master_flags}, command_quota_ls},
+	{"job start", "NAME", 1, 1, "Tell the master of a training job",
+		"A job gets a part of the cache and of the origins' bandwidth by how fast it could "
+		"read (--ideal-rate). Mounts name it with --job. For a job that is known the flags "
+		"change what they name.\n"
+		"\n"
+		"  granary job start resnet --dataset imagenet --gpus 8 --ideal-rate 800MB/s\n"
+		"  granary mount imagenet /mnt/imagenet --job resnet\n"
+		"  granary job end resnet",
+		{general_flags, master_flags, job_flags}, command_job_start},
+	{"job end", "NAME", 1, 1, "A job is over: others get its part",
+		"Its mounts go on without a job.", {general_flags, master_flags}, command_job_end},
+	{"job ls", "", 0, 0, "Jobs, what they were given and what they get", NULL,
+		{general_flags, master_flags}, command_job_ls},
+	{"job explain", "NAME", 1, 1, "Why a job is as fast as it is",
+		"Predicted by min(f*, b / (1 - c/d)) from what it was given, beside what was "
+		"measured, and what more cache or more bandwidth would give.",
+		{general_flags, master_flags}, command_job_explain},
+	{"job top", "", 0, 0, "As `job ls`, again and again", NULL,
+		{general_flags, master_flags, top_flags}, command_job_top},
 	{"status", "", 0, 0, "Datasets, workers, mounts, hit ratios", NULL,
 		{general_flags, master_flags}, command_status},
 	{"epoch", "DIR", 1, 1, "Read a tree like a training loader: shuffled, several readers",
@@ -286,8 +338,8 @@ const struct command commands[] = {
 	{"purge", "", 0, 0, "Remove cache and state of this host",
 		"Everything of Granary must be stopped. Origins are never touched.",
 		{general_flags, purge_flags}, command_purge},
-	{"master", "", 0, 0, "Run the master of a cluster", NULL, {general_flags, state_flags},
-		command_master},
+	{"master", "", 0, 0, "Run the master of a cluster", NULL,
+		{general_flags, sharing_flags, state_flags}, command_master},
 	{"worker", "", 0, 0, "Run a worker: the cache of one node", NULL,
 		{general_flags, cache_flags, state_flags,
 			(const struct flag[]){{"master", 0, FLAG_ADDRESS, "ADDRESS", NULL, NULL,

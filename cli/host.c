@@ -131,6 +131,7 @@ static void serve_mount(struct rpc_call *call, void *arg)
 	}
 	opts = (struct mount_options){
 		.dataset = q->dataset,
+		.job = q->job,
 		.mountpoint = q->mountpoint,
 		.allow_other = q->allow_other,
 		.uid = q->uid,
@@ -198,7 +199,10 @@ static int add_parts(struct host *h, const struct host_options *opts, struct err
 	int r = 0;
 
 	if (h->parts & HOST_MASTER) {
-		struct master_options mo = {.state_dir = opts->paths->state_dir};
+		struct master_options mo = {.state_dir = opts->paths->state_dir,
+			.origin_bytes_per_s = (double)opts->sharing.origin_bytes_per_s,
+			.policy = opts->sharing.policy,
+			.storage = opts->sharing.storage};
 
 		r = master_new(&mo, h->server, &h->master, err);
 	}

@@ -9,6 +9,7 @@
 
 #include "cli/host_settings.h"
 #include "cli/paths.h"
+#include "cli/policy_flags.h"
 #include "fuse/mount.h"
 
 struct host;
@@ -19,6 +20,7 @@ struct host_options {
 	unsigned parts; /* enum host_part */
 	const struct paths *paths;
 	struct cache_limits limits; /* HOST_WORKER */
+	struct sharing sharing;	    /* HOST_MASTER */
 	const char *listen;	    /* HOST:PORT, besides the unix socket; NULL for none */
 	const char *advertise;	    /* how others reach it; NULL: as listen says */
 	const char *token;	    /* for listen and for a remote master */

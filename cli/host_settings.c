@@ -15,17 +15,21 @@
 static const struct {
 	const char *flag;
 	enum { AS_IT_IS, PATH, BYTES, RATE } form;
+	const char *otherwise; /* what it is without the flag; NULL: nothing */
 } table[HOST_SETTINGS] = {
-	{"cache-dir", PATH},
-	{"cache-size", BYTES},
-	{"free-floor", BYTES},
-	{"listen", AS_IT_IS},
-	{"advertise", AS_IT_IS},
-	{"token-file", PATH},
-	{"group", AS_IT_IS},
-	{"metrics", AS_IT_IS},
-	{"log-level", AS_IT_IS},
-	{"scrub-rate", RATE},
+	{"cache-dir", PATH, NULL},
+	{"cache-size", BYTES, NULL},
+	{"free-floor", BYTES, NULL},
+	{"listen", AS_IT_IS, NULL},
+	{"advertise", AS_IT_IS, NULL},
+	{"token-file", PATH, NULL},
+	{"group", AS_IT_IS, NULL},
+	{"metrics", AS_IT_IS, NULL},
+	{"log-level", AS_IT_IS, NULL},
+	{"scrub-rate", RATE, "once a week"},
+	{"origin-limit", RATE, "off"},
+	{"policy", AS_IT_IS, NULL},
+	{"storage", AS_IT_IS, NULL},
 };
 
 int host_settings_read(const struct invocation *inv, const struct paths *paths,
@@ -45,10 +49,10 @@ int host_settings_read(const struct invocation *inv, const struct paths *paths,
 			snprintf(value, PATH_MAX, "%" PRIu64, inv_size(inv, flag, 0));
 		else if (text && table[i].form == RATE)
 			snprintf(value, PATH_MAX, "%" PRIu64, inv_rate(inv, flag, 0));
-		else if (table[i].form == RATE)
-			strcpy(value, "once a week");
 		else if (text)
 			snprintf(value, PATH_MAX, "%s", text);
+		else if (table[i].otherwise)
+			strcpy(value, table[i].otherwise);
 	}
 	/* What the defaults came to. */
 	snprintf(ret->all[0].value, PATH_MAX, "%s", paths->cache_dir);

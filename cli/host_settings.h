@@ -8,7 +8,7 @@
 
 #include "cli/paths.h"
 
-#define HOST_SETTINGS 10
+#define HOST_SETTINGS 13
 
 struct host_settings {
 	struct {

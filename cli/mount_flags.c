@@ -44,6 +44,7 @@ int mount_flags_read(const struct invocation *inv, const char *dataset, const ch
 		return r;
 	*ret = (struct mount_options){
 		.dataset = dataset,
+		.job = inv_text(inv, "job"),
 		.mountpoint = absolute,
 		.allow_other = inv_text(inv, "allow-other") ? inv_switch(inv, "allow-other")
 							    : geteuid() == 0,

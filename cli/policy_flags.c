@@ -23,3 +23,12 @@ enum storage_policy storage_flag(const struct invocation *inv)
 		policy++;
 	return policy;
 }
+
+struct sharing sharing_flags(const struct invocation *inv)
+{
+	return (struct sharing){
+		.origin_bytes_per_s = inv_rate(inv, "origin-limit", 0),
+		.policy = policy_flag(inv),
+		.storage = storage_flag(inv),
+	};
+}

@@ -160,9 +160,10 @@ static void print_json(const Granary__V1__StatusReply *s)
 		const Granary__V1__MountStatus *m = s->mounts[i];
 
 		json_array_append_new(mounts,
-			json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:s}",
+			json_pack("{s:s, s:s, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:I, s:s}",
 				"mountpoint", m->mountpoint, "dataset", m->dataset, "host", m->host,
-				"pid", (json_int_t)m->pid, "mode", m->mode, "snapshot",
+				"pid", (json_int_t)m->pid, "mode", m->mode, "job",
+				m->job[0] ? output_text(m->job) : json_null(), "snapshot",
 				(json_int_t)m->snapshot, "hit_bytes", (json_int_t)m->hit_bytes,
 				"miss_bytes", (json_int_t)m->miss_bytes, "failed_reads",
 				(json_int_t)m->failed_reads, "last_error", m->last_error));

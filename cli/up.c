@@ -189,6 +189,7 @@ static int join_running(struct up *u, struct error *err)
 		q.order_memory_bytes = u->mount.order_memory_bytes;
 		q.no_passthrough = u->mount.no_passthrough;
 		q.mode = (char *)inv_text(u->inv, "mode");
+		q.job = (char *)(u->mount.job ? u->mount.job : "");
 		q.read_timeout_ms = (uint64_t)u->mount.read_timeout_ms;
 		r = rpc_unary(c.channel, "/granary.v1.HostService/Mount", &q.base,
 			&granary__v1__host_mount_reply__descriptor, (ProtobufCMessage **)&reply,
@@ -249,6 +250,7 @@ static int start_here(struct up *u, struct error *err)
 		.listen = inv_text(u->inv, "listen"),
 		.advertise = inv_text(u->inv, "advertise"),
 		.socket_group = inv_text(u->inv, "group"),
+		.sharing = sharing_flags(u->inv),
 		.settings = settings,
 		.made = &made,
 	};

@@ -20,6 +20,7 @@ struct embedded_read {
 	uint64_t block;
 	uint32_t offset, len; /* within the block */
 	uint32_t read_ahead;
+	const char *job; /* "": none */
 	int64_t deadline_ms;
 
 	/* Takes the next piece of the range; the bytes are the worker's again when it returns. */
@@ -33,6 +34,7 @@ struct embedded_prefetch {
 	const char *manifest_digest;
 	uint32_t entry;
 	uint64_t block;
+	const char *job;
 	int64_t deadline_ms;
 };
 

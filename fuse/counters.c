@@ -45,10 +45,7 @@ static struct metric metrics[METRICS] = {
 		"dataset", "what"),
 };
 
-/* No job is told apart yet. */
-#define NO_JOB ""
-
-static void make_series(struct counters *c, const char *dataset)
+static void make_series(struct counters *c, const char *dataset, const char *job)
 {
 	static const char *const sources[BLOCK_FROM_COUNT] = {
 		[BLOCK_FROM_LOCAL_STORE] = "local",
@@ -59,7 +56,7 @@ static void make_series(struct counters *c, const char *dataset)
 
 	metrics_register(metrics, METRICS);
 	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
-		c->byte_series[i] = metric_with(&metrics[READ_BYTES], dataset, NO_JOB, sources[i]);
+		c->byte_series[i] = metric_with(&metrics[READ_BYTES], dataset, job, sources[i]);
 	for (int i = 0; i < OP_COUNT; i++)
 		c->op_series[i] = metric_with(&metrics[REQUESTS], dataset, counters_op_name(i));
 	c->seconds_series = metric_with(&metrics[READ_SECONDS], dataset);
@@ -73,12 +70,12 @@ static void make_series(struct counters *c, const char *dataset)
 	c->failed_series = metric_with(&metrics[FAILED_READS], dataset);
 }
 
-void counters_init(struct counters *c, const char *dataset)
+void counters_init(struct counters *c, const char *dataset, const char *job)
 {
 	memset(c, 0, sizeof(*c));
 	mutex_init(&c->mu);
 	c->logged_ms = INT64_MIN / 2;
-	make_series(c, dataset);
+	make_series(c, dataset, job);
 }
 
 void counters_deinit(struct counters *c)

@@ -56,7 +56,7 @@ struct counters {
 	uint64_t suppressed; /* failed reads since that were not */
 };
 
-void counters_init(struct counters *c, const char *dataset);
+void counters_init(struct counters *c, const char *dataset, const char *job);
 void counters_deinit(struct counters *c);
 
 const char *counters_op_name(enum counters_op op);

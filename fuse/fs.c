@@ -53,7 +53,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 		return r;
 	}
 	snapshot_slots_init(&fs->slots, first);
-	counters_init(&fs->counters, fs->dataset);
+	counters_init(&fs->counters, fs->dataset, opts->job ? opts->job : "");
 	read_ahead_init(&fs->read_ahead);
 	read_failures_init(&fs->read_failures);
 	preload_init(&fs->preload, fs);

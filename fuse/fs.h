@@ -41,6 +41,7 @@
 
 struct fs_options {
 	const char *dataset; /* copied */
+	const char *job;     /* of the metrics; NULL for none */
 	const char *origin;  /* URL without credentials; copied */
 	uint32_t uid, gid;   /* of entries whose origin knows no owner */
 	enum mount_mode mode;

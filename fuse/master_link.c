@@ -24,7 +24,7 @@
 
 struct master_link {
 	struct master_link_options opts; /* its strings are the copies below */
-	char *dataset, *mountpoint, *host_id, *mode;
+	char *dataset, *mountpoint, *host_id, *mode, *job;
 	char host[HOST_BYTES];
 	struct rpc_channel *channel;
 	pthread_t thread;
@@ -118,6 +118,7 @@ static int call_open(struct master_link *l, int64_t timeout_ms, struct error *er
 	request.host_id = l->host_id;
 	request.pid = (uint64_t)getpid();
 	request.mode = l->mode;
+	request.job = l->job;
 	r = rpc_unary(l->channel, OPEN_PATH, &request.base,
 		&granary__v1__open_mount_reply__descriptor, (ProtobufCMessage **)&reply,
 		clock_deadline_ms(timeout_ms), err);
@@ -138,6 +139,7 @@ static void fill_report(struct master_link *l, Granary__V1__MountHeartbeatReques
 	ret->host = l->host;
 	ret->host_id = l->host_id;
 	ret->pid = (uint64_t)getpid();
+	ret->job = l->job;
 	l->opts.report(l->opts.arg, ret);
 }
 
@@ -223,6 +225,7 @@ static void link_free(struct master_link *l)
 	free(l->mountpoint);
 	free(l->host_id);
 	free(l->mode);
+	free(l->job);
 	free(l);
 }
 
@@ -232,7 +235,8 @@ static int copy_options(struct master_link *l)
 	l->mountpoint = strdup(l->opts.mountpoint);
 	l->host_id = strdup(l->opts.host_id);
 	l->mode = strdup(l->opts.mode);
-	if (!l->dataset || !l->mountpoint || !l->host_id || !l->mode)
+	l->job = strdup(l->opts.job);
+	if (!l->dataset || !l->mountpoint || !l->host_id || !l->mode || !l->job)
 		return -ENOMEM;
 	if (gethostname(l->host, sizeof(l->host) - 1) < 0)
 		strcpy(l->host, "?");

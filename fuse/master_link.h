@@ -21,6 +21,7 @@ struct master_link;
 struct master_link_options {
 	const char *address, *token; /* token may be NULL */
 	const char *dataset, *mountpoint, *host_id;
+	const char *job;  /* "": none */
 	const char *mode; /* as asked for; the heartbeats tell what it became */
 	/* A plan that came. Everything is borrowed for the call. */
 	void (*heard)(void *arg, const Granary__V1__DatasetPlan *plan,

@@ -28,10 +28,12 @@
 
 #define MANIFEST_TIMEOUT_MS 600000
 #define MOUNTPOINT_ROOM 4096
+#define JOB_ROOM 64
 #define ORIGIN_ROOM 4096
 
 struct mount {
 	char mountpoint[MOUNTPOINT_ROOM];
+	char job[JOB_ROOM];			 /* "": none */
 	char origin_url[ORIGIN_ROOM];		 /* of the first plan */
 	char digest[MANIFEST_DIGEST_TEXT_BYTES]; /* of the first plan */
 
@@ -153,6 +155,7 @@ static int meet_master(struct mount *m, const struct mount_options *opts, struct
 		.address = opts->master_address,
 		.token = opts->master_token,
 		.dataset = opts->dataset,
+		.job = m->job,
 		.mountpoint = m->mountpoint,
 		.mode = mode_asked(opts->mode),
 		.heard = on_heard,
@@ -172,7 +175,7 @@ static int meet_master(struct mount *m, const struct mount_options *opts, struct
 	if (r < 0)
 		return r;
 	origin_link_init(&m->origin);
-	source_chain_init(&m->chain, &m->peers, &m->origin, opts->worker);
+	source_chain_init(&m->chain, &m->peers, &m->origin, opts->worker, m->job);
 	m->peers_up = true;
 	link.host_id = host_id;
 	return master_link_open(&link, &m->link, err);
@@ -182,6 +185,7 @@ static int show_first(struct mount *m, const struct mount_options *opts, struct 
 {
 	struct fs_options fs = {
 		.dataset = opts->dataset,
+		.job = m->job,
 		.origin = m->origin_url,
 		.uid = opts->uid,
 		.gid = opts->gid,
@@ -304,6 +308,17 @@ static void release(struct mount *m)
 /* ---- the interface -----------------------------------------------------------------------------
  */
 
+static int take_job(struct mount *m, const char *job, struct error *err)
+{
+	if (!job)
+		return 0;
+	if (strlen(job) >= sizeof(m->job))
+		return error_set(err, -EINVAL, "the name of a job has %zu bytes at most",
+			sizeof(m->job) - 1);
+	strcpy(m->job, job);
+	return 0;
+}
+
 int mount_start(const struct mount_options *opts, struct mount **ret, struct error *err)
 {
 	struct mount *m = calloc(1, sizeof(*m));
@@ -314,7 +329,9 @@ int mount_start(const struct mount_options *opts, struct mount **ret, struct err
 	mutex_init(&m->session_mu);
 	mutex_init(&m->mu);
 	cond_init(&m->changed);
-	r = mountpoint_prepare(opts->mountpoint, opts->allow_other, m->mountpoint, err);
+	r = take_job(m, opts->job, err);
+	if (r == 0)
+		r = mountpoint_prepare(opts->mountpoint, opts->allow_other, m->mountpoint, err);
 	if (r == 0)
 		r = meet_master(m, opts, err);
 	if (r == 0)

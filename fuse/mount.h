@@ -23,6 +23,7 @@ int mount_mode_parse(const char *text, enum mount_mode *ret);
 
 struct mount_options {
 	const char *dataset;
+	const char *job; /* for whom it reads; NULL: for none */
 	const char *mountpoint;
 	const char *master_address;
 	const char *master_token;

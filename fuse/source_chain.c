@@ -222,8 +222,8 @@ static int receive(struct peer_line *line, struct rpc_stream *stream,
 	return 0;
 }
 
-static int ask_peer(struct peer *p, const struct block_range *range, int64_t deadline_ms,
-	struct read_cancel *cancel, bool *ret_fetched, struct error *err)
+static int ask_peer(struct source_chain *c, struct peer *p, const struct block_range *range,
+	int64_t deadline_ms, struct read_cancel *cancel, bool *ret_fetched, struct error *err)
 {
 	const struct manifest_info *info = manifest_info(range->file->manifest);
 	Granary__V1__ReadBlockRequest request = GRANARY__V1__READ_BLOCK_REQUEST__INIT;
@@ -240,6 +240,7 @@ static int ask_peer(struct peer *p, const struct block_range *range, int64_t dea
 	request.offset = range->offset;
 	request.len = range->len;
 	request.read_ahead = range->read_ahead;
+	request.job = (char *)c->job;
 	r = rpc_stream_open(line->channel, READ_PATH, &request.base, deadline_ms, &stream, err);
 	if (r < 0)
 		return r;
@@ -278,7 +279,7 @@ static bool embedded_gone(void *arg)
 	return atomic_load(&sink->cancel->fired);
 }
 
-static int ask_embedded(const struct embedded_worker *w, const struct block_range *range,
+static int ask_embedded(struct source_chain *c, const struct block_range *range,
 	int64_t deadline_ms, struct read_cancel *cancel, bool *ret_fetched, struct error *err)
 {
 	const struct manifest_info *info = manifest_info(range->file->manifest);
@@ -291,12 +292,13 @@ static int ask_embedded(const struct embedded_worker *w, const struct block_rang
 		.offset = range->offset,
 		.len = range->len,
 		.read_ahead = range->read_ahead,
+		.job = c->job,
 		.deadline_ms = deadline_ms,
 		.take = embedded_take,
 		.gone = embedded_gone,
 		.arg = &sink,
 	};
-	int r = w->read(w->arg, &read, err);
+	int r = c->embedded->read(c->embedded->arg, &read, err);
 
 	assert(r != 0 || sink.filled == range->len);
 	*ret_fetched = sink.fetched;
@@ -320,8 +322,8 @@ static int ask_worker(struct source_chain *c, struct peer *p, const struct block
 	int64_t deadline_ms, struct read_cancel *cancel, bool *ret_fetched, struct error *err)
 {
 	if (c->embedded && c->embedded->id == p->id)
-		return ask_embedded(c->embedded, range, deadline_ms, cancel, ret_fetched, err);
-	return ask_peer(p, range, deadline_ms, cancel, ret_fetched, err);
+		return ask_embedded(c, range, deadline_ms, cancel, ret_fetched, err);
+	return ask_peer(c, p, range, deadline_ms, cancel, ret_fetched, err);
 }
 
 static void note_failure(struct peer *p, int code, struct error *err)
@@ -424,8 +426,8 @@ static bool in_a_view(const struct peer_set *set, const struct block_id *id)
 	return false;
 }
 
-static int prefetch_embedded(const struct embedded_worker *w, const struct block_file *file,
-	uint64_t block, int64_t deadline_ms, struct error *err)
+static int prefetch_embedded(struct source_chain *c, const struct block_file *file, uint64_t block,
+	int64_t deadline_ms, struct error *err)
 {
 	const struct manifest_info *info = manifest_info(file->manifest);
 	const struct embedded_prefetch prefetch = {
@@ -433,14 +435,15 @@ static int prefetch_embedded(const struct embedded_worker *w, const struct block
 		.manifest_digest = info->digest,
 		.entry = file->index,
 		.block = block,
+		.job = c->job,
 		.deadline_ms = deadline_ms,
 	};
 
-	return w->prefetch(w->arg, &prefetch, err);
+	return c->embedded->prefetch(c->embedded->arg, &prefetch, err);
 }
 
-static int prefetch_at_peer(struct peer *p, const struct block_file *file, uint64_t block,
-	int64_t deadline_ms, struct error *err)
+static int prefetch_at_peer(struct source_chain *c, struct peer *p, const struct block_file *file,
+	uint64_t block, int64_t deadline_ms, struct error *err)
 {
 	const struct manifest_info *info = manifest_info(file->manifest);
 	Granary__V1__PrefetchRequest request = GRANARY__V1__PREFETCH_REQUEST__INIT;
@@ -454,6 +457,7 @@ static int prefetch_at_peer(struct peer *p, const struct block_file *file, uint6
 	request.manifest_digest = (char *)info->digest;
 	request.entry = file->index;
 	request.block = block;
+	request.job = (char *)c->job;
 	r = rpc_unary(line->channel, PREFETCH_PATH, &request.base,
 		&granary__v1__prefetch_reply__descriptor, &reply, deadline_ms, err);
 	if (r == 0)
@@ -475,9 +479,9 @@ static void chain_prefetch(
 		struct peer *p = set->peers[home];
 
 		if (c->embedded && c->embedded->id == p->id)
-			r = prefetch_embedded(c->embedded, file, block, deadline_ms, &err);
+			r = prefetch_embedded(c, file, block, deadline_ms, &err);
 		else if (peer_is_good(p))
-			r = prefetch_at_peer(p, file, block, deadline_ms, &err);
+			r = prefetch_at_peer(c, p, file, block, deadline_ms, &err);
 		if (r < 0)
 			log_debug("worker %s: prefetch: %s", peer_address(p), err.text);
 	}
@@ -547,7 +551,7 @@ static uint64_t chain_cached(
 }
 
 void source_chain_init(struct source_chain *c, struct peers *peers, struct origin_link *origin,
-	const struct embedded_worker *embedded)
+	const struct embedded_worker *embedded, const char *job)
 {
 	c->source = (struct block_source){
 		.read_local = chain_read_local,
@@ -559,4 +563,5 @@ void source_chain_init(struct source_chain *c, struct peers *peers, struct origi
 	c->peers = peers;
 	c->origin = origin;
 	c->embedded = embedded;
+	c->job = job;
 }

@@ -20,7 +20,8 @@ struct source_chain {
 	struct peers *peers;			/* borrowed */
 	struct origin_link *origin;		/* borrowed */
 	const struct embedded_worker *embedded; /* borrowed; NULL: no worker in this process */
+	const char *job;			/* borrowed: for whom it reads; "": for none */
 };
 
 void source_chain_init(struct source_chain *c, struct peers *peers, struct origin_link *origin,
-	const struct embedded_worker *embedded);
+	const struct embedded_worker *embedded, const char *job);

@@ -126,7 +126,7 @@ static int embedded_read(void *arg, const struct embedded_read *read, struct err
 		.offset = read->offset,
 		.len = read->len,
 		.read_ahead = read->read_ahead,
-		.job = "",
+		.job = read->job,
 	};
 
 	return block_service_read(&w->service, &request, read->deadline_ms, embedded_send,
@@ -141,7 +141,7 @@ static int embedded_prefetch(void *arg, const struct embedded_prefetch *prefetch
 		.manifest_digest = prefetch->manifest_digest,
 		.entry = prefetch->entry,
 		.block = prefetch->block,
-		.job = "",
+		.job = prefetch->job,
 	};
 
 	return block_service_prefetch(&w->service, &request, prefetch->deadline_ms, err);

@@ -42,7 +42,8 @@ static int spy(struct invocation *inv)
 #define SPIES(X) \
 	X(up) X(master) X(worker) X(mount) X(umount) X(dataset_add) X(dataset_refresh) \
 	X(dataset_ls) X(dataset_stat) X(dataset_rm) X(quota_set) X(quota_ls) X(status) \
-	X(doctor) X(purge) X(epoch) X(hint) X(plan) X(sim) X(completion) X(man) X(version)
+	X(doctor) X(purge) X(epoch) X(job_start) X(job_end) X(job_ls) X(job_explain) \
+	X(job_top) X(hint) X(plan) X(sim) X(completion) X(man) X(version)
 /* clang-format on */
 #define SPY(name)                                  \
 	int command_##name(struct invocation *inv) \

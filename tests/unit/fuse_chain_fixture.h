@@ -213,7 +213,7 @@ static inline void make_world(struct world *w, size_t workers, bool with_origin)
 	make_manifest(w);
 	assert_int_equal(peers_init(&w->peers, "this-host", NULL, &err), 0);
 	origin_link_init(&w->origin);
-	source_chain_init(&w->chain, &w->peers, &w->origin, NULL);
+	source_chain_init(&w->chain, &w->peers, &w->origin, NULL, "");
 	snprintf(url, sizeof(url), "file://%s", w->origin_dir);
 	if (with_origin)
 		assert_int_equal(origin_link_configure(&w->origin, url, NULL, 0, NULL, 0, &err), 0);

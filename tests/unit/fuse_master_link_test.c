@@ -131,6 +131,7 @@ static int setup(void **state)
 	struct master_link_options opts = {.dataset = "data",
 		.mountpoint = "/mnt/x",
 		.host_id = "boot",
+		.job = "",
 		.mode = "open",
 		.heard = heard,
 		.report = report,

@@ -1,0 +1,388 @@
+/* `granary job`: what the master knows of training jobs, what it gives them, and what they get. */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/signals.h"
+#include "cli/table.h"
+#include "common/clock.h"
+#include "common/size.h"
+#include "granary/v1/job.pb-c.h"
+#include "scheduler/model.h"
+
+#define SERVICE "/granary.v1.JobService/"
+#define RATE_TEXT_BYTES (SIZE_TEXT_BYTES + 2)
+#define MORE 0.1 /* what `explain` adds to cache and bandwidth */
+
+static char *rate_format(double bytes_per_s, char text[RATE_TEXT_BYTES])
+{
+	size_format((uint64_t)bytes_per_s, text);
+	strcat(text, "/s");
+	return text;
+}
+
+/* ---- as JSON --------------------------------------------------------------------------------- */
+
+/* Unknown is null, never 0. */
+static json_t *real_or_null(bool known, double value)
+{
+	return known ? json_real(value) : json_null();
+}
+
+static json_t *job_to_json(const Granary__V1__Job *j, const Granary__V1__ClusterShare *cluster)
+{
+	bool ideal = j->ideal_source[0] != '\0', measured = j->measured_s > 0;
+	bool limited = !cluster || cluster->origin_limited;
+
+	return json_pack("{s:o, s:o, s:I, s:f, s:i, s:b, s:b, s:f, s:I, s:I, s:I, s:o, s:o, s:I, "
+			 "s:I, s:o, s:f, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:f}",
+		"name", output_text(j->name), "dataset", output_text(j->dataset), "gpus",
+		(json_int_t)j->gpus, "weight", j->weight, "epochs", (int)j->epochs, "irregular",
+		(int)j->irregular, "implicit", (int)j->implicit, "min_remote_bytes_per_s",
+		j->min_remote_bytes_per_s, "started_s", (json_int_t)j->started_s, "mounts",
+		(json_int_t)j->mounts, "no_mount_for_s", (json_int_t)j->no_mount_for_s,
+		"ideal_bytes_per_s", real_or_null(ideal, j->ideal_bytes_per_s), "ideal_source",
+		ideal ? output_text(j->ideal_source) : json_null(), "dataset_bytes",
+		(json_int_t)j->dataset_bytes, "cache_bytes", (json_int_t)j->cache_bytes,
+		"remote_bytes_per_s", real_or_null(limited, j->remote_bytes_per_s), "hit_ratio",
+		j->hit_ratio, "predicted_bytes_per_s",
+		real_or_null(ideal, j->predicted_bytes_per_s), "reason", j->reason,
+		"read_bytes_per_s", real_or_null(measured, j->read_bytes_per_s),
+		"origin_bytes_per_s", real_or_null(measured, j->origin_bytes_per_s), "measured_s",
+		real_or_null(measured, j->measured_s), "hit_bytes", (json_int_t)j->hit_bytes,
+		"miss_bytes", (json_int_t)j->miss_bytes, "origin_bytes", (json_int_t)j->origin_bytes,
+		"origin_wait_s", (double)j->waited_us / 1e6);
+}
+
+static json_t *cluster_to_json(const Granary__V1__ClusterShare *c)
+{
+	return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "policy", c->policy, "storage", c->storage,
+		"cache_bytes", (json_int_t)c->cache_bytes, "cache_bytes_left",
+		(json_int_t)c->cache_bytes_left, "origin_bytes_per_s",
+		real_or_null(c->origin_limited, c->origin_bytes_per_s), "origin_bytes_per_s_left",
+		real_or_null(c->origin_limited, c->origin_bytes_per_s_left));
+}
+
+/* ---- for people ------------------------------------------------------------------------------ */
+
+static void rate_cell(struct table *t, bool known, double bytes_per_s)
+{
+	char text[RATE_TEXT_BYTES];
+
+	table_cell(t, "%s", known ? rate_format(bytes_per_s, text) : "-");
+}
+
+static void job_row(struct table *t, const Granary__V1__Job *j, bool limited)
+{
+	char size[SIZE_TEXT_BYTES], cache[SIZE_TEXT_BYTES];
+	bool ideal = j->ideal_source[0] != '\0', measured = j->measured_s > 0;
+
+	table_cell(t, "%s", j->name);
+	table_cell(t, "%s", j->dataset);
+	table_cell(t, "%" PRIu64, j->gpus);
+	table_cell(t, "%" PRIu64, j->mounts);
+	rate_cell(t, ideal, j->ideal_bytes_per_s);
+	table_cell(t, "%s of %s", size_format(j->cache_bytes, cache),
+		size_format(j->dataset_bytes, size));
+	rate_cell(t, limited, j->remote_bytes_per_s);
+	rate_cell(t, ideal, j->predicted_bytes_per_s);
+	rate_cell(t, measured, j->read_bytes_per_s);
+	rate_cell(t, measured, j->origin_bytes_per_s);
+}
+
+static void print_list(const Granary__V1__ListJobsReply *reply)
+{
+	const Granary__V1__ClusterShare *c = reply->cluster;
+	bool limited = c && c->origin_limited;
+	char a[RATE_TEXT_BYTES], b[RATE_TEXT_BYTES];
+	struct table *t = table_new("JOB\tDATASET\t>GPUS\t>MOUNTS\t>IDEAL\t>CACHE\t>ORIGIN SHARE\t"
+				    ">PREDICTED\t>READ\t>FROM ORIGIN");
+
+	for (size_t i = 0; i < reply->n_jobs; i++)
+		job_row(t, reply->jobs[i], limited);
+	table_print(t, stdout);
+	table_free(t);
+	if (!c)
+		return;
+	printf("%s, %s; cache left %s", c->policy, c->storage, size_format(c->cache_bytes_left, a));
+	if (limited)
+		printf("; origins %s, left %s", rate_format(c->origin_bytes_per_s, a),
+			rate_format(c->origin_bytes_per_s_left, b));
+	putchar('\n');
+}
+
+static void field(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void field(const char *name, const char *fmt, ...)
+{
+	va_list args;
+
+	printf("%-18s ", name);
+	va_start(args, fmt);
+	vprintf(fmt, args);
+	va_end(args);
+	putchar('\n');
+}
+
+static double miss_with(const Granary__V1__Job *j, double more_cache)
+{
+	double miss = 1 - j->hit_ratio - more_cache;
+
+	return miss > 0 ? miss : 0;
+}
+
+/* What the model says of a little more of each. */
+static void print_what_if(const Granary__V1__Job *j)
+{
+	double now = j->predicted_bytes_per_s, remote = j->remote_bytes_per_s;
+	double cache = model_perf(j->ideal_bytes_per_s, remote, miss_with(j, MORE));
+	double bandwidth = model_perf(j->ideal_bytes_per_s, remote * (1 + MORE), miss_with(j, 0));
+	char what[SIZE_TEXT_BYTES], rate[RATE_TEXT_BYTES];
+
+	field("with more cache", "%s more: %s (%+.0f %%)",
+		size_format((uint64_t)(MORE * (double)j->dataset_bytes), what),
+		rate_format(cache, rate), now > 0 ? 100 * (cache / now - 1) : 0);
+	field("with more origin", "%s more: %s (%+.0f %%)",
+		rate_format(MORE * remote, (char[RATE_TEXT_BYTES]){0}), rate_format(bandwidth, rate),
+		now > 0 ? 100 * (bandwidth / now - 1) : 0);
+}
+
+static void print_measured(const Granary__V1__Job *j)
+{
+	char a[RATE_TEXT_BYTES], b[RATE_TEXT_BYTES];
+	uint64_t read = j->hit_bytes + j->miss_bytes;
+
+	if (j->measured_s > 0)
+		field("measured", "%s read of the mounts, %s from origins, over %.0f s",
+			rate_format(j->read_bytes_per_s, a), rate_format(j->origin_bytes_per_s, b),
+			j->measured_s);
+	else
+		field("measured", "too early to say");
+	field("read", "%s of the mounts, %.1f %% of it without the origin", size_format(read, a),
+		read ? 100.0 * (double)j->hit_bytes / (double)read : 0.0);
+	field("waited for share", "%.1f s, summed over requests to origins",
+		(double)j->waited_us / 1e6);
+}
+
+static void print_job(const Granary__V1__Job *j, const Granary__V1__ClusterShare *c)
+{
+	bool ideal = j->ideal_source[0] != '\0', limited = c && c->origin_limited;
+	char a[RATE_TEXT_BYTES], b[SIZE_TEXT_BYTES];
+
+	field("job", "%s%s", j->name, j->implicit ? " (started by its mount)" : "");
+	field("dataset", "%s, %s", j->dataset, size_format(j->dataset_bytes, b));
+	field("gpus", "%" PRIu64 "%s", j->gpus, j->irregular ? ", irregular" : "");
+	field("mounts", "%" PRIu64, j->mounts);
+	if (ideal)
+		field("ideal rate f*", "%s (%s)", rate_format(j->ideal_bytes_per_s, a),
+			j->ideal_source);
+	else
+		field("ideal rate f*", "unknown: `granary job start %s --ideal-rate RATE` tells it",
+			j->name);
+	field("cache c", "%s, %.1f %% of d", size_format(j->cache_bytes, a), 100 * j->hit_ratio);
+	field("origin share b", "%s",
+		limited ? rate_format(j->remote_bytes_per_s, a) : "not limited");
+	if (ideal)
+		field("predicted", "%s = min(f*, b / (1 - c/d))",
+			rate_format(j->predicted_bytes_per_s, a));
+	print_measured(j);
+	field("so", "%s", j->reason);
+	if (ideal && limited && j->predicted_bytes_per_s < 0.999 * j->ideal_bytes_per_s)
+		print_what_if(j);
+}
+
+/* ---- the commands ---------------------------------------------------------------------------- */
+
+static int call(struct client *c, const char *path, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *type, void *ret, struct error *err)
+{
+	return rpc_unary(c->channel, path, request, type, ret, clock_deadline_ms(CLIENT_TIMEOUT_MS),
+		err);
+}
+
+static int list(struct client *c, Granary__V1__ListJobsReply **ret, struct error *err)
+{
+	Granary__V1__ListJobsRequest request = GRANARY__V1__LIST_JOBS_REQUEST__INIT;
+
+	return call(c, SERVICE "List", &request.base, &granary__v1__list_jobs_reply__descriptor, ret,
+		err);
+}
+
+static void show_list(const struct invocation *inv, const Granary__V1__ListJobsReply *reply)
+{
+	json_t *jobs;
+
+	if (!inv_json(inv)) {
+		print_list(reply);
+		return;
+	}
+	jobs = json_array();
+	for (size_t i = 0; i < reply->n_jobs; i++)
+		json_array_append_new(jobs, job_to_json(reply->jobs[i], reply->cluster));
+	output_json(json_pack("{s:o, s:o}", "jobs", jobs, "cluster",
+		reply->cluster ? cluster_to_json(reply->cluster) : json_null()));
+}
+
+/* The job of that name, with the cluster that it runs in. */
+static int show_one(
+	const struct invocation *inv, struct client *c, const char *name, struct error *err)
+{
+	Granary__V1__ListJobsReply *reply = NULL;
+	const Granary__V1__Job *found = NULL;
+	int r = list(c, &reply, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < reply->n_jobs; i++)
+		if (strcmp(reply->jobs[i]->name, name) == 0)
+			found = reply->jobs[i];
+	if (!found)
+		r = error_set(err, -ENOENT,
+			"there is no job '%s': `granary job ls` shows those there are", name);
+	else if (inv_json(inv))
+		output_json(job_to_json(found, reply->cluster));
+	else
+		print_job(found, reply->cluster);
+	granary__v1__list_jobs_reply__free_unpacked(reply, NULL);
+	return r;
+}
+
+static int read_weight(const struct invocation *inv, double *ret, struct error *err)
+{
+	const char *text = inv_text(inv, "weight");
+	char *end;
+
+	*ret = 0;
+	if (!text)
+		return 0;
+	*ret = strtod(text, &end);
+	if (end == text || *end || !(*ret > 0) || !isfinite(*ret))
+		return error_set(err, -EINVAL, "--weight: '%s' is not a number above 0", text);
+	return 0;
+}
+
+static int start_request(
+	const struct invocation *inv, Granary__V1__StartJobRequest *ret, struct error *err)
+{
+	uint64_t epochs = inv_number(inv, "epochs", 0);
+	const char *dataset = inv_text(inv, "dataset");
+
+	if (epochs > UINT32_MAX)
+		return error_set(err, -EINVAL, "--epochs is at most %u", UINT32_MAX);
+	granary__v1__start_job_request__init(ret);
+	ret->name = (char *)inv_argument(inv, 0);
+	ret->dataset = (char *)(dataset ? dataset : "");
+	ret->gpus = inv_number(inv, "gpus", 0);
+	ret->ideal_bytes_per_s = (double)inv_rate(inv, "ideal-rate", 0);
+	ret->epochs = (uint32_t)epochs;
+	ret->min_remote_bytes_per_s = (double)inv_rate(inv, "min-rate", 0);
+	ret->irregular = inv_switch(inv, "irregular");
+	return read_weight(inv, &ret->weight, err);
+}
+
+int command_job_start(struct invocation *inv)
+{
+	Granary__V1__StartJobRequest request;
+	Granary__V1__Job *j = NULL;
+	struct error err = ERROR_INIT;
+	struct client c = {0};
+	int r = start_request(inv, &request, &err);
+
+	if (r == 0)
+		r = client_connect(inv, &c, &err);
+	if (r == 0)
+		r = call(&c, SERVICE "Start", &request.base, &granary__v1__job__descriptor, &j, &err);
+	if (r == 0)
+		r = show_one(inv, &c, request.name, &err);
+	granary__v1__job__free_unpacked(j, NULL);
+	client_close(&c);
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}
+
+int command_job_end(struct invocation *inv)
+{
+	Granary__V1__EndJobRequest request = GRANARY__V1__END_JOB_REQUEST__INIT;
+	Granary__V1__EndJobReply *reply = NULL;
+	struct error err = ERROR_INIT;
+	struct client c = {0};
+	int r = client_connect(inv, &c, &err);
+
+	request.name = (char *)inv_argument(inv, 0);
+	if (r == 0)
+		r = call(&c, SERVICE "End", &request.base, &granary__v1__end_job_reply__descriptor,
+			&reply, &err);
+	granary__v1__end_job_reply__free_unpacked(reply, NULL);
+	client_close(&c);
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}
+
+int command_job_ls(struct invocation *inv)
+{
+	Granary__V1__ListJobsReply *reply = NULL;
+	struct error err = ERROR_INIT;
+	struct client c = {0};
+	int r = client_connect(inv, &c, &err);
+
+	if (r == 0)
+		r = list(&c, &reply, &err);
+	if (r == 0)
+		show_list(inv, reply);
+	granary__v1__list_jobs_reply__free_unpacked(reply, NULL);
+	client_close(&c);
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}
+
+int command_job_explain(struct invocation *inv)
+{
+	struct error err = ERROR_INIT;
+	struct client c = {0};
+	int r = client_connect(inv, &c, &err);
+
+	if (r == 0)
+		r = show_one(inv, &c, inv_argument(inv, 0), &err);
+	client_close(&c);
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}
+
+static int top_once(struct invocation *inv, struct client *c, struct error *err)
+{
+	Granary__V1__ListJobsReply *reply = NULL;
+	int r = list(c, &reply, err);
+
+	if (r < 0)
+		return r;
+	if (!inv_json(inv) && isatty(STDOUT_FILENO))
+		fputs("\033[H\033[2J", stdout);
+	show_list(inv, reply);
+	fflush(stdout);
+	granary__v1__list_jobs_reply__free_unpacked(reply, NULL);
+	return 0;
+}
+
+int command_job_top(struct invocation *inv)
+{
+	uint64_t interval_s = inv_number(inv, "interval", 2), count = inv_number(inv, "count", 0);
+	struct error err = ERROR_INIT;
+	struct client c = {0};
+	int r;
+
+	if (interval_s < 1 || interval_s > 3600)
+		r = error_set(&err, -EINVAL, "--interval is 1 to 3600 seconds");
+	else
+		r = client_connect(inv, &c, &err);
+	if (r == 0)
+		signals_block();
+	for (uint64_t i = 1; r == 0; i++) {
+		r = top_once(inv, &c, &err);
+		if (r < 0 || i == count || signals_wait((int64_t)interval_s * 1000))
+			break;
+	}
+	client_close(&c);
+	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+}
