@@ -181,6 +181,13 @@ static const struct flag top_flags[] = {
 	{0},
 };
 
+static const struct flag live_flags[] = {
+	{"live", 0, FLAG_SWITCH, NULL, NULL, NULL,
+		"Ask the running cluster what one more job would do to it; --dataset and the flags "
+		"of `job start` describe that job"},
+	{0},
+};
+
 static const struct flag plan_flags[] = {
 	{"policy", 0, FLAG_CHOICE, "POLICY", "fifo,sjf,max-min", "max-min", "Who gets GPUs"},
 	{"storage", 0, FLAG_CHOICE, "ALLOCATOR", "joint,lru,private,whole", "joint",
@@ -298,7 +305,7 @@ const struct command commands[] = {
 		"  shuf train.lst > epoch.lst; granary hint /mnt/imagenet epoch.lst\n"
 		"  granary hint /mnt/set --records < ranges.txt",
 		{general_flags, hint_flags}, command_hint},
-	{"plan", "FILE", 1, 1, "What jobs would get: GPUs, cache, origin bandwidth",
+	{"plan", "[FILE]", 0, 1, "What jobs would get: GPUs, cache, origin bandwidth",
 		"FILE (- is stdin) is a scheduling problem in JSON: what there is, the datasets, "
 		"and jobs with the rate at which each consumes data when nothing waits for IO. It "
 		"is solved as a live cluster would be; nothing is changed anywhere.\n"
@@ -319,8 +326,13 @@ const struct command commands[] = {
 		"min_remote_bytes_per_s, "
 		"weight and irregular.\n"
 		"\n"
-		"  granary plan problem.json --policy sjf --storage lru -o json",
-		{general_flags, plan_flags}, command_plan},
+		"  granary plan problem.json --policy sjf --storage lru -o json\n"
+		"\n"
+		"With --live and no FILE: what the jobs of the running cluster would get, were one "
+		"more started. It advises; it starts and queues nothing.\n"
+		"\n"
+		"  granary plan --live --dataset imagenet --gpus 8 --ideal-rate 800MB/s",
+		{general_flags, plan_flags, live_flags, job_flags, master_flags}, command_plan},
 	{"sim", "[FILE]", 0, 1, "Simulate a cluster's jobs under each policy",
 		"Event by event: jobs arrive, wait for GPUs, read epoch after epoch at the rate "
 		"that cache and bandwidth allow, and leave. Nothing that a job missed can hit for "

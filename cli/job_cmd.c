@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/job_client.h"
 #include "cli/output.h"
 #include "cli/signals.h"
 #include "cli/table.h"
@@ -17,16 +17,7 @@
 #include "granary/v1/job.pb-c.h"
 #include "scheduler/model.h"
 
-#define SERVICE "/granary.v1.JobService/"
-#define RATE_TEXT_BYTES (SIZE_TEXT_BYTES + 2)
 #define MORE 0.1 /* what `explain` adds to cache and bandwidth */
-
-static char *rate_format(double bytes_per_s, char text[RATE_TEXT_BYTES])
-{
-	size_format((uint64_t)bytes_per_s, text);
-	strcat(text, "/s");
-	return text;
-}
 
 /* ---- as JSON --------------------------------------------------------------------------------- */
 
@@ -57,14 +48,14 @@ static json_t *job_to_json(const Granary__V1__Job *j, const Granary__V1__Cluster
 		"read_bytes_per_s", real_or_null(measured, j->read_bytes_per_s),
 		"origin_bytes_per_s", real_or_null(measured, j->origin_bytes_per_s), "measured_s",
 		real_or_null(measured, j->measured_s), "hit_bytes", (json_int_t)j->hit_bytes,
-		"miss_bytes", (json_int_t)j->miss_bytes, "origin_bytes", (json_int_t)j->origin_bytes,
-		"origin_wait_s", (double)j->waited_us / 1e6);
+		"miss_bytes", (json_int_t)j->miss_bytes, "origin_bytes",
+		(json_int_t)j->origin_bytes, "origin_wait_s", (double)j->waited_us / 1e6);
 }
 
 static json_t *cluster_to_json(const Granary__V1__ClusterShare *c)
 {
-	return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "policy", c->policy, "storage", c->storage,
-		"cache_bytes", (json_int_t)c->cache_bytes, "cache_bytes_left",
+	return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "policy", c->policy, "storage",
+		c->storage, "cache_bytes", (json_int_t)c->cache_bytes, "cache_bytes_left",
 		(json_int_t)c->cache_bytes_left, "origin_bytes_per_s",
 		real_or_null(c->origin_limited, c->origin_bytes_per_s), "origin_bytes_per_s_left",
 		real_or_null(c->origin_limited, c->origin_bytes_per_s_left));
@@ -149,8 +140,8 @@ static void print_what_if(const Granary__V1__Job *j)
 		size_format((uint64_t)(MORE * (double)j->dataset_bytes), what),
 		rate_format(cache, rate), now > 0 ? 100 * (cache / now - 1) : 0);
 	field("with more origin", "%s more: %s (%+.0f %%)",
-		rate_format(MORE * remote, (char[RATE_TEXT_BYTES]){0}), rate_format(bandwidth, rate),
-		now > 0 ? 100 * (bandwidth / now - 1) : 0);
+		rate_format(MORE * remote, (char[RATE_TEXT_BYTES]){0}),
+		rate_format(bandwidth, rate), now > 0 ? 100 * (bandwidth / now - 1) : 0);
 }
 
 static void print_measured(const Granary__V1__Job *j)
@@ -199,19 +190,12 @@ static void print_job(const Granary__V1__Job *j, const Granary__V1__ClusterShare
 
 /* ---- the commands ---------------------------------------------------------------------------- */
 
-static int call(struct client *c, const char *path, const ProtobufCMessage *request,
-	const ProtobufCMessageDescriptor *type, void *ret, struct error *err)
-{
-	return rpc_unary(c->channel, path, request, type, ret, clock_deadline_ms(CLIENT_TIMEOUT_MS),
-		err);
-}
-
 static int list(struct client *c, Granary__V1__ListJobsReply **ret, struct error *err)
 {
 	Granary__V1__ListJobsRequest request = GRANARY__V1__LIST_JOBS_REQUEST__INIT;
 
-	return call(c, SERVICE "List", &request.base, &granary__v1__list_jobs_reply__descriptor, ret,
-		err);
+	return job_call(c, JOB_SERVICE "List", &request.base,
+		&granary__v1__list_jobs_reply__descriptor, ret, err);
 }
 
 static void show_list(const struct invocation *inv, const Granary__V1__ListJobsReply *reply)
@@ -253,51 +237,19 @@ static int show_one(
 	return r;
 }
 
-static int read_weight(const struct invocation *inv, double *ret, struct error *err)
-{
-	const char *text = inv_text(inv, "weight");
-	char *end;
-
-	*ret = 0;
-	if (!text)
-		return 0;
-	*ret = strtod(text, &end);
-	if (end == text || *end || !(*ret > 0) || !isfinite(*ret))
-		return error_set(err, -EINVAL, "--weight: '%s' is not a number above 0", text);
-	return 0;
-}
-
-static int start_request(
-	const struct invocation *inv, Granary__V1__StartJobRequest *ret, struct error *err)
-{
-	uint64_t epochs = inv_number(inv, "epochs", 0);
-	const char *dataset = inv_text(inv, "dataset");
-
-	if (epochs > UINT32_MAX)
-		return error_set(err, -EINVAL, "--epochs is at most %u", UINT32_MAX);
-	granary__v1__start_job_request__init(ret);
-	ret->name = (char *)inv_argument(inv, 0);
-	ret->dataset = (char *)(dataset ? dataset : "");
-	ret->gpus = inv_number(inv, "gpus", 0);
-	ret->ideal_bytes_per_s = (double)inv_rate(inv, "ideal-rate", 0);
-	ret->epochs = (uint32_t)epochs;
-	ret->min_remote_bytes_per_s = (double)inv_rate(inv, "min-rate", 0);
-	ret->irregular = inv_switch(inv, "irregular");
-	return read_weight(inv, &ret->weight, err);
-}
-
 int command_job_start(struct invocation *inv)
 {
 	Granary__V1__StartJobRequest request;
 	Granary__V1__Job *j = NULL;
 	struct error err = ERROR_INIT;
 	struct client c = {0};
-	int r = start_request(inv, &request, &err);
+	int r = job_request_read(inv, inv_argument(inv, 0), &request, &err);
 
 	if (r == 0)
 		r = client_connect(inv, &c, &err);
 	if (r == 0)
-		r = call(&c, SERVICE "Start", &request.base, &granary__v1__job__descriptor, &j, &err);
+		r = job_call(&c, JOB_SERVICE "Start", &request.base, &granary__v1__job__descriptor,
+			&j, &err);
 	if (r == 0)
 		r = show_one(inv, &c, request.name, &err);
 	granary__v1__job__free_unpacked(j, NULL);
@@ -315,8 +267,8 @@ int command_job_end(struct invocation *inv)
 
 	request.name = (char *)inv_argument(inv, 0);
 	if (r == 0)
-		r = call(&c, SERVICE "End", &request.base, &granary__v1__end_job_reply__descriptor,
-			&reply, &err);
+		r = job_call(&c, JOB_SERVICE "End", &request.base,
+			&granary__v1__end_job_reply__descriptor, &reply, &err);
 	granary__v1__end_job_reply__free_unpacked(reply, NULL);
 	client_close(&c);
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;

@@ -1,11 +1,13 @@
 /*
  * What-if: solves a scheduling problem from a file with the code that divides a live cluster.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 
 #include "cli/commands.h"
+#include "cli/job_client.h"
 #include "cli/output.h"
 #include "cli/policy_flags.h"
 #include "cli/problem_file.h"
@@ -126,11 +128,10 @@ static void print_json(const struct plan *p)
 		a->remote_bytes_per_s_left));
 }
 
-int command_plan(struct invocation *inv)
+static int plan_file(const struct invocation *inv, struct error *err)
 {
 	struct plan p = {.policy = policy_flag(inv), .storage = storage_flag(inv)};
-	struct error err = ERROR_INIT;
-	int r = problem_file_read(inv_argument(inv, 0), &p.file, &err);
+	int r = problem_file_read(inv_argument(inv, 0), &p.file, err);
 
 	if (r == 0)
 		r = allocation_solve(&p.file.problem, p.policy, p.storage, &p.allocation, NULL);
@@ -140,5 +141,19 @@ int command_plan(struct invocation *inv)
 		print_tables(&p);
 	allocation_deinit(&p.allocation);
 	problem_file_deinit(&p.file);
+	return r;
+}
+
+int command_plan(struct invocation *inv)
+{
+	bool live = inv_switch(inv, "live"), file = inv_argument(inv, 0) != NULL;
+	struct error err = ERROR_INIT;
+	int r;
+
+	if (live == file)
+		r = error_set(&err, -EINVAL,
+			"say either a FILE or --live, which asks the running cluster");
+	else
+		r = live ? job_plan_live(inv, &err) : plan_file(inv, &err);
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
 }

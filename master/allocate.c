@@ -14,7 +14,7 @@ struct scratch {
 	struct problem problem;
 	struct problem_dataset *datasets;
 	struct problem_job *jobs;
-	struct plan_item *rest; /* items that no job reads and no quota holds */
+	struct plan_item *rest;	   /* items that no job reads and no quota holds */
 	bool *regular, *irregular; /* whether an item has such a job */
 };
 
@@ -85,8 +85,8 @@ static void put_datasets(struct scratch *s, const struct plan_item *items, size_
 
 /* Pins end a little below what is granted: a cache that is all but filled is filled. An LRU is what
  * its formula says, once the first epoch is over. */
-static uint64_t effective(const struct plan_item *item, const struct allocate_job *j,
-	enum storage_policy storage)
+static uint64_t effective(
+	const struct plan_item *item, const struct allocate_job *j, enum storage_policy storage)
 {
 	uint64_t filled = item->granted_bytes - item->granted_bytes / 50;
 
@@ -110,8 +110,8 @@ static void put_jobs(struct scratch *s, const struct plan_item *items,
 		*j = (struct problem_job)PROBLEM_JOB_INIT;
 		j->dataset = from->item;
 		j->gpus = from->gpus;
-		j->ideal_bytes_per_s = from->ideal_bytes_per_s > 0 ? from->ideal_bytes_per_s
-								   : assumed;
+		j->ideal_bytes_per_s =
+			from->ideal_bytes_per_s > 0 ? from->ideal_bytes_per_s : assumed;
 		j->remaining_bytes = from->remaining_bytes;
 		j->effective_cache_bytes = effective(&items[from->item], from, c->storage);
 		j->arrival_s = (double)from->id;
@@ -168,8 +168,8 @@ static int take_cache(struct scratch *s, const struct allocation *a, struct plan
 
 		items[i].elastic = s->irregular[i] || (lru && !items[i].quota_limited);
 		items[i].granted_bytes =
-			pinned ? plan_uncharged_bytes(
-						&items[i], dataset_cache(s, a, c->storage, i)) : 0;
+			pinned ? plan_uncharged_bytes(&items[i], dataset_cache(s, a, c->storage, i))
+			       : 0;
 		if (items[i].quota_limited && items[i].granted_bytes > items[i].quota_bytes)
 			items[i].granted_bytes = items[i].quota_bytes;
 	}
@@ -197,8 +197,8 @@ static int solve(struct scratch *s, struct plan_item *items, size_t item_count,
 	int r = allocation_solve(&s->problem, c->policy, c->storage, &a, &fault);
 
 	if (r == -EINVAL)
-		return error_set(err, r, "%s[%zu].%s %s", fault.array, fault.index, fault.field,
-			fault.rule);
+		return error_set(
+			err, r, "%s[%zu].%s %s", fault.array, fault.index, fault.field, fault.rule);
 	if (r < 0)
 		return error_set(err, r, "out of memory");
 	c->cache_bytes_left = a.cache_bytes_left;

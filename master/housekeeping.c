@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
-#include "master/master_state.h"
+#include "master/plan_round.h"
 
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
@@ -29,7 +29,7 @@ static void expire(struct master *m, int64_t now_ms, struct namespace_batch *bat
 	replan = workers_expire(&m->workers, now_ms, batch);
 	replan |= mounts_expire(&m->mounts, &m->datasets, &m->jobs, now_ms, batch);
 	replan |= jobs_expire(&m->jobs, &m->datasets, now_ms, batch);
-	if (replan || planner_is_stale_locked(m))
+	if (replan || plan_round_is_stale_locked(m))
 		master_replan_locked(m);
 }
 

@@ -87,8 +87,7 @@ static int find_dataset_locked(struct master *m, const Granary__V1__StartJobRequ
 }
 
 /* In memory first: a job that a failed write leaves there is at worst forgotten by a restart. */
-static int start(
-	struct master *m, const Granary__V1__StartJobRequest *request, struct error *err)
+static int start(struct master *m, const Granary__V1__StartJobRequest *request, struct error *err)
 {
 	CLEANUP(namespace_batch_free_ptr) struct namespace_batch *batch = namespace_batch_new();
 	struct dataset *d = NULL;
@@ -103,8 +102,8 @@ static int start(
 	mutex_lock(&m->mu);
 	r = find_dataset_locked(m, request, &d, err);
 	if (r == 0)
-		r = jobs_start(&m->jobs, request, d, workers_sum(&m->workers, d->id).cached_bytes, false,
-			clock_mono_ms(), &j, err);
+		r = jobs_start(&m->jobs, request, d, workers_sum(&m->workers, d->id).cached_bytes,
+			false, clock_mono_ms(), &j, err);
 	if (r == 0 && job_put(j, batch) < 0)
 		r = no_memory(err);
 	if (r == 0)
@@ -246,4 +245,5 @@ void job_service_add(struct master *m, struct rpc_server *server)
 	rpc_server_add(server, SERVICE "End", on_end, m);
 	rpc_server_add(server, SERVICE "List", on_list, m);
 	rpc_server_add(server, SERVICE "Get", on_get, m);
+	job_plan_add(m, server);
 }

@@ -87,10 +87,10 @@ static int load_one(
 	j->had_mount = s->had_mount;
 	j->cached_at_start = s->cached_at_start;
 	j->mountless_ms = load->now_ms;
-	j->share = (struct job_share){s->cache_bytes, s->remote_bytes_per_s, s->hit_ratio,
-		s->predicted_bytes_per_s};
-	j->counters = (struct job_counters){
-		s->hit_bytes, s->miss_bytes, s->origin_bytes, s->waited_us};
+	j->share = (struct job_share){
+		s->cache_bytes, s->remote_bytes_per_s, s->hit_ratio, s->predicted_bytes_per_s};
+	j->counters =
+		(struct job_counters){s->hit_bytes, s->miss_bytes, s->origin_bytes, s->waited_us};
 	return 0;
 }
 
@@ -167,8 +167,8 @@ int job_request_check(const Granary__V1__StartJobRequest *request, struct error 
 		return error_set(err, -EINVAL, "a job has %d GPUs at most", JOB_GPUS_MAX);
 	if (request->epochs > JOB_EPOCHS_MAX)
 		return error_set(err, -EINVAL, "a job has %d epochs at most", JOB_EPOCHS_MAX);
-	if (request->weight != 0 && !(request->weight >= PROBLEM_WEIGHT_MIN &&
-					    request->weight <= PROBLEM_WEIGHT_MAX))
+	if (request->weight != 0 &&
+		!(request->weight >= PROBLEM_WEIGHT_MIN && request->weight <= PROBLEM_WEIGHT_MAX))
 		return error_set(err, -EINVAL, "a job's weight lies between %g and %g",
 			PROBLEM_WEIGHT_MIN, PROBLEM_WEIGHT_MAX);
 	r = rate_check("a job's ideal rate", request->ideal_bytes_per_s, err);
@@ -254,8 +254,8 @@ static void take_sample(struct job *j, int64_t now_ms)
 
 	if (j->sample_count > 0 && now_ms - j->samples[last].at_ms < JOB_SAMPLE_MS)
 		return;
-	j->samples[j->sample_next] = (struct job_sample){now_ms,
-		j->counters.hit_bytes + j->counters.miss_bytes, j->counters.origin_bytes};
+	j->samples[j->sample_next] = (struct job_sample){
+		now_ms, j->counters.hit_bytes + j->counters.miss_bytes, j->counters.origin_bytes};
 	j->sample_next = (j->sample_next + 1) % JOB_SAMPLES;
 	if (j->sample_count < JOB_SAMPLES)
 		j->sample_count++;
@@ -343,8 +343,7 @@ Granary__V1__Job *job_message(
 	m->hit_ratio = j->share.hit_ratio;
 	if (j->ideal_bytes_per_s > 0)
 		m->predicted_bytes_per_s = j->share.predicted_bytes_per_s;
-	job_measured(
-		j, now_ms, &m->read_bytes_per_s, &m->origin_bytes_per_s, &m->measured_s);
+	job_measured(j, now_ms, &m->read_bytes_per_s, &m->origin_bytes_per_s, &m->measured_s);
 	m->hit_bytes = j->counters.hit_bytes;
 	m->miss_bytes = j->counters.miss_bytes;
 	m->origin_bytes = j->counters.origin_bytes;

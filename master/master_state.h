@@ -91,9 +91,6 @@ void *planner_main(void *arg);
 /* One round: computes grants and thresholds and publishes them. Not under mu. -ENOMEM. */
 int planner_run(struct master *m);
 
-/* What can hit for some job is not what the plan went by. */
-bool planner_is_stale_locked(struct master *m);
-
 /* housekeeping.c */
 void *housekeeping_main(void *arg);
 /* One round as of now_ms: the lost, the dead, snapshots nobody needs, counters. Not under mu. */
@@ -108,5 +105,7 @@ void dataset_service_add(struct master *m, struct rpc_server *server);
 void cluster_service_add(struct master *m, struct rpc_server *server);
 /* job_service.c */
 void job_service_add(struct master *m, struct rpc_server *server);
+/* job_plan.c: job_service_add does it */
+void job_plan_add(struct master *m, struct rpc_server *server);
 /* mount_calls.c: cluster_service_add does it */
 void mount_calls_add(struct master *m, struct rpc_server *server);

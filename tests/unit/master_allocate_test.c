@@ -23,8 +23,11 @@ static struct allocate_job job(size_t of, double ideal_bytes_per_s)
 {
 	static uint64_t id;
 
-	return (struct allocate_job){
-		.id = ++id, .item = of, .gpus = 1, .ideal_bytes_per_s = ideal_bytes_per_s, .weight = 1};
+	return (struct allocate_job){.id = ++id,
+		.item = of,
+		.gpus = 1,
+		.ideal_bytes_per_s = ideal_bytes_per_s,
+		.weight = 1};
 }
 
 /* 97 % of it is 100 GB. */

@@ -34,7 +34,8 @@ static int end(struct fixture *f, const char *name)
 	int r;
 
 	request.name = (char *)name;
-	r = call_unary(f, JOBS "End", &request.base, &granary__v1__end_job_reply__descriptor, &reply);
+	r = call_unary(
+		f, JOBS "End", &request.base, &granary__v1__end_job_reply__descriptor, &reply);
 	granary__v1__end_job_reply__free_unpacked(reply, NULL);
 	return r;
 }
@@ -330,6 +331,39 @@ static void workers_divide_the_limit_by_their_capacity(void **state)
 	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
 }
 
+static void what_one_more_job_would_do_is_told_and_not_done(void **state)
+{
+	struct fixture *f = *state;
+	Granary__V1__StartJobRequest job = GRANARY__V1__START_JOB_REQUEST__INIT;
+	Granary__V1__PlanJobRequest request = GRANARY__V1__PLAN_JOB_REQUEST__INIT;
+	Granary__V1__PlanJobReply *reply;
+
+	add_data(f);
+	f->origin_bytes_per_s = LIMIT;
+	fixture_restart(f);
+	worker_join(f, 7, 1 << 30);
+	assert_int_equal(start(f, "one", "data", 0.9 * LIMIT), 0);
+	assert_int_equal(call_unary(f, JOBS "Plan", &request.base,
+				 &granary__v1__plan_job_reply__descriptor, &reply),
+		-EINVAL);
+	job.name = (char *)"new";
+	job.dataset = (char *)"data";
+	job.ideal_bytes_per_s = 0.9 * LIMIT;
+	request.job = &job;
+	assert_int_equal(call_unary(f, JOBS "Plan", &request.base,
+				 &granary__v1__plan_job_reply__descriptor, &reply),
+		0);
+	assert_int_equal(reply->n_others, 1);
+	assert_string_equal(reply->others[0]->name, "one");
+	/* All is cached, the first epoch of the new one takes what it can get, and later nothing. */
+	assert_true(reply->others[0]->now_bytes_per_s == 0.9 * LIMIT);
+	assert_true(reply->others[0]->first_bytes_per_s == 0.9 * LIMIT);
+	assert_true(reply->job->first_bytes_per_s > 0.89 * LIMIT);
+	assert_true(reply->job->later_bytes_per_s == 0.9 * LIMIT);
+	granary__v1__plan_job_reply__free_unpacked(reply, NULL);
+	assert_false(there(f, "new"));
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
@@ -344,6 +378,7 @@ int main(void)
 		TEST(a_name_is_of_one_dataset),
 		TEST(what_workers_fetched_for_a_job_is_counted_once),
 		TEST(workers_divide_the_limit_by_their_capacity),
+		TEST(what_one_more_job_would_do_is_told_and_not_done),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

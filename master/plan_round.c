@@ -1,0 +1,179 @@
+#include "master/plan_round.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOG_SUBSYSTEM "master"
+#include "common/log.h"
+
+#define RATIO_MOVED 0.01 /* of what can hit for a job, before it is worth another plan */
+
+/* The oldest first; the id makes it one order. */
+static int by_age(const void *a, const void *b)
+{
+	const struct plan_item *x = a, *y = b;
+
+	if (x->created_s != y->created_s)
+		return x->created_s > y->created_s ? 1 : -1;
+	return (x->dataset_id > y->dataset_id) - (x->dataset_id < y->dataset_id);
+}
+
+static struct plan_item *items_new_locked(struct master *m, size_t *ret_count)
+{
+	size_t count = 0;
+	struct plan_item *items = calloc(dataset_registry_count(&m->datasets) + 1, sizeof(*items));
+	struct dataset *d, *next;
+
+	if (!items)
+		return NULL;
+	HASH_ITER (by_id, m->datasets.by_id, d, next) {
+		const struct snapshot *s = dataset_current(d);
+		struct plan_item *item = &items[count];
+
+		if (!s)
+			continue;
+		count++;
+		item->dataset_id = d->id;
+		item->created_s = d->config->msg->created_s;
+		memcpy(item->digest, s->state->digest, sizeof(item->digest));
+		item->bytes = s->state->bytes;
+		item->blocks = s->state->blocks;
+		item->quota_limited = d->quota_limited;
+		item->quota_bytes = d->quota_bytes;
+		item->mounted = d->live_mounts > 0;
+		/* What was decided last, to be compared with what is granted now. */
+		item->known = strcmp(d->planned_digest, item->digest) == 0;
+		item->granted_bytes = d->granted_bytes;
+		item->threshold = d->threshold;
+		item->pin_target_bytes = d->pin_target_bytes;
+	}
+	qsort(items, count, sizeof(*items), by_age);
+	for (size_t i = 0; i < count; i++)
+		dataset_registry_get(&m->datasets, items[i].dataset_id)->plan_item = i;
+	*ret_count = count;
+	return items;
+}
+
+static uint64_t remaining_bytes(const struct job *j, uint64_t dataset_bytes)
+{
+	uint64_t read = j->counters.hit_bytes + j->counters.miss_bytes, all;
+
+	if (j->epochs == 0)
+		return dataset_bytes;
+	if (__builtin_mul_overflow(dataset_bytes, (uint64_t)j->epochs, &all) ||
+		all > PROBLEM_BYTES_MAX)
+		all = PROBLEM_BYTES_MAX;
+	return all > read ? all - read : 0;
+}
+
+static uint64_t effective_bytes_locked(struct master *m, const struct job *j, struct dataset *d)
+{
+	return job_effective_bytes(
+		j, dataset_current(d)->state->bytes, workers_sum(&m->workers, d->id).cached_bytes);
+}
+
+static double effective_ratio_locked(struct master *m, const struct job *j, struct dataset *d)
+{
+	uint64_t bytes = dataset_current(d)->state->bytes;
+
+	return bytes ? (double)effective_bytes_locked(m, j, d) / (double)bytes : 1;
+}
+
+bool plan_round_is_stale_locked(struct master *m)
+{
+	struct job *j, *next;
+
+	HASH_ITER (hh, m->jobs.by_name, j, next) {
+		struct dataset *d = dataset_registry_get(&m->datasets, j->dataset_id);
+		double moved;
+
+		if (!d || !dataset_current(d))
+			continue;
+		moved = effective_ratio_locked(m, j, d) - j->effective_ratio;
+		if (moved > RATIO_MOVED || moved < -RATIO_MOVED)
+			return true;
+	}
+	return false;
+}
+
+static int by_id(const void *a, const void *b)
+{
+	const struct allocate_job *x = a, *y = b;
+
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+/* The jobs whose dataset is among the items, in the order of their arrival. */
+static int jobs_new_locked(struct master *m, struct plan_round *round)
+{
+	struct job *j, *next;
+
+	round->jobs = calloc(HASH_COUNT(m->jobs.by_name) + 2, sizeof(*round->jobs));
+	if (!round->jobs)
+		return -ENOMEM;
+	HASH_ITER (hh, m->jobs.by_name, j, next) {
+		struct dataset *d = dataset_registry_get(&m->datasets, j->dataset_id);
+
+		if (!d || !dataset_current(d))
+			continue;
+		round->jobs[round->job_count++] = (struct allocate_job){
+			.id = j->id,
+			.item = d->plan_item,
+			.gpus = j->gpus,
+			.remaining_bytes = remaining_bytes(j, round->items[d->plan_item].bytes),
+			.ideal_bytes_per_s = j->ideal_bytes_per_s,
+			.weight = j->weight,
+			.min_remote_bytes_per_s = j->min_remote_bytes_per_s,
+			.effective_bytes = effective_bytes_locked(m, j, d),
+			.irregular = j->irregular,
+		};
+		j->effective_ratio = effective_ratio_locked(m, j, d);
+	}
+	qsort(round->jobs, round->job_count, sizeof(*round->jobs), by_id);
+	return 0;
+}
+
+const struct allocate_job *plan_round_job(const struct plan_round *round, uint64_t id)
+{
+	const struct allocate_job key = {.id = id};
+
+	return bsearch(&key, round->jobs, round->job_count, sizeof(key), by_id);
+}
+
+void plan_round_deinit(struct plan_round *round)
+{
+	free(round->items);
+	free(round->jobs);
+}
+
+int plan_round_init_locked(struct master *m, struct plan_round *round)
+{
+	round->items = items_new_locked(m, &round->count);
+	round->cluster = (struct allocate_cluster){
+		.capacity_bytes = workers_capacity(&m->workers, clock_mono_ms()),
+		.origin_limited = m->cluster.origin_limited,
+		.origin_bytes_per_s = m->cluster.origin_bytes_per_s,
+		.policy = m->cluster.policy,
+		.storage = m->cluster.storage,
+		.others = mounts_without_job(&m->mounts),
+	};
+	return round->items ? jobs_new_locked(m, round) : -ENOMEM;
+}
+
+/* Without jobs quotas and equal shares decide, as long as nothing asks for an LRU. */
+int plan_round_divide(struct plan_round *round)
+{
+	struct error err = ERROR_INIT;
+	int r;
+
+	if (round->job_count > 0 || round->cluster.storage == STORAGE_POLICY_LRU) {
+		r = allocate(round->items, round->count, round->jobs, round->job_count,
+			&round->cluster, &err);
+		if (r != -EINVAL)
+			return r;
+		log_error("the jobs were left out of the plan: the scheduler refuses %s", err.text);
+	}
+	round->cluster.other_bytes_per_s = round->cluster.origin_bytes_per_s;
+	return plan_grant(round->items, round->count, round->cluster.capacity_bytes);
+}
