@@ -84,7 +84,8 @@ class Jobs(suite.Case):
         for path in sorted(self.mount.rglob("*"))[:20]:
             if path.is_file():
                 path.read_bytes()
-        self.assertIsNone(self.granary.status()["mounts"][0]["job"])
+        suite.wait_until(lambda: self.granary.status()["mounts"][0]["job"] is None, 10,
+                         "the mount heard that its job was ended")
 
     def test_jobs_survive_the_master(self):
         server = self.up("--origin-limit", "10MB/s", "--job", "one")
