@@ -214,6 +214,7 @@ int origin_get(struct origin *o, const struct origin_get *get, struct error *err
 		.deadline_ms = get->deadline_ms,
 		.progress = get->progress,
 		.progress_arg = get->arg,
+		.received = get->received,
 	};
 
 	if (get->len == 0 || get->offset > get->object_bytes ||

@@ -125,6 +125,9 @@ struct origin_get {
 	void *arg;
 	const atomic_bool *cancel; /* may be NULL; looked at while waiting */
 	int64_t deadline_ms;
+	/* May be NULL. Body bytes that came are added to it, also those that came twice or were
+	 * thrown away, and those of a get that fails. */
+	uint64_t *received;
 };
 
 /* Fills exactly len bytes, or fails. A retry goes on behind the bytes that arrived. */

@@ -45,6 +45,8 @@ struct mem_store {
 	unsigned accepted_credentials, source_credentials;
 	unsigned gets_at_once;
 	struct mem_counts counts;
+	mem_sent_fn *sent;
+	void *sent_arg;
 };
 
 struct mem_origin {
@@ -238,6 +240,13 @@ void mem_store_expire_credentials(struct mem_store *s, bool source_has_new)
 	s->accepted_credentials++;
 	if (source_has_new)
 		s->source_credentials = s->accepted_credentials;
+}
+
+void mem_store_on_sent(struct mem_store *s, mem_sent_fn *fn, void *arg)
+{
+	mutex_guard(&s->mu);
+	s->sent = fn;
+	s->sent_arg = arg;
 }
 
 struct mem_counts mem_store_counts(struct mem_store *s)
@@ -503,6 +512,8 @@ static int copy_chunk(
 			range->dst[done + i] = mem_store_pattern(m->seed, range->offset + done + i);
 	}
 	o->store->counts.bytes += n;
+	if (o->store->sent)
+		o->store->sent(o->store->sent_arg, range->path, range->path_len, n);
 	return 0;
 }
 

@@ -72,6 +72,11 @@ struct mem_counts {
 	unsigned gets_at_once_max;
 };
 
+/* Told of all body bytes in the moment that they leave, one call at a time; before the first get. It
+ * must not call the store. */
+typedef void mem_sent_fn(void *arg, const char *path, size_t path_len, uint64_t bytes);
+void mem_store_on_sent(struct mem_store *s, mem_sent_fn *fn, void *arg);
+
 struct mem_counts mem_store_counts(struct mem_store *s);
 /* Attempts of gets of one object. */
 uint64_t mem_store_gets_of(struct mem_store *s, const char *path);

@@ -67,6 +67,8 @@ void attempt_count_received(struct origin_attempt *at, uint64_t bytes)
 {
 	if (at->retry->received)
 		atomic_fetch_add_explicit(at->retry->received, bytes, memory_order_relaxed);
+	if (at->received)
+		*at->received += bytes;
 }
 
 void attempt_arrived(struct origin_attempt *at, uint64_t bytes)
@@ -242,6 +244,7 @@ int retry_run(const struct retry *r, const struct retry_work *w, struct error *e
 				.cancel = w->cancel,
 				.progress = w->progress,
 				.progress_arg = w->progress_arg,
+				.received = w->received,
 			},
 	};
 

@@ -57,6 +57,7 @@ struct origin_attempt {
 	int64_t deadline_ms;	   /* of this attempt */
 	void (*progress)(void *arg, uint64_t filled);
 	void *progress_arg;
+	uint64_t *received; /* of this operation alone; may be NULL */
 	/* grows over the attempts of one operation */
 	uint64_t arrived_bytes;
 	/* the implementation's own: which credentials the last attempt used */
@@ -103,6 +104,7 @@ struct retry_work {
 	int64_t deadline_ms;
 	void (*progress)(void *arg, uint64_t filled);
 	void *progress_arg;
+	uint64_t *received; /* body bytes are added to it; may be NULL */
 };
 
 /* 0, ORIGIN_CHANGED, ORIGIN_GONE, or negative with a text. */
