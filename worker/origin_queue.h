@@ -1,0 +1,98 @@
+/*
+ * The queue before the origins: who may get the next bytes, and when. Jobs share the worker's part
+ * of the origins' bandwidth in proportion to what each was granted (fair_queue.h), and all together
+ * stay below the limit (origin_window.h). What a job does not use goes to the others. Work that a
+ * reader waits for goes before all other work.
+ *
+ * A get is made in pieces: its maker asks for a turn, gets as many bytes as the turn has, says that
+ * it is done, and asks again. While it waits it has no thread. Without a limit every turn is granted
+ * at once, whole.
+ *
+ * Weights: a job has what it was granted. Jobs that were granted nothing, and those the master did
+ * not name, share `other_bytes_per_s` by their number. No job has less than ORIGIN_FLOOR of the total
+ * by the number of jobs that wait: throttled is never failed.
+ *
+ * Calling sequence: new, start; apply at each new share; for each get open, then ask and done by
+ * turns, then close; stop and free after the last close.
+ *
+ * Threading: any thread, one at a time for one turn (but for urge and withdraw, whose callers see to
+ * it that the turn is open). `granted` is called with the queue's lock held: it must not wait, nor
+ * call the queue.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "worker/dataset.h"
+#include "worker/fair_queue.h"
+#include "worker/origin_share.h"
+#include "worker/origin_window.h"
+
+#define ORIGIN_FLOOR 0.01
+#define ORIGIN_JOBS_MAX 1024 /* counted apart, beside those of the share */
+#define ORIGIN_PIECE_OF_JOB_S 0.25
+
+struct origin_queue;
+struct origin_job;
+
+struct origin_turn {
+	/* set by the owner before open */
+	void (*granted)(struct origin_turn *t);
+	/* Not to be cut into pieces: its origin sends all from the beginning whatever is asked. */
+	bool undivided;
+
+	uint32_t bytes; /* of a granted turn; 0 of one that was withdrawn */
+
+	/* guarded by the queue's lock */
+	struct fair_turn fair;
+	struct origin_pass pass;
+	struct origin_job *job;
+	uint32_t want_bytes;
+	bool passing;
+	/* Of all its waits, but the sum minus when the last one began while it lasts. */
+	_Atomic int64_t waited_us;
+};
+
+/* `hold_bytes`: of memory that the begun gets of one job may have while another's wait. */
+struct origin_queue *origin_queue_new(uint64_t hold_bytes); /* NULL when memory is out */
+int origin_queue_start(struct origin_queue *q, struct error *err);
+void origin_queue_stop(struct origin_queue *q); /* joins; NULL, and one never started, are fine */
+void origin_queue_free(struct origin_queue *q); /* NULL is fine */
+
+/* From now on; takes the share. */
+void origin_queue_apply(struct origin_queue *q, struct origin_share *share);
+
+void origin_queue_open(
+	struct origin_queue *q, struct origin_turn *t, const char *job, uint32_t hold_bytes);
+/* True: t->bytes, at most want_bytes, may be got now. False: `granted` will be called. */
+bool origin_queue_ask(
+	struct origin_queue *q, struct origin_turn *t, uint32_t want_bytes, bool urgent);
+/* Somebody waits for it now, or nobody does any more. */
+void origin_queue_urge(struct origin_queue *q, struct origin_turn *t, bool urgent);
+/* One that waits is granted at once, with no bytes. */
+void origin_queue_withdraw(struct origin_queue *q, struct origin_turn *t);
+/* After each granted turn: so many bytes came. */
+void origin_queue_done(struct origin_queue *q, struct origin_turn *t, uint64_t bytes);
+void origin_queue_close(struct origin_queue *q, struct origin_turn *t);
+
+/* How long it has waited for turns so far, this one included; any thread, no lock. */
+int64_t origin_turn_waited_us(const struct origin_turn *t);
+
+/* ---- what is told of it ----------------------------------------------------------------------- */
+
+struct origin_job_stat {
+	char name[DATASET_JOB_BYTES]; /* "" of reads of no job */
+	double granted_bytes_per_s;   /* 0: a part of what others share */
+	uint64_t origin_bytes, waited_us; /* since the worker started */
+	uint64_t queued_bytes;		  /* now */
+};
+/* Copies all that were used, the last used first; *ret is freed by the caller. -ENOMEM. */
+int origin_queue_jobs(struct origin_queue *q, struct origin_job_stat **ret, size_t *ret_count);
+/* The master knows these numbers: jobs that are not used any more may be forgotten. */
+void origin_queue_reported(
+	struct origin_queue *q, const struct origin_job_stat *jobs, size_t count);
+double origin_queue_limit(struct origin_queue *q); /* bytes/s; 0: none */
