@@ -34,8 +34,8 @@ static uint32_t store_piece_end(uint32_t pos, uint32_t end)
 }
 
 /* Moves *pos over what the store has; 0 also when it has nothing. */
-static int read_store(struct block_reader *r, const struct block_read *read, uint32_t end,
-	uint32_t *pos, struct error *err)
+static int read_store(struct block_reader *r, const struct block_read *read,
+	const struct fetch_reader *reader, uint32_t end, uint32_t *pos, struct error *err)
 {
 	struct buffer *b;
 	uint32_t piece;
@@ -43,7 +43,7 @@ static int read_store(struct block_reader *r, const struct block_read *read, uin
 
 	while (*pos < end) {
 		piece = store_piece_end(*pos, end) - *pos;
-		e = buffer_pool_get(r->buffers, piece, read->deadline_ms, &b);
+		e = buffer_pool_get(r->buffers, piece, fetch_reader_deadline_ms(reader), &b);
 		if (e < 0)
 			return error_set(err, e, "no memory to read a block came free in time");
 		e = store_read(r->store, &read->block, *pos, piece, b->data, NULL);
@@ -128,15 +128,15 @@ static void release_fetch(void *holder)
 }
 
 /* Sends [*pos, end) as it arrives. */
-static int send_arriving(const struct block_read *read, struct fetch *f, uint32_t end,
-	uint32_t *pos, struct error *err)
+static int send_arriving(const struct block_read *read, struct fetch_reader *reader,
+	struct fetch *f, uint32_t end, uint32_t *pos, struct error *err)
 {
 	uint32_t upto, from;
 	int e;
 
 	while (*pos < end) {
 		upto = min_u32(end, *pos + ARRIVED_MIN_BYTES);
-		e = fetch_wait(f, upto, read->deadline_ms, read->gone, read->arg, err);
+		e = fetch_wait(f, upto, reader, err);
 		if (e != 0)
 			return e;
 		from = *pos;
@@ -159,8 +159,9 @@ static enum fetch_leave leave_reason(int result)
 }
 
 /* Moves *pos over what one fetch covers; FETCH_AGAIN to look at the store again. */
-static int read_fetch(struct block_reader *r, const struct block_read *read, enum fetch_goal goal,
-	uint32_t end, uint32_t *pos, struct error *err)
+static int read_fetch(struct block_reader *r, const struct block_read *read,
+	struct fetch_reader *reader, enum fetch_goal goal, uint32_t end, uint32_t *pos,
+	struct error *err)
 {
 	const struct fetch_want want = {
 		.dataset = read->dataset,
@@ -181,31 +182,38 @@ static int read_fetch(struct block_reader *r, const struct block_read *read, enu
 		return error_set(err, -EAGAIN, "the worker is out of memory");
 	if (goal == FETCH_PASS)
 		fetch_table_read_ahead(r->fetches, &want);
-	e = send_arriving(read, f, min_u32(end, f->end), pos, err);
+	e = send_arriving(read, reader, f, min_u32(end, f->end), pos, err);
 	fetch_table_release(f, leave_reason(e));
 	return e;
 }
 
 int block_reader_read(struct block_reader *r, const struct block_read *read, struct error *err)
 {
+	struct fetch_reader reader = {
+		.deadline_ms = read->deadline_ms,
+		.gone = read->gone,
+		.waits = read->waits,
+		.arg = read->arg,
+	};
 	uint32_t pos = read->offset, end = read->offset + read->len;
 	enum fetch_goal goal;
 	unsigned again = 0;
 	int e;
 
-	e = read_store(r, read, end, &pos, err);
+	e = read_store(r, read, &reader, end, &pos, err);
 	if (e < 0 || pos == end)
 		return e;
 	goal = choose_goal(r, read, is_read_again);
 	while (pos < end) {
 		/* A store that says that it has the block, but cannot read it, is left out. */
-		e = read_fetch(r, read, again > AGAIN_MAX ? FETCH_PASS : goal, end, &pos, err);
+		e = read_fetch(
+			r, read, &reader, again > AGAIN_MAX ? FETCH_PASS : goal, end, &pos, err);
 		if (e < 0)
 			return e;
 		if (e == FETCH_AGAIN) {
 			/* Stored meanwhile, or the fetch died with the readers it was made for. */
 			again++;
-			e = read_store(r, read, end, &pos, err);
+			e = read_store(r, read, &reader, end, &pos, err);
 			if (e < 0)
 				return e;
 		}

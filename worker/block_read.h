@@ -38,10 +38,11 @@ struct block_read {
 	uint32_t offset, len; /* within the block; not empty */
 	uint32_t read_ahead;
 	const char *job;
-	int64_t deadline_ms;
+	int64_t deadline_ms; /* moved on by what it waits for its job's share */
 	block_send_fn *send;
 	fetch_gone_fn *gone;
-	void *arg; /* of send and gone */
+	fetch_waits_fn *waits; /* may be NULL */
+	void *arg;	       /* of these */
 };
 
 /* 0 when all of the range was sent. -ECANCELED, -ETIMEDOUT, -EAGAIN (short of memory), or what the

@@ -12,7 +12,6 @@
 #include "common/log.h"
 
 #define LOG_INTERVAL_MS 1000
-#define OTHER_JOB "other"
 
 DEFINE_CLEANUP(struct origin_options *, origin_options_free)
 
@@ -264,8 +263,8 @@ static struct dataset_job *job_locked(struct dataset *d, const char *name)
 		return &d->jobs[DATASET_JOBS_MAX - 1];
 	j = &d->jobs[d->job_count++];
 	if (d->job_count == DATASET_JOBS_MAX)
-		name = OTHER_JOB; /* the last record takes all further jobs */
-	strcpy(j->name, name);	  /* cut to fit by the caller */
+		name = DATASET_OTHER_JOB; /* the last record takes all further jobs */
+	strcpy(j->name, name);		  /* cut to fit by the caller */
 	return j;
 }
 

@@ -23,6 +23,7 @@
 #define DATASET_SNAPSHOTS_MAX 64 /* the current one and older ones that are still mounted */
 #define DATASET_JOBS_MAX 64	 /* counted apart; the rest counts as "other" */
 #define DATASET_JOB_BYTES 64
+#define DATASET_OTHER_JOB "other"
 
 struct dataset_snapshot {
 	char digest[MANIFEST_DIGEST_TEXT_BYTES];

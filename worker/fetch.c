@@ -10,7 +10,8 @@
 #define LOG_SUBSYSTEM "worker"
 #include "common/log.h"
 
-#define GONE_CHECK_MS 100 /* how soon a cancelled reader stops waiting */
+#define GONE_CHECK_MS 100	/* how soon a cancelled reader stops waiting */
+#define SKIPPED_MIN_BYTES 65536 /* of one get: the origin does not give parts */
 #define NOBODY_WAITS UINT32_MAX
 
 struct fetch *fetch_ref(struct fetch *f)
@@ -45,37 +46,70 @@ const unsigned char *fetch_bytes(const struct fetch *f, uint32_t offset)
 	return f->buffer->data + (offset - f->start);
 }
 
-static int failure_locked(const struct fetch *f, int64_t deadline_ms, struct error *err)
+int64_t fetch_reader_deadline_ms(const struct fetch_reader *reader)
+{
+	if (reader->deadline_ms == CLOCK_NEVER)
+		return CLOCK_NEVER;
+	return reader->deadline_ms + (int64_t)(reader->waited_us / 1000);
+}
+
+static int failure_locked(
+	const struct fetch *f, const struct fetch_reader *reader, struct error *err)
 {
 	if (f->result > 0)
 		return FETCH_AGAIN;
 	/* The deadline, or the cancel, was that of the readers for whom it was started. */
-	if ((f->result == -ETIMEDOUT || f->result == -ECANCELED) && !clock_passed(deadline_ms))
+	if ((f->result == -ETIMEDOUT || f->result == -ECANCELED) &&
+		!clock_passed(fetch_reader_deadline_ms(reader)))
 		return FETCH_AGAIN;
 	return error_set(err, f->result, "%s", f->err.text);
 }
 
+/* What the fetch has waited for its turn since *seen_us is none of the reader's time. */
+static void note_waits(const struct fetch *f, struct fetch_reader *reader, int64_t *seen_us)
+{
+	int64_t us = origin_turn_waited_us(&f->turn);
+
+	if (us > *seen_us)
+		reader->waited_us += (uint64_t)(us - *seen_us);
+	*seen_us = us;
+}
+
+static bool ask_reader(struct fetch_reader *reader)
+{
+	if (reader->waits && reader->waited_us - reader->told_us >= FETCH_WAITS_US) {
+		reader->told_us = reader->waited_us;
+		reader->waits(reader->arg, reader->waited_us);
+	}
+	return reader->gone(reader->arg);
+}
+
 /* Sleeps until something changes; -ECANCELED once the reader is gone. */
 static int doze_locked(
-	struct fetch *f, int64_t deadline_ms, fetch_gone_fn *gone, void *arg, struct error *err)
+	struct fetch *f, struct fetch_reader *reader, int64_t *seen_us, struct error *err)
 {
 	struct mutex *mu = fetch_table_lock(f->table);
+	int64_t deadline_ms = fetch_reader_deadline_ms(reader);
 	int64_t slice_ms = clock_deadline_ms(GONE_CHECK_MS);
 	bool left;
+	int r;
 
-	if (cond_wait(&f->changed, mu, slice_ms < deadline_ms ? slice_ms : deadline_ms) == 0)
+	r = cond_wait(&f->changed, mu, slice_ms < deadline_ms ? slice_ms : deadline_ms);
+	note_waits(f, reader, seen_us);
+	if (r == 0)
 		return 0;
-	if (clock_passed(deadline_ms))
+	if (clock_passed(fetch_reader_deadline_ms(reader)))
 		return error_set(err, -ETIMEDOUT, "the origin did not answer in time");
 	mutex_unlock(mu);
-	left = gone(arg);
+	left = ask_reader(reader);
 	mutex_lock(mu);
 	return left ? error_set(err, -ECANCELED, "the reader is gone") : 0;
 }
 
-static int wait_locked(struct fetch *f, uint32_t want, int64_t deadline_ms, fetch_gone_fn *gone,
-	void *arg, struct error *err)
+static int wait_locked(
+	struct fetch *f, uint32_t want, struct fetch_reader *reader, struct error *err)
 {
+	int64_t seen_us = origin_turn_waited_us(&f->turn);
 	int r = 0;
 
 	while (r == 0) {
@@ -86,14 +120,13 @@ static int wait_locked(struct fetch *f, uint32_t want, int64_t deadline_ms, fetc
 		if (atomic_load(&f->filled) >= want)
 			return 0;
 		if (f->state == FETCH_FAILED)
-			return failure_locked(f, deadline_ms, err);
-		r = doze_locked(f, deadline_ms, gone, arg, err);
+			return failure_locked(f, reader, err);
+		r = doze_locked(f, reader, &seen_us, err);
 	}
 	return r;
 }
 
-int fetch_wait(struct fetch *f, uint32_t upto, int64_t deadline_ms, fetch_gone_fn *gone, void *arg,
-	struct error *err)
+int fetch_wait(struct fetch *f, uint32_t upto, struct fetch_reader *reader, struct error *err)
 {
 	uint32_t want = upto - f->start;
 
@@ -101,7 +134,7 @@ int fetch_wait(struct fetch *f, uint32_t upto, int64_t deadline_ms, fetch_gone_f
 	if (atomic_load(&f->filled) >= want)
 		return 0;
 	mutex_guard(fetch_table_lock(f->table));
-	return wait_locked(f, want, deadline_ms, gone, arg, err);
+	return wait_locked(f, want, reader, err);
 }
 
 /* ---- running --------------------------------------------------------------------------------- */
@@ -118,13 +151,20 @@ static void set_filled(struct fetch *f, uint32_t filled)
 
 static void progress(void *arg, uint64_t filled)
 {
-	set_filled(arg, (uint32_t)filled);
+	struct fetch *f = arg;
+
+	set_filled(f, f->piece_start + (uint32_t)filled);
+}
+
+static int64_t deadline_of(const struct fetch *f)
+{
+	return f->deadline_ms + origin_turn_waited_us(&f->turn) / 1000;
 }
 
 static int get_buffer(struct fetch *f, struct error *err)
 {
+	int64_t deadline_ms = deadline_of(f), slice_ms;
 	struct buffer *b;
-	int64_t slice_ms;
 	int r;
 
 	do {
@@ -132,8 +172,8 @@ static int get_buffer(struct fetch *f, struct error *err)
 			return error_set(err, -ECANCELED, "nobody waits any more");
 		slice_ms = clock_deadline_ms(GONE_CHECK_MS);
 		r = buffer_pool_get(fetch_table_buffers(f->table), f->end - f->start,
-			slice_ms < f->deadline_ms ? slice_ms : f->deadline_ms, &b);
-	} while (r == -ETIMEDOUT && !clock_passed(f->deadline_ms));
+			slice_ms < deadline_ms ? slice_ms : deadline_ms, &b);
+	} while (r == -ETIMEDOUT && !clock_passed(deadline_ms));
 	if (r < 0)
 		return error_set(err, r, "no memory for a fetch came free in time");
 	f->buffer = b;
@@ -171,7 +211,8 @@ static int describe(const struct fetch *f, const struct buf *path, int outcome, 
 		name, f->dataset->name);
 }
 
-static int get_bytes(struct fetch *f, struct error *err)
+/* What the turn allows; *received are the bytes that it cost. */
+static int get_piece(struct fetch *f, uint64_t *received, struct error *err)
 {
 	cleanup_buf struct buf path = BUF_INIT;
 	struct manifest_entry e;
@@ -191,13 +232,14 @@ static int get_bytes(struct fetch *f, struct error *err)
 		.path_len = path.len,
 		.validator = e.validator,
 		.object_bytes = f->block.object_bytes,
-		.offset = f->block.index * BLOCK_BYTES + f->start,
-		.len = f->end - f->start,
-		.dst = f->buffer->data,
+		.offset = f->block.index * BLOCK_BYTES + f->start + f->piece_start,
+		.len = f->turn.bytes,
+		.dst = f->buffer->data + f->piece_start,
 		.progress = progress,
 		.arg = f,
 		.cancel = &f->cancel,
-		.deadline_ms = f->deadline_ms,
+		.deadline_ms = deadline_of(f),
+		.received = received,
 	};
 	r = origin_get(f->dataset->origin, &get, err);
 	return r > 0 ? describe(f, &path, r, err) : r;
@@ -216,27 +258,41 @@ static bool store_bytes(struct fetch *f)
 	return r == 0 || r == STORE_EXISTS;
 }
 
-static int run(struct fetch *f, bool *ret_stored, struct error *err)
+/* 0 when there is something to get and room for it. */
+static int prepare(struct fetch *f, struct error *err)
 {
+	if (atomic_load(&f->cancel))
+		return error_set(err, -ECANCELED, "nobody waits any more");
+	/* The fetch before this one may have stored the block after our reader missed it. */
+	if (f->goal != FETCH_PASS && !f->buffer &&
+		store_has(fetch_table_store(f->table), &f->block.id))
+		return FETCH_AGAIN;
+	return f->buffer ? 0 : get_buffer(f, err);
+}
+
+static int run_turn(struct fetch *f, struct error *err)
+{
+	uint64_t received = 0;
 	int r;
 
-	/* The fetch before this one may have stored the block after our reader missed it. */
-	if (f->goal != FETCH_PASS && store_has(fetch_table_store(f->table), &f->block.id))
-		return FETCH_AGAIN;
-	r = get_buffer(f, err);
-	if (r < 0)
-		return r;
-	r = get_bytes(f, err);
-	dataset_count_origin(f->dataset, f->job, r == 0 ? f->end - f->start : f->filled);
-	if (r < 0) {
-		if (r != -ECANCELED)
-			dataset_count_failure(f->dataset, err->text);
-		return r;
-	}
-	set_filled(f, f->end - f->start);
-	if (f->goal != FETCH_PASS)
-		*ret_stored = store_bytes(f);
-	return 0;
+	f->piece_start = atomic_load(&f->filled);
+	r = prepare(f, err);
+	if (r == 0)
+		r = get_piece(f, &received, err);
+	origin_queue_done(fetch_table_origins(f->table), &f->turn, received);
+	if (received > 0)
+		dataset_count_origin(f->dataset, f->job, received);
+	f->turn.undivided |= received >= f->turn.bytes + (uint64_t)SKIPPED_MIN_BYTES;
+	if (r < 0 && r != -ECANCELED)
+		dataset_count_failure(f->dataset, err->text);
+	if (r == 0)
+		set_filled(f, f->piece_start + f->turn.bytes);
+	return r;
+}
+
+static bool complete(const struct fetch *f)
+{
+	return atomic_load(&f->filled) == f->end - f->start;
 }
 
 void fetch_run(struct work *w)
@@ -246,7 +302,13 @@ void fetch_run(struct work *w)
 	bool stored = false;
 	int r;
 
-	r = run(f, &stored, &err);
+	do {
+		r = run_turn(f, &err);
+		if (r == 0 && !complete(f) && !fetch_table_next_turn(f))
+			return; /* it runs again, and may do so already */
+	} while (r == 0 && !complete(f));
+	if (r == 0 && f->goal != FETCH_PASS)
+		stored = store_bytes(f);
 	fetch_table_finish(f, r, stored, &err);
 	fetch_unref(f);
 }

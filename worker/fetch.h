@@ -1,6 +1,7 @@
 /*
  * One get from the origin that readers share: a stretch [start, end) of a block on its way, or just
- * arrived.
+ * arrived. Where the origins' bandwidth is limited it comes in pieces, and has no thread while it
+ * waits for its next turn (origin_queue.h); that wait counts towards nobody's deadline.
  *
  *	        readers join                      all bytes read, or stored, or failed
  *	QUEUED ----> RUNNING ----> ARRIVED ----> (out of the table)
@@ -30,6 +31,7 @@
 #include "store/store.h"
 #include "worker/buffer_pool.h"
 #include "worker/dataset.h"
+#include "worker/origin_queue.h"
 #include "worker/work_queue.h"
 
 struct fetch_table;
@@ -56,11 +58,14 @@ struct fetch {
 	enum fetch_goal goal;
 	uint32_t start, end; /* within the block */
 	bool sequential;     /* asked for with read-ahead */
-	int64_t deadline_ms;
+	int64_t deadline_ms; /* moved on by what it waits for its turns */
 	char job[DATASET_JOB_BYTES];
 
 	/* owned by the running thread until filled says that there is something */
 	struct buffer *buffer;
+	uint32_t piece_start; /* from start */
+
+	struct origin_turn turn; /* open while it is FETCH_RUNNING */
 
 	_Atomic uint32_t filled;
 	_Atomic uint32_t wake_at; /* somebody waits until filled is this much */
@@ -87,18 +92,34 @@ void fetch_unref(struct fetch *f); /* NULL is fine */
 
 /* The reader's other hand: true ends the wait. */
 typedef bool fetch_gone_fn(void *arg);
+/* The reader has waited for its job's share of the bandwidth, so long in all. */
+typedef void fetch_waits_fn(void *arg, uint64_t waited_us);
+
+/* Told this often while it goes on. */
+#define FETCH_WAITS_US 250000
+
+/* One who waits for bytes of fetches, one after the other. */
+struct fetch_reader {
+	int64_t deadline_ms; /* moved on by waited_us */
+	fetch_gone_fn *gone;
+	fetch_waits_fn *waits;
+	void *arg; /* of gone and waits */
+	/* Of the time in fetch_wait, that for which the fetch waited for its turn. */
+	uint64_t waited_us, told_us;
+};
+/* As it is now. */
+int64_t fetch_reader_deadline_ms(const struct fetch_reader *reader);
 
 #define FETCH_AGAIN 1 /* the fetch came to nothing, for no fault of the block: start over */
 
 /* Waits until the bytes below `upto` (an offset within the block) are there. 0, FETCH_AGAIN,
  * -ETIMEDOUT, -ECANCELED, or what the fetch failed with: -ESTALE changed or gone at the origin,
  * -EACCES, -EIO. */
-int fetch_wait(struct fetch *f, uint32_t upto, int64_t deadline_ms, fetch_gone_fn *gone, void *arg,
-	struct error *err);
+int fetch_wait(struct fetch *f, uint32_t upto, struct fetch_reader *reader, struct error *err);
 /* How far the bytes have come, as an offset within the block. */
 uint32_t fetch_filled(const struct fetch *f);
 /* Bytes at an offset within the block that a wait has seen arrive. */
 const unsigned char *fetch_bytes(const struct fetch *f, uint32_t offset);
 
-/* Gets the bytes and stores them; on a thread of the queue. */
+/* Gets the bytes of its turn, and stores them all after the last; on a thread of the queue. */
 void fetch_run(struct work *w);

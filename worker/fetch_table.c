@@ -27,6 +27,7 @@ struct fetch_group {
 
 struct fetch_table {
 	struct store *store;
+	struct origin_queue *origins;
 	struct work_queue *queue;
 	struct buffer_pool *buffers;
 	int64_t timeout_ms;
@@ -55,6 +56,11 @@ struct store *fetch_table_store(struct fetch_table *t)
 struct buffer_pool *fetch_table_buffers(struct fetch_table *t)
 {
 	return t->buffers;
+}
+
+struct origin_queue *fetch_table_origins(struct fetch_table *t)
+{
+	return t->origins;
 }
 
 /* ---- the index --------------------------------------------------------------------------------
@@ -256,6 +262,7 @@ int fetch_table_new(
 		return error_set(err, -ENOMEM, "out of memory");
 	mutex_init(&t->mu);
 	t->store = opts->store;
+	t->origins = opts->origins;
 	t->timeout_ms = opts->timeout_ms ? opts->timeout_ms : FETCH_TIMEOUT_MS;
 	t->queue = work_queue_new(opts->threads ? opts->threads : FETCH_THREADS_DEFAULT);
 	t->buffers = buffer_pool_new(
@@ -268,6 +275,15 @@ int fetch_table_new(
 	return 0;
 }
 
+/* One that waits for its turn runs at once, and finds out. */
+static void cancel_locked(struct fetch_table *t, struct fetch *f)
+{
+	assert(mutex_held(&t->mu));
+	atomic_store(&f->cancel, true);
+	if (f->state == FETCH_RUNNING)
+		origin_queue_withdraw(t->origins, &f->turn);
+}
+
 static void cancel_all(struct fetch_table *t)
 {
 	struct fetch_group *g, *next;
@@ -276,7 +292,7 @@ static void cancel_all(struct fetch_table *t)
 	mutex_guard(&t->mu);
 	HASH_ITER (hh, t->groups, g, next)
 		DL_FOREACH (g->fetches, f)
-			atomic_store(&f->cancel, true);
+			cancel_locked(t, f);
 }
 
 void fetch_table_free(struct fetch_table *t)
@@ -306,7 +322,29 @@ static struct fetch *join_locked(struct fetch_table *t, const struct fetch_want 
 		return NULL;
 	f->readers++;
 	t->joined++;
+	if (f->state == FETCH_RUNNING)
+		origin_queue_urge(t->origins, &f->turn, true);
 	return fetch_ref(f);
+}
+
+/* A fetch has its turn: under the lock of the origins' queue. */
+static void on_granted(struct origin_turn *turn)
+{
+	struct fetch *f = (struct fetch *)((char *)turn - offsetof(struct fetch, turn));
+	bool added = work_queue_add(f->table->queue, &f->work, true);
+
+	assert(added); /* it has a thread: work_queue_ready */
+}
+
+/* Under the lock, so that no cancel comes between the look and the wait. */
+bool fetch_table_next_turn(struct fetch *f)
+{
+	struct fetch_table *t = f->table;
+	uint32_t left = f->end - f->start - atomic_load(&f->filled);
+
+	mutex_guard(&t->mu);
+	return atomic_load(&f->cancel) ||
+	       origin_queue_ask(t->origins, &f->turn, left, f->readers > 0);
 }
 
 static struct fetch *make(
@@ -317,6 +355,7 @@ static struct fetch *make(
 	if (!f)
 		return NULL;
 	f->work.run = fetch_run;
+	f->turn.granted = on_granted;
 	atomic_init(&f->refs, 1); /* the running thread's */
 	f->table = t;
 	f->dataset = dataset_ref(want->dataset);
@@ -334,6 +373,20 @@ static struct fetch *make(
 	return f;
 }
 
+/* Has it run, now or when it has its turn. */
+static bool begin_locked(struct fetch_table *t, struct fetch *f, bool urgent)
+{
+	if (!work_queue_ready(t->queue))
+		return false;
+	origin_queue_open(t->origins, &f->turn, f->job, f->end - f->start);
+	if (!origin_queue_ask(t->origins, &f->turn, f->end - f->start, urgent) ||
+		work_queue_add(t->queue, &f->work, urgent))
+		return true;
+	origin_queue_done(t->origins, &f->turn, 0);
+	origin_queue_close(t->origins, &f->turn);
+	return false;
+}
+
 /* Puts a new fetch into the table and on the queue. */
 static struct fetch *start_locked(struct fetch_table *t, const struct fetch_want *want,
 	uint32_t start, uint32_t end, uint32_t ahead_bytes, bool urgent)
@@ -349,7 +402,7 @@ static struct fetch *start_locked(struct fetch_table *t, const struct fetch_want
 	f->ahead_bytes = ahead_bytes;
 	t->ahead_bytes += ahead_bytes;
 	t->fetches++;
-	if (!work_queue_add(t->queue, &f->work, urgent)) {
+	if (!begin_locked(t, f, urgent)) {
 		remove_locked(t, f);
 		fetch_unref(f);
 		fetch_unref(f);
@@ -450,8 +503,10 @@ void fetch_table_release(struct fetch *f, enum fetch_leave why)
 	if (f->readers == 0 && f->state == FETCH_RUNNING &&
 		(why == FETCH_LEAVE_TIMED_OUT ||
 			(why == FETCH_LEAVE_CANCELLED && f->goal == FETCH_PASS))) {
-		atomic_store(&f->cancel, true);
+		cancel_locked(t, f);
 		removed = remove_locked(t, f);
+	} else if (f->readers == 0 && f->state == FETCH_RUNNING) {
+		origin_queue_urge(t->origins, &f->turn, false);
 	}
 	mutex_unlock(&t->mu);
 	if (removed)
@@ -466,6 +521,7 @@ void fetch_table_finish(struct fetch *f, int result, bool stored, const struct e
 	bool removed = false;
 
 	mutex_lock(&t->mu);
+	origin_queue_close(t->origins, &f->turn);
 	f->state = result == 0 ? FETCH_ARRIVED : FETCH_FAILED;
 	f->result = result;
 	f->err = *err;

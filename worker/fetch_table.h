@@ -12,7 +12,7 @@
  * Calling sequence: new; acquire, fetch_wait, fetch_bytes, served, release by each reader; sweep
  * once a second; free after the last reader.
  *
- * Threading: any thread. Under the table's lock only that of the work queue is taken, and no call
+ * Threading: any thread. Under the table's lock only those of the queues are taken, and no call
  * to disk, origin or reader is made.
  */
 #pragma once
@@ -28,9 +28,10 @@
 
 struct fetch_table_options {
 	struct store *store;
-	unsigned threads;      /* 0: the default */
-	uint64_t memory_bytes; /* 0: the default */
-	int64_t timeout_ms;    /* of one fetch; 0: the default */
+	struct origin_queue *origins; /* outlives the table */
+	unsigned threads;	      /* 0: the default */
+	uint64_t memory_bytes;	      /* 0: the default */
+	int64_t timeout_ms;	      /* of one fetch; 0: the default */
 };
 
 int fetch_table_new(
@@ -86,5 +87,8 @@ void fetch_table_stat(struct fetch_table *t, struct fetch_table_stat *ret);
 struct mutex *fetch_table_lock(struct fetch_table *t);
 struct store *fetch_table_store(struct fetch_table *t);
 struct buffer_pool *fetch_table_buffers(struct fetch_table *t);
+struct origin_queue *fetch_table_origins(struct fetch_table *t);
+/* Asks for the turn of the next piece. False: the fetch will be run again when it has it. */
+bool fetch_table_next_turn(struct fetch *f);
 /* The run is over: takes the fetch out of the table, or keeps its unread bytes. */
 void fetch_table_finish(struct fetch *f, int result, bool stored, const struct error *err);

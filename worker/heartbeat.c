@@ -43,6 +43,10 @@ struct report {
 	Granary__V1__WorkerDataset *datasets;
 	Granary__V1__WorkerDataset **pointers;
 	char (*errors)[ERROR_TEXT_BYTES];
+	struct origin_job_stat *job_stats;
+	size_t job_count;
+	Granary__V1__WorkerJob *jobs;
+	Granary__V1__WorkerJob **job_pointers;
 	Granary__V1__Scrub scrub;
 	char degraded[128];
 };
@@ -52,6 +56,9 @@ static void report_deinit(struct report *r)
 	free(r->datasets);
 	free(r->pointers);
 	free(r->errors);
+	free(r->job_stats);
+	free(r->jobs);
+	free(r->job_pointers);
 }
 
 /* Protobuf strings are UTF-8, paths and what servers say are not: the rest becomes '?'. */
@@ -107,6 +114,28 @@ static int fill_datasets(struct heartbeat *h, struct report *r, struct dataset *
 	return 0;
 }
 
+static int fill_jobs(struct heartbeat *h, struct report *r)
+{
+	int e = origin_queue_jobs(h->opts.origins, &r->job_stats, &r->job_count);
+
+	if (e < 0)
+		return e;
+	r->jobs = calloc(r->job_count + 1, sizeof(*r->jobs));
+	r->job_pointers = calloc(r->job_count + 1, sizeof(*r->job_pointers));
+	if (!r->jobs || !r->job_pointers)
+		return -ENOMEM;
+	for (size_t i = 0; i < r->job_count; i++) {
+		granary__v1__worker_job__init(&r->jobs[i]);
+		r->jobs[i].job = r->job_stats[i].name;
+		r->jobs[i].origin_bytes = r->job_stats[i].origin_bytes;
+		r->jobs[i].waited_us = r->job_stats[i].waited_us;
+		r->job_pointers[i] = &r->jobs[i];
+	}
+	r->request.jobs = r->job_pointers;
+	r->request.n_jobs = r->job_count;
+	return 0;
+}
+
 static int fill(struct heartbeat *h, struct report *r)
 {
 	Granary__V1__WorkerHeartbeatRequest *q = &r->request;
@@ -143,14 +172,29 @@ static int fill(struct heartbeat *h, struct report *r)
 		return e;
 	e = fill_datasets(h, r, list, count);
 	dataset_list_free(list, count);
-	return e;
+	return e < 0 ? e : fill_jobs(h, r);
 }
 
 /* ---- what we are told ------------------------------------------------------------------------ */
 
+/* One that makes no sense changes nothing. */
+static void take_share(struct heartbeat *h, const Granary__V1__OriginShare *message)
+{
+	struct origin_share *share;
+	struct error err = ERROR_INIT;
+
+	if (origin_share_new(message, &share, &err) < 0)
+		log_error("the master's share of the origins' bandwidth is not taken, the last one "
+			  "stays in force: %s",
+			err.text);
+	else
+		origin_queue_apply(h->opts.origins, share);
+}
+
 static void take_plan(struct heartbeat *h, Granary__V1__WorkerHeartbeatReply *reply)
 {
 	if (reply->has_plan && (!h->has_plan || reply->plan_version != h->plan_version)) {
+		take_share(h, reply->origin_share);
 		plan_announce(h->opts.plan, reply);
 		dataset_table_apply(h->opts.datasets, reply->datasets, reply->n_datasets);
 		h->plan_version = reply->plan_version;
@@ -197,6 +241,8 @@ static int beat(struct heartbeat *h, int64_t *interval_ms)
 		r = rpc_unary(h->opts.master, HEARTBEAT_PATH, &report.request.base,
 			&granary__v1__worker_heartbeat_reply__descriptor, &message,
 			clock_deadline_ms(HEARTBEAT_TIMEOUT_MS), &err);
+	if (r == 0)
+		origin_queue_reported(h->opts.origins, report.job_stats, report.job_count);
 	report_deinit(&report);
 	note_lost(h, r < 0, &err);
 	if (r < 0)

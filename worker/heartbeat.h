@@ -2,8 +2,8 @@
  * A worker's side of living with the master: once an interval it says what it has, and takes what
  * it should hold.
  *
- * The data path never waits for the master. While it is away the last plan stays in force, for
- * ever; reads of datasets that no plan has named yet fail with -EAGAIN until the first one has
+ * The data path never waits for the master. While it is away the last plan stays in force, the
+ * share of the origins' bandwidth with it, for ever; reads of datasets that no plan has named yet fail with -EAGAIN until the first one has
  * come.
  *
  * Threading: a thread of its own between start and stop; refresh from any thread.
@@ -17,6 +17,7 @@
 #include "granary/v1/cluster.pb-c.h"
 #include "store/store.h"
 #include "worker/dataset_table.h"
+#include "worker/origin_queue.h"
 #include "worker/plan.h"
 
 #define HEARTBEAT_INTERVAL_MS 1000
@@ -30,6 +31,7 @@ struct heartbeat_options {
 	struct rpc_channel *master;
 	struct store *store;
 	struct dataset_table *datasets;
+	struct origin_queue *origins;
 	struct plan *plan;
 	/* All copied. */
 	const char *master_address; /* for texts */

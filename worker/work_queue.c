@@ -94,6 +94,14 @@ static void start_thread_locked(struct work_queue *q)
 		q->started++;
 }
 
+bool work_queue_ready(struct work_queue *q)
+{
+	mutex_guard(&q->mu);
+	if (q->started == 0)
+		start_thread_locked(q);
+	return q->started > 0;
+}
+
 bool work_queue_add(struct work_queue *q, struct work *w, bool urgent)
 {
 	mutex_guard(&q->mu);

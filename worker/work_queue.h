@@ -23,6 +23,8 @@ struct work_queue *work_queue_new(unsigned threads); /* NULL when memory is out 
 /* What is queued still runs; nothing may be added any more. NULL is fine. */
 void work_queue_free(struct work_queue *q);
 
+/* Has at least one thread, so that urgent work is not refused. */
+bool work_queue_ready(struct work_queue *q);
 /* False: refused (not urgent and all threads busy, or no thread could be started at all). */
 bool work_queue_add(struct work_queue *q, struct work *w, bool urgent);
 unsigned work_queue_running(struct work_queue *q);

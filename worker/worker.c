@@ -13,6 +13,7 @@
 
 #define SEND_MEMORY_BYTES ((uint64_t)64 << 20) /* bytes of the store on their way to readers */
 #define SETTLE_CHECK_MS 5
+#define ORIGIN_HOLDERS 4 /* jobs that can fill the memory of fetches, while others wait */
 
 /* Members from the first made to the last; freed in the opposite order. */
 struct worker {
@@ -20,6 +21,7 @@ struct worker {
 	struct rpc_channel *master;
 	struct manifest_cache *manifests;
 	struct dataset_table *datasets;
+	struct origin_queue *origins;
 	struct fetch_table *fetches;
 	struct reuse *reuse;
 	struct buffer_pool *buffers;
@@ -55,13 +57,22 @@ static int open_store(struct worker *w, const struct worker_options *opts, struc
 
 static int make_fetches(struct worker *w, const struct worker_options *opts, struct error *err)
 {
-	const struct fetch_table_options fetch = {
+	struct fetch_table_options fetch = {
 		.store = w->store,
 		.threads = opts->fetch_threads,
-		.memory_bytes = opts->fetch_memory_bytes,
+		.memory_bytes = opts->fetch_memory_bytes ? opts->fetch_memory_bytes
+							 : FETCH_MEMORY_DEFAULT_BYTES,
 		.timeout_ms = opts->fetch_timeout_ms,
 	};
+	int r;
 
+	w->origins = origin_queue_new(fetch.memory_bytes / ORIGIN_HOLDERS);
+	if (!w->origins)
+		return error_set(err, -ENOMEM, "out of memory");
+	r = origin_queue_start(w->origins, err);
+	if (r < 0)
+		return r;
+	fetch.origins = w->origins;
 	w->datasets = dataset_table_new();
 	w->reuse = reuse_new(REUSE_RECORDS_DEFAULT);
 	w->buffers = buffer_pool_new(SEND_MEMORY_BYTES, NULL, NULL);
@@ -75,6 +86,7 @@ static int make_control(struct worker *w, const struct worker_options *opts, str
 	struct heartbeat_options beat = {
 		.store = w->store,
 		.datasets = w->datasets,
+		.origins = w->origins,
 		.master_address = opts->master_address,
 		.address = opts->address,
 		.local_address = opts->local_address,
@@ -201,7 +213,8 @@ int worker_new(const struct worker_options *opts, struct rpc_server *server, str
 		r = make_control(w, opts, err);
 	if (r == 0)
 		r = copy_texts(w, opts, err);
-	if (r == 0 && !(w->metrics = worker_metrics_start(w->store, w->datasets, w->fetches)))
+	if (r == 0 &&
+		!(w->metrics = worker_metrics_start(w->store, w->datasets, w->fetches, w->origins)))
 		r = error_set(err, -ENOMEM, "out of memory");
 	if (r < 0) {
 		worker_free(w);
@@ -266,6 +279,8 @@ void worker_free(struct worker *w)
 	heartbeat_free(w->heartbeat);
 	plan_free(w->plan);
 	fetch_table_free(w->fetches);
+	origin_queue_stop(w->origins);
+	origin_queue_free(w->origins);
 	buffer_pool_free(w->buffers);
 	reuse_free(w->reuse);
 	dataset_table_free(w->datasets);

@@ -11,6 +11,10 @@ enum {
 	CACHED_BYTES,
 	FAILED_FETCHES,
 	CORRUPT_BLOCKS,
+	JOB_LIMIT,
+	JOB_WAITED,
+	JOB_QUEUED_BYTES,
+	ORIGIN_LIMIT,
 	CAPACITY_BYTES,
 	USED_BYTES,
 	HELD_BYTES,
@@ -40,6 +44,17 @@ static struct metric metrics[METRICS] = {
 		"Reads from the origin that failed for good.", "dataset"),
 	[CORRUPT_BLOCKS] = METRIC_COUNTER("granary_worker_corrupt_blocks_total",
 		"Blocks of the store that were found damaged and dropped.", "dataset"),
+	[JOB_LIMIT] = METRIC_GAUGE("granary_worker_job_granted_bytes_per_second",
+		"What a job may get from origins here when others want all they are granted, too; 0: a "
+		"part of what jobs without a grant share.",
+		"job"),
+	[JOB_WAITED] = METRIC_SECONDS_COUNTER("granary_worker_job_origin_wait_seconds_total",
+		"How long reads from origins waited for their job's turn, summed over reads.",
+		"job"),
+	[JOB_QUEUED_BYTES] = METRIC_GAUGE("granary_worker_job_queued_bytes",
+		"Bytes that wait for their job's turn to be read from origins.", "job"),
+	[ORIGIN_LIMIT] = METRIC_GAUGE("granary_worker_origin_limit_bytes_per_second",
+		"The most that is read from origins; 0: no limit."),
 	[CAPACITY_BYTES] = METRIC_GAUGE(
 		"granary_worker_capacity_bytes", "The most that the store may take of its disk."),
 	[USED_BYTES] =
@@ -72,6 +87,7 @@ struct worker_metrics {
 	struct store *store;
 	struct dataset_table *datasets;
 	struct fetch_table *fetches;
+	struct origin_queue *origins;
 	struct metrics_collection *collection;
 };
 
@@ -146,18 +162,47 @@ static void collect_datasets(const struct worker_metrics *m)
 	dataset_list_free(list, count);
 }
 
+static void collect_job(const char *name, const struct origin_job_stat *j)
+{
+	metric_set(metric_with(&metrics[JOB_LIMIT], name), j->granted_bytes_per_s);
+	metric_set(metric_with(&metrics[JOB_WAITED], name), (double)j->waited_us / 1e6);
+	metric_set(metric_with(&metrics[JOB_QUEUED_BYTES], name), (double)j->queued_bytes);
+}
+
+/* The last used have series of their own, the others one together. */
+static void collect_jobs(const struct worker_metrics *m)
+{
+	cleanup_free struct origin_job_stat *jobs = NULL;
+	struct origin_job_stat rest = {.granted_bytes_per_s = 0};
+	size_t count = 0;
+
+	metric_set(metric_only(&metrics[ORIGIN_LIMIT]), origin_queue_limit(m->origins));
+	if (origin_queue_jobs(m->origins, &jobs, &count) < 0)
+		return;
+	for (size_t i = 0; i < count && i < DATASET_JOBS_MAX - 1; i++)
+		collect_job(jobs[i].name, &jobs[i]);
+	for (size_t i = DATASET_JOBS_MAX - 1; i < count; i++) {
+		rest.granted_bytes_per_s += jobs[i].granted_bytes_per_s;
+		rest.waited_us += jobs[i].waited_us;
+		rest.queued_bytes += jobs[i].queued_bytes;
+	}
+	if (count >= DATASET_JOBS_MAX)
+		collect_job(DATASET_OTHER_JOB, &rest);
+}
+
 static void collect(void *arg)
 {
-	/* Datasets come and go. */
-	for (int i = ORIGIN_BYTES; i <= CORRUPT_BLOCKS; i++)
+	/* Datasets and jobs come and go. */
+	for (int i = ORIGIN_BYTES; i <= JOB_QUEUED_BYTES; i++)
 		metric_clear(&metrics[i]);
 	collect_store(arg);
 	collect_fetches(arg);
+	collect_jobs(arg);
 	collect_datasets(arg);
 }
 
-struct worker_metrics *worker_metrics_start(
-	struct store *store, struct dataset_table *datasets, struct fetch_table *fetches)
+struct worker_metrics *worker_metrics_start(struct store *store, struct dataset_table *datasets,
+	struct fetch_table *fetches, struct origin_queue *origins)
 {
 	struct worker_metrics *m = calloc(1, sizeof(*m));
 
@@ -166,6 +211,7 @@ struct worker_metrics *worker_metrics_start(
 	m->store = store;
 	m->datasets = datasets;
 	m->fetches = fetches;
+	m->origins = origins;
 	metrics_register(metrics, METRICS);
 	m->collection = metrics_collect(collect, m);
 	return m;

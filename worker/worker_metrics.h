@@ -12,6 +12,6 @@
 struct worker_metrics;
 
 /* All borrowed until stop. NULL when memory is out. */
-struct worker_metrics *worker_metrics_start(
-	struct store *store, struct dataset_table *datasets, struct fetch_table *fetches);
+struct worker_metrics *worker_metrics_start(struct store *store, struct dataset_table *datasets,
+	struct fetch_table *fetches, struct origin_queue *origins);
 void worker_metrics_stop(struct worker_metrics *m); /* NULL is fine */

@@ -54,7 +54,10 @@ struct fx {
 	char digests[4][MANIFEST_DIGEST_TEXT_BYTES]; /* current first */
 	size_t digest_count;
 	char seen_error[512];
-	char secret[32]; /* "" for none */
+	char secret[32];		       /* "" for none */
+	const Granary__V1__OriginShare *share; /* NULL for none */
+	bool elastic;
+	uint64_t seen_job_bytes, seen_job_waited_us; /* of job-1 */
 
 	atomic_bool no_dataset, manifests_stall;
 	atomic_uint beats, manifest_fetches;
@@ -75,6 +78,12 @@ static inline void fx_note_heartbeat(struct fx *f, const Granary__V1__WorkerHear
 		f->seen_failures = q->datasets[i]->failed_fetches;
 		f->seen_pinned = q->datasets[i]->pinned_bytes;
 		snprintf(f->seen_error, sizeof(f->seen_error), "%s", q->datasets[i]->last_error);
+	}
+	for (size_t i = 0; i < q->n_jobs; i++) {
+		if (strcmp(q->jobs[i]->job, "job-1") != 0)
+			continue;
+		f->seen_job_bytes = q->jobs[i]->origin_bytes;
+		f->seen_job_waited_us = q->jobs[i]->waited_us;
 	}
 }
 
@@ -105,6 +114,7 @@ static inline void fx_heartbeat(struct rpc_call *call, void *arg)
 	plan.origin = f->url;
 	plan.granted_bytes = f->grant_bytes;
 	plan.threshold = f->threshold;
+	plan.elastic = f->elastic;
 	for (size_t i = 0; i < f->digest_count; i++) {
 		granary__v1__snapshot_ref__init(&refs[i]);
 		refs[i].manifest_digest = f->digests[i];
@@ -116,6 +126,7 @@ static inline void fx_heartbeat(struct rpc_call *call, void *arg)
 	reply.has_plan = q->plan_version != f->plan_version;
 	reply.datasets = plans;
 	reply.n_datasets = reply.has_plan && !f->no_dataset ? 1 : 0;
+	reply.origin_share = reply.has_plan ? (Granary__V1__OriginShare *)f->share : NULL;
 	reply.interval_ms = 100;
 	rpc_call_reply(call, &reply.base);
 }
@@ -339,6 +350,16 @@ static inline void fx_grant(struct fx *f, uint64_t grant_bytes, uint64_t thresho
 		assert_int_equal(worker_refresh(f->worker, clock_deadline_ms(20000)), 0);
 }
 
+/* Borrowed until the next one; NULL: no limit. */
+static inline void fx_share(struct fx *f, const Granary__V1__OriginShare *share)
+{
+	mutex_lock(&f->mu);
+	f->share = share;
+	f->plan_version++;
+	mutex_unlock(&f->mu);
+	assert_int_equal(worker_refresh(f->worker, clock_deadline_ms(20000)), 0);
+}
+
 /* A fresh origin and master; the worker is started by the test. */
 static inline struct fx *fx_new(void)
 {
@@ -383,6 +404,7 @@ static inline void fx_free(struct fx *f)
 struct fx_read {
 	const struct fx_file *file;
 	const char *digest; /* NULL: the current one */
+	const char *job;    /* NULL: job-1 */
 	uint64_t block;
 	uint32_t offset, len, read_ahead;
 	int64_t timeout_ms;		    /* 0: 20 s */
@@ -443,7 +465,7 @@ static inline int fx_read(struct fx *f, struct fx_read *q)
 	request.offset = q->offset;
 	request.len = q->len;
 	request.read_ahead = q->read_ahead;
-	request.job = (char *)"job-1";
+	request.job = (char *)(q->job ? q->job : "job-1");
 	q->got = 0;
 	r = rpc_stream_open(f->channel, "/granary.v1.BlockService/Read", &request.base,
 		clock_deadline_ms(q->timeout_ms ? q->timeout_ms : 20000), &st, &q->err);
