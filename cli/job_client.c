@@ -17,8 +17,8 @@ char *rate_format(double bytes_per_s, char text[RATE_TEXT_BYTES])
 int job_call(struct client *c, const char *path, const ProtobufCMessage *request,
 	const ProtobufCMessageDescriptor *type, void *ret, struct error *err)
 {
-	return rpc_unary(c->channel, path, request, type, ret, clock_deadline_ms(CLIENT_TIMEOUT_MS),
-		err);
+	return rpc_unary(
+		c->channel, path, request, type, ret, clock_deadline_ms(CLIENT_TIMEOUT_MS), err);
 }
 
 static int read_weight(const struct invocation *inv, double *ret, struct error *err)

@@ -58,8 +58,8 @@ static void print_json(const Granary__V1__PlanJobReply *reply)
 		json_array_append_new(others, planned_json(reply->others[i]));
 	output_json(json_pack("{s:o, s:I, s:o, s:b, s:b}", "job", planned_json(reply->job),
 		"cache_bytes", (json_int_t)reply->cache_bytes, "others", others,
-		"slows_others_in_first_epoch", (int)slows_others(reply, true),
-		"slows_others_later", (int)slows_others(reply, false)));
+		"slows_others_in_first_epoch", (int)slows_others(reply, true), "slows_others_later",
+		(int)slows_others(reply, false)));
 }
 
 /* ---- for people ------------------------------------------------------------------------------ */
@@ -109,8 +109,8 @@ int job_plan_live(const struct invocation *inv, struct error *err)
 	if (r < 0)
 		return r;
 	request.job = &job;
-	r = job_call(&c, JOB_SERVICE "Plan", &request.base, &granary__v1__plan_job_reply__descriptor,
-		&reply, err);
+	r = job_call(&c, JOB_SERVICE "Plan", &request.base,
+		&granary__v1__plan_job_reply__descriptor, &reply, err);
 	if (r == 0 && inv_json(inv))
 		print_json(reply);
 	else if (r == 0)

@@ -12,7 +12,7 @@
 struct question {
 	struct plan_round round;
 	char (*names)[JOB_NAME_BYTES]; /* of the round's jobs */
-	size_t item; /* of the new job's dataset */
+	size_t item;		       /* of the new job's dataset */
 };
 
 static void question_deinit(struct question *q)
@@ -110,8 +110,7 @@ static int reply_init(Granary__V1__PlanJobReply *reply, const struct question *q
 	if (!reply->job || !reply->others)
 		return -ENOMEM;
 	for (size_t i = 0; i < round->job_count; i++) {
-		reply->others[i] = planned_new(
-			q->names[i], round->jobs[i].ideal_bytes_per_s);
+		reply->others[i] = planned_new(q->names[i], round->jobs[i].ideal_bytes_per_s);
 		if (!reply->others[i])
 			return -ENOMEM;
 		reply->n_others++;

@@ -25,7 +25,7 @@ struct origin_job {
 	uint64_t origin_bytes, waited_us, queued_bytes;
 	uint64_t reported_bytes;
 	bool used;
-	double weight_before; /* while a share is applied */
+	double weight_before;		/* while a share is applied */
 	struct origin_job *prev, *next; /* the last used first */
 	UT_hash_handle hh;
 };
@@ -40,7 +40,7 @@ struct origin_queue {
 	struct origin_share *share;
 	struct origin_window window;
 	struct fair_queue fair;
-	struct origin_job *jobs;	/* by name */
+	struct origin_job *jobs; /* by name */
 	struct origin_job *by_use;
 	struct origin_job nameless; /* no job, and those that have no place; not in jobs */
 	bool stopping;
@@ -326,8 +326,7 @@ void origin_queue_done(struct origin_queue *q, struct origin_turn *t, uint64_t b
 	t->job->origin_bytes += bytes;
 	more = (double)bytes - (double)t->bytes;
 	if (t->pass.paced && limited_locked(q) && more != 0)
-		fair_queue_charge(
-			&t->job->flow, t->fair.class, more / weight_locked(q, t->job));
+		fair_queue_charge(&t->job->flow, t->fair.class, more / weight_locked(q, t->job));
 	origin_window_end(&q->window, &t->pass, bytes, clock_mono_ns());
 	if (q->fair.queued > 0)
 		cond_signal(&q->changed);
@@ -437,8 +436,7 @@ int origin_queue_jobs(struct origin_queue *q, struct origin_job_stat **ret, size
 	return 0;
 }
 
-void origin_queue_reported(
-	struct origin_queue *q, const struct origin_job_stat *jobs, size_t count)
+void origin_queue_reported(struct origin_queue *q, const struct origin_job_stat *jobs, size_t count)
 {
 	struct origin_job *j;
 

@@ -85,8 +85,8 @@ int64_t origin_turn_waited_us(const struct origin_turn *t);
 /* ---- what is told of it ----------------------------------------------------------------------- */
 
 struct origin_job_stat {
-	char name[DATASET_JOB_BYTES]; /* "" of reads of no job */
-	double granted_bytes_per_s;   /* 0: a part of what others share */
+	char name[DATASET_JOB_BYTES];	  /* "" of reads of no job */
+	double granted_bytes_per_s;	  /* 0: a part of what others share */
 	uint64_t origin_bytes, waited_us; /* since the worker started */
 	uint64_t queued_bytes;		  /* now */
 };

@@ -63,7 +63,8 @@ int origin_share_new(
 	int r;
 
 	if (jobs > ORIGIN_SHARE_JOBS_MAX)
-		return error_set(err, -EINVAL, "%zu jobs (at most %d)", jobs, ORIGIN_SHARE_JOBS_MAX);
+		return error_set(
+			err, -EINVAL, "%zu jobs (at most %d)", jobs, ORIGIN_SHARE_JOBS_MAX);
 	s = calloc(1, sizeof(*s) + jobs * sizeof(s->jobs[0]));
 	if (!s)
 		return error_set(err, -ENOMEM, "out of memory");

@@ -99,7 +99,8 @@ static struct sim_get *free_get(struct sim *s)
 }
 
 /* Always somebody who wants `want` bytes; looks every tick, sometimes later than it should. */
-static void run(struct sim *s, uint32_t want, unsigned late_max_ms, int64_t from_ns, int64_t until_ns)
+static void run(
+	struct sim *s, uint32_t want, unsigned late_max_ms, int64_t from_ns, int64_t until_ns)
 {
 	for (int64_t now_ns = from_ns; now_ns < until_ns;) {
 		uint32_t piece = origin_window_piece(&s->window);

@@ -197,10 +197,10 @@ static void two_jobs_share_by_what_they_were_granted(void **state)
 	load_stop(&la);
 	load_stop(&lb);
 	assert_true((double)most_in_a_second(0) <= 1.02 * 8e6);
-	assert_share(sent_bytes("a", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns),
-		0.75);
-	assert_share(sent_bytes("b", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns),
-		0.25);
+	assert_share(
+		sent_bytes("a", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns), 0.75);
+	assert_share(
+		sent_bytes("b", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns), 0.25);
 }
 
 static void what_a_job_does_not_use_goes_to_the_other_until_it_asks(void **state)
@@ -318,10 +318,10 @@ static void jobs_that_nobody_named_share_what_is_for_others(void **state)
 	load_stop(&la);
 	load_stop(&lb);
 	load_stop(&lc);
-	assert_share(sent_bytes("a", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns),
-		0.5);
-	assert_share(sent_bytes("c", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns),
-		0.25);
+	assert_share(
+		sent_bytes("a", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns), 0.5);
+	assert_share(
+		sent_bytes("c", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns), 0.25);
 }
 
 static void a_job_without_a_grant_is_slow_and_never_fails(void **state)
@@ -367,8 +367,7 @@ static void prefetch_has_only_what_nobody_waits_for(void **state)
 	sleep(2);
 	ended_ns = clock_mono_ns();
 	/* No more than in the moments in which no read of the other waits. */
-	assert_true(sent_bytes("b", began_ns, ended_ns) * 4 <
-		    sent_bytes("a", began_ns, ended_ns));
+	assert_true(sent_bytes("b", began_ns, ended_ns) * 4 < sent_bytes("a", began_ns, ended_ns));
 	/* Who waits for one of them makes it urgent. */
 	assert_int_equal(fx_read(f, &q), 0);
 	load_stop(&la);

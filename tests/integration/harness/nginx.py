@@ -18,7 +18,7 @@ daemon off; worker_processes 2; pid {dir}/nginx.pid; error_log {dir}/error.log w
 {user}
 events {{ worker_connections 1024; }}
 http {{
-	log_format counted escape=json '{{"method":"$request_method","uri":"$request_uri",'
+	log_format counted escape=json '{{"at":$msec,"method":"$request_method","uri":"$request_uri",'
 		'"status":$status,"body_bytes":$body_bytes_sent,"range":"$http_range",'
 		'"encoding":"$http_accept_encoding","connection":"$connection",'
 		'"payer":"$http_x_amz_request_payer","signed":"$http_authorization"}}';
@@ -60,6 +60,7 @@ class Request:
 
     def __init__(self, line):
         fields = json.loads(line)
+        self.at = fields["at"]  # seconds since 1970, when it had ended
         self.method = fields["method"]
         path, _, query = fields["uri"].partition("?")
         self.path = urllib.parse.unquote(path)
@@ -99,17 +100,20 @@ class Nginx:
         with socket.create_connection(("127.0.0.1", self.port), 1):
             return True
 
-    def requests(self):
-        """Those since the last call. A request is logged when it ends: waits until all have."""
-        size = -1
-        while self._log.stat().st_size != size:
+    def requests(self, quiet=True):
+        """Those since the last call. A request is logged when it ends: waits until all have, unless it
+        is not to become quiet."""
+        size = -1 if quiet else self._log.stat().st_size
+        while self._log.stat().st_size != size and quiet:
             size = self._log.stat().st_size
             time.sleep(0.3)
         with self._log.open("rb") as log:
             log.seek(self._position)
             lines = log.read(size - self._position)
         self._position = size
-        return [Request(line) for line in lines.splitlines()]
+        whole = lines.rfind(b"\n") + 1
+        self._position += whole - len(lines)
+        return [Request(line) for line in lines[:whole].splitlines()]
 
     def object_bytes(self):
         """Body bytes of objects since the last call."""

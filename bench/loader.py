@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""A training loader whose compute-bound rate is known: batches of files, each followed by a step.
+
+    loader.py DIR READERS BATCH STEP_SECONDS SEED LOG [EPOCHS]
+
+Threads read shuffled files past the page cache (O_DIRECT) into a short queue of batches, as loaders do;
+the main thread takes a batch and computes for STEP_SECONDS. LOG gets a line of JSON for each step: when
+it ended, the bytes read so far, the epochs ended, and how long the batch was waited for. Without EPOCHS it
+goes on until it is killed.
+"""
+
+import json
+import mmap
+import os
+import pathlib
+import queue
+import random
+import sys
+import threading
+import time
+
+BUFFER_BYTES = 1 << 20
+BATCHES_AHEAD = 2
+
+
+def read(path, buffer):
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        return os.readv(handle, [buffer])
+    finally:
+        os.close(handle)
+
+
+class Epochs:
+    """Files in the order of endless shuffles, drawn by many threads."""
+
+    def __init__(self, paths, seed, count):
+        self.paths = paths
+        self.random = random.Random(seed)
+        self.left = count
+        self.order = []
+        self.lock = threading.Lock()
+
+    def next(self):
+        """None at the end."""
+        with self.lock:
+            if not self.order:
+                if self.left == 0:
+                    return None
+                self.left -= 1
+                self.order = self.random.sample(self.paths, len(self.paths))
+            return self.order.pop()
+
+
+def reader(epochs, ready):
+    buffer = mmap.mmap(-1, BUFFER_BYTES)
+    while (path := epochs.next()) is not None:
+        ready.put(read(path, buffer))
+    ready.put(None)
+
+
+def main():
+    directory, readers, batch, step, seed, log = sys.argv[1:7]
+    count = int(sys.argv[7]) if len(sys.argv) > 7 else -1
+    readers, batch, step = int(readers), int(batch), float(step)
+    paths = sorted(str(path) for path in pathlib.Path(directory).rglob("*") if path.is_file())
+    epochs = Epochs(paths, int(seed), count)
+    ready = queue.Queue(BATCHES_AHEAD * batch)
+    for _ in range(readers):
+        threading.Thread(target=reader, args=(epochs, ready), daemon=True).start()
+    files = total = ended = 0
+    begun = time.monotonic()
+    with open(log, "w", encoding="ascii") as lines:
+        while ended < readers:
+            waited = time.monotonic()
+            for _ in range(batch):
+                if (size := ready.get()) is None:
+                    ended += 1
+                    if ended == readers:
+                        break
+                    continue
+                files += 1
+                total += size
+            waited = time.monotonic() - waited
+            # Steps begin when they would on a GPU: late sleeps are not carried on.
+            time.sleep(step)
+            print(json.dumps({"at": time.time(), "bytes": total, "epochs": files / len(paths),
+                              "waited": waited, "seconds": time.monotonic() - begun}),
+                  file=lines, flush=True)
+
+
+if __name__ == "__main__":
+    main()

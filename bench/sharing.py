@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Three jobs share a cache and a limited origin: what was predicted against what the readers get.
+
+    sharing.py [--storage joint|lru|private|whole] [--policy max-min|fifo|sjf] [--seconds N]
+
+An S3 server (MinIO behind a proxy that logs every request), three datasets, three loaders with known
+steps (loader.py), one `granary up` with three mounts. From the second epoch of each job on, for N seconds:
+bytes at the readers against the prediction as it was written down before, body bytes at the proxy in
+any sliding second against the limit.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/integration"))
+
+from harness import granary, s3_origin, suite, trees, workspace  # noqa: E402
+
+FILE_BYTES = 110_000
+LIMIT = 10_000_000
+CACHE = "107MB"
+READERS = 4
+FILL_SECONDS = 300
+
+
+@dataclasses.dataclass
+class Job:
+    name: str
+    files: int
+    batch: int
+    step: float
+
+    @property
+    def ideal(self):
+        return self.batch * FILE_BYTES / self.step
+
+
+# 30, 24 and 40 MB/s when nothing waits; 55, 110 and 220 MB.
+MIX = [Job("small", 500, 30, 0.110), Job("middle", 1000, 24, 0.110), Job("large", 2000, 40, 0.110)]
+
+
+class Loader:
+    def __init__(self, work, job, directory, number, epochs=None):
+        self.log = work.path / f"{job.name}.steps"
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "bench/loader.py", directory, str(READERS), str(job.batch),
+             str(job.step), str(number), self.log, *([str(epochs)] if epochs else [])])
+
+    def steps(self):
+        if not self.log.exists():
+            return []
+        lines = self.log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def epochs(self):
+        steps = self.steps()
+        return steps[-1]["epochs"] if steps else 0
+
+    def rate(self, begin, end):
+        """Bytes a second between two moments; the steps at the ends count by their part."""
+        points = [(step["at"], step["bytes"]) for step in self.steps()]
+        return (_at(points, end) - _at(points, begin)) / (end - begin)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def _at(points, when):
+    before = max((point for point in points if point[0] <= when), default=points[0])
+    after = min((point for point in points if point[0] > when), default=points[-1])
+    if after[0] <= before[0]:
+        return before[1]
+    return before[1] + (after[1] - before[1]) * (when - before[0]) / (after[0] - before[0])
+
+
+def busiest_second(requests):
+    """The most body bytes in any second; a request counts as of its end."""
+    requests = sorted((request.at, request.body_bytes) for request in requests)
+    most = total = first = 0
+    for at, size in requests:
+        total += size
+        while requests[first][0] <= at - 1:
+            total -= requests[first][1]
+            first += 1
+        most = max(most, total)
+    return most
+
+
+class Cluster:
+    """One host with a mount for each job."""
+
+    def __init__(self, work, storage, policy):
+        self.work = work
+        self.server = s3_origin.S3Origin(work)
+        self.host = granary.Granary(work, "sharing", environment=self.server.environment())
+        self.mounts = []
+        for job in MIX:
+            url = self.server.fill(job.name, trees.samples(job.files, FILE_BYTES, seed=job.name))
+            mountpoint = work.directory(f"mnt-{job.name}")
+            flags = ["--name", job.name, "--job", job.name, "--no-preload", *self.server.flags]
+            if not self.mounts:
+                self.host.up(url, mountpoint, *flags, "--cache-size", CACHE, "--storage", storage,
+                             "--policy", policy, "--origin-limit", f"{LIMIT}B/s")
+            else:
+                self.host.run("up", url, mountpoint, *flags, *self.host.directories())
+            self.host.ask("job", "start", job.name, "--ideal-rate", f"{job.ideal:.0f}B/s")
+            self.mounts.append(mountpoint)
+
+    def jobs(self):
+        return {job["name"]: job for job in self.host.json("job", "ls")["jobs"]}
+
+    def start(self, epochs=None):
+        loaders = [Loader(self.work, job, mountpoint, number, epochs and epochs[number])
+                   for number, (job, mountpoint) in enumerate(zip(MIX, self.mounts))]
+        for loader in loaders:
+            self.work.at_close(loader.close)
+        return loaders
+
+    def settle(self, loaders):
+        """Until every job is past its first epoch and the plan goes by full caches."""
+        def settled():
+            return (all(loader.epochs() > 1.05 for loader in loaders) and
+                    all(abs(job["hit_ratio"] - job["cache_bytes"] / job["dataset_bytes"]) < 0.01
+                        for job in self.jobs().values()))
+
+        suite.wait_until(settled, FILL_SECONDS, "all caches are filled")
+        time.sleep(3)
+
+
+def window(work, storage, policy, seconds):
+    cluster = Cluster(work, storage, policy)
+    loaders = cluster.start()
+    cluster.settle(loaders)
+    predicted = cluster.jobs()
+    cluster.server.proxy.requests(quiet=False)
+    begin = time.time()
+    time.sleep(seconds)
+    end = time.time()
+    after = cluster.jobs()
+    requests = [request for request in cluster.server.proxy.requests(quiet=False)
+                if request.is_object_get() and begin <= request.at <= end]
+    rows = []
+    for job, loader in zip(MIX, loaders):
+        told = predicted[job.name]
+        rows.append({"job": job.name, "ideal": job.ideal, "cache_bytes": told["cache_bytes"],
+                     "dataset_bytes": told["dataset_bytes"],
+                     "remote_bytes_per_s": told["remote_bytes_per_s"],
+                     "predicted": told["predicted_bytes_per_s"],
+                     "measured": loader.rate(begin, end),
+                     "plan_moved": after[job.name]["predicted_bytes_per_s"]
+                     != told["predicted_bytes_per_s"]})
+    body = sum(request.body_bytes for request in requests)
+    return {"storage": storage, "policy": policy, "seconds": seconds, "limit": LIMIT, "jobs": rows,
+            "origin_bytes_per_s": body / (end - begin), "busiest_second": busiest_second(requests)}
+
+
+def print_window(result):
+    print("| job | f* | cache | origin share | predicted | measured | measured / predicted |")
+    print("|---|---|---|---|---|---|---|")
+    for row in result["jobs"]:
+        print(f"| {row['job']} | {row['ideal'] / 1e6:.1f} MB/s | "
+              f"{row['cache_bytes'] / 1e6:.1f} of {row['dataset_bytes'] / 1e6:.0f} MB | "
+              f"{row['remote_bytes_per_s'] / 1e6:.2f} MB/s | {row['predicted'] / 1e6:.2f} MB/s | "
+              f"{row['measured'] / 1e6:.2f} MB/s | **{row['measured'] / row['predicted']:.3f}**"
+              f"{' (the plan moved)' if row['plan_moved'] else ''} |")
+    print(f"origin: {result['origin_bytes_per_s'] / result['limit']:.3f} of the limit on average, "
+          f"{result['busiest_second'] / result['limit']:.3f} in the busiest second")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--storage", default="joint", choices=["joint", "lru", "private", "whole"])
+    parser.add_argument("--policy", default="max-min", choices=["max-min", "fifo", "sjf"])
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--json", type=pathlib.Path, help="keep the figures there")
+    arguments = parser.parse_args()
+    work = workspace.Workspace()
+    try:
+        result = window(work, arguments.storage, arguments.policy, arguments.seconds)
+    finally:
+        work.close()
+    print_window(result)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
