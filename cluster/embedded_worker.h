@@ -21,11 +21,13 @@ struct embedded_read {
 	uint32_t offset, len; /* within the block */
 	uint32_t read_ahead;
 	const char *job; /* "": none */
-	int64_t deadline_ms;
+	int64_t deadline_ms; /* moved on by what it waits for its job's share */
 
 	/* Takes the next piece of the range; the bytes are the worker's again when it returns. */
 	void (*take)(void *arg, bool from_origin, const void *data, size_t len);
 	bool (*gone)(void *arg); /* the reader waits no longer */
+	/* It has waited so long, in all, for its job's share of the origins' bandwidth. */
+	void (*waits)(void *arg, uint64_t waited_us);
 	void *arg;
 };
 

@@ -37,6 +37,13 @@ static void link_locked(struct io_pool *p, struct io_job *job)
 	p->queued++;
 }
 
+static int64_t deadline_of(struct io_pool *p, const struct io_job *job)
+{
+	if (job->deadline_ms == CLOCK_NEVER)
+		return CLOCK_NEVER;
+	return job->deadline_ms + throttle_ms(&p->throttle) - job->throttled_ms;
+}
+
 struct worker_arg {
 	struct io_pool *pool;
 	unsigned slot;
@@ -62,6 +69,7 @@ static void *worker_main(void *arg)
 			break;
 		job = p->head;
 		unlink_locked(p, job);
+		job->deadline_ms = deadline_of(p, job);
 		p->running[slot] = job;
 		mutex_unlock(&p->mu);
 		job->run(job);
@@ -76,13 +84,13 @@ static void *worker_main(void *arg)
 }
 
 /* The code to give a waiting job up with, or 0. */
-static int job_verdict(const struct io_pool *p, const struct io_job *job)
+static int job_verdict(struct io_pool *p, const struct io_job *job)
 {
 	if (p->stopping)
 		return -ECANCELED;
 	if (atomic_load(&job->cancel->fired))
 		return -EINTR;
-	if (clock_passed(job->deadline_ms))
+	if (clock_passed(deadline_of(p, job)))
 		return -ETIMEDOUT;
 	return 0;
 }
@@ -96,8 +104,8 @@ static struct io_job *take_doomed_locked(struct io_pool *p, int *ret_code, int64
 			unlink_locked(p, job);
 			return job;
 		}
-		if (job->deadline_ms < *ret_next_ms)
-			*ret_next_ms = job->deadline_ms;
+		if (deadline_of(p, job) < *ret_next_ms)
+			*ret_next_ms = deadline_of(p, job);
 	}
 	return NULL;
 }
@@ -180,6 +188,7 @@ int io_pool_submit(struct io_pool *p, struct io_job *job)
 	r = grow_locked(p);
 	if (r < 0)
 		return r;
+	job->throttled_ms = throttle_ms(&p->throttle);
 	link_locked(p, job);
 	cond_signal(&p->work);
 	/* A cancel that fired before the job stood in the queue has kicked in vain. */

@@ -6,6 +6,8 @@
  * Invariants
  *  - Every job that was submitted is ended exactly once: `run` on a pool thread, or `give_up` when
  *    it was cancelled or ran out of time before a thread was free, or when the pool stops.
+ *  - What a job waits in the queue while one that runs waits for its job's share of the origins'
+ *    bandwidth does not count towards its deadline.
  *  - At most IO_POOL_QUEUE_MAX jobs wait; the kernel itself bounds them first (max_background and
  *    the number of reading threads).
  *
@@ -32,10 +34,12 @@ struct io_job {
 	struct read_cancel *cancel;
 	int64_t deadline_ms;
 	/* owned by the pool */
+	int64_t throttled_ms; /* the pool's, when it was submitted */
 	struct io_job *prev, *next;
 };
 
 struct io_pool {
+	struct throttle throttle; /* told by those that run; the others' deadlines go by it */
 	struct mutex mu;
 	/* guarded by mu */
 	struct cond work;   /* a job waits, or stopping */

@@ -245,6 +245,7 @@ static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t
 		.cancel = &j->cancel,
 		.deadline_ms = clock_deadline_ms(fs->read_timeout_ms)};
 	read_cancel_init(&j->cancel);
+	j->cancel.throttle = &fs->pool.throttle;
 	fuse_req_interrupt_func(req, on_interrupt, j);
 	r = io_pool_submit(&fs->pool, &j->job);
 	if (r < 0) {

@@ -89,6 +89,7 @@ static int bring(struct order *o, const struct order_piece *piece, struct manife
 	if (r < 0)
 		return error_set_errno(err, r, "entry %u of the manifest", piece->index);
 	*ret_from = BLOCK_FROM_LOCAL_STORE;
+	read_cancel_restart(cancel);
 	r = source->read_local(source, &range);
 	if (r == BLOCK_SOURCE_MISS)
 		r = source->read(
@@ -144,6 +145,7 @@ static void grow_locked(struct order *o)
 {
 	while (!o->stopping && o->on && o->started < o->pace.limit) {
 		read_cancel_init(&o->cancels[o->started]);
+		o->cancels[o->started].throttle = &o->fs->pool.throttle;
 		if (thread_start(&o->threads[o->started], order_main, o) < 0) {
 			read_cancel_deinit(&o->cancels[o->started]);
 			return;
@@ -360,16 +362,27 @@ void order_release(struct order *o, struct order_held *held, uint32_t len)
 	used_locked(o, held->piece, len);
 }
 
+/* What whoever brings it waits for his share is not the reader's time. */
+static void note_throttled(struct order *o, struct read_cancel *cancel, int64_t *seen_ms)
+{
+	int64_t now_ms = throttle_ms(&o->fs->pool.throttle);
+
+	if (now_ms > *seen_ms)
+		atomic_fetch_add(&cancel->waited_ms, now_ms - *seen_ms);
+	*seen_ms = now_ms;
+}
+
 /* True once the bytes are there. */
 static bool await_locked(
 	struct order *o, struct order_piece *piece, int64_t deadline_ms, struct read_cancel *cancel)
 {
-	while (!piece->arrived && !piece->failed && !o->stopping && !clock_passed(deadline_ms) &&
-		!atomic_load(&cancel->fired)) {
-		int64_t look_ms = clock_deadline_ms(CANCEL_STEP_MS);
+	int64_t seen_ms = throttle_ms(&o->fs->pool.throttle);
 
-		cond_wait(arrival_of(o, piece), &o->mu,
-			look_ms < deadline_ms ? look_ms : deadline_ms);
+	while (!piece->arrived && !piece->failed && !o->stopping &&
+		!clock_passed(read_cancel_deadline_ms(cancel, deadline_ms)) &&
+		!atomic_load(&cancel->fired)) {
+		cond_wait(arrival_of(o, piece), &o->mu, clock_deadline_ms(CANCEL_STEP_MS));
+		note_throttled(o, cancel, &seen_ms);
 	}
 	return piece->arrived;
 }

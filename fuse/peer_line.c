@@ -121,14 +121,17 @@ static int64_t wait_until(struct peer_line *l, int64_t began_ms)
 	return -EAGAIN;
 }
 
-int peer_line_next(
-	struct peer_line *l, struct rpc_stream *stream, struct rpc_message **ret, struct error *err)
+int peer_line_next(struct peer_line *l, struct rpc_stream *stream, int64_t deadline_ms,
+	struct rpc_message **ret, struct error *err)
 {
 	int64_t began_ms = clock_mono_ms(), until_ms = began_ms + PEER_LINE_QUIET_MS;
 	int r;
 
-	while (rpc_stream_wait(stream, until_ms) < 0) {
-		until_ms = wait_until(l, began_ms);
+	while (rpc_stream_wait(stream, until_ms < deadline_ms ? until_ms : deadline_ms) < 0) {
+		if (clock_passed(deadline_ms))
+			return error_set(err, -ETIMEDOUT, "it did not answer before the deadline");
+		if (clock_passed(until_ms))
+			until_ms = wait_until(l, began_ms);
 		if (until_ms < 0)
 			return error_set(err, -EAGAIN,
 				"it gives no sign of life, not to a health check either");

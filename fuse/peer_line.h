@@ -42,9 +42,10 @@ enum peer_line_state { PEER_LINE_ASKED, PEER_LINE_ALIVE, PEER_LINE_SILENT };
  * older one says nothing of now). Waits for nothing. */
 enum peer_line_state peer_line_look(struct peer_line *l, int64_t since_ms);
 
-/* As rpc_stream_next of a stream of this connection, but -EAGAIN once it is silent. */
-int peer_line_next(struct peer_line *l, struct rpc_stream *stream, struct rpc_message **ret,
-	struct error *err);
+/* As rpc_stream_next of a stream of this connection, but -EAGAIN once it is silent, and -ETIMEDOUT at
+ * the deadline. */
+int peer_line_next(struct peer_line *l, struct rpc_stream *stream, int64_t deadline_ms,
+	struct rpc_message **ret, struct error *err);
 
 /* Waits for one check: 0, or what the worker, or the transport, said. */
 int peer_line_ask(struct peer_line *l);

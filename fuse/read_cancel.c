@@ -8,6 +8,8 @@ void read_cancel_init(struct read_cancel *c)
 	atomic_init(&c->fired, false);
 	mutex_init(&c->mu);
 	c->stream = NULL;
+	atomic_init(&c->waited_ms, 0);
+	c->throttle = NULL;
 }
 
 void read_cancel_deinit(struct read_cancel *c)
@@ -41,4 +43,21 @@ void read_cancel_detach(struct read_cancel *c)
 	mutex_guard(&c->mu);
 
 	c->stream = NULL;
+}
+
+void read_cancel_waited(struct read_cancel *c, int64_t ms)
+{
+	atomic_fetch_add(&c->waited_ms, ms);
+	if (c->throttle)
+		throttle_note(c->throttle, ms);
+}
+
+void read_cancel_restart(struct read_cancel *c)
+{
+	atomic_store(&c->waited_ms, 0);
+}
+
+int64_t read_cancel_deadline_ms(const struct read_cancel *c, int64_t deadline_ms)
+{
+	return deadline_ms == CLOCK_NEVER ? CLOCK_NEVER : deadline_ms + atomic_load(&c->waited_ms);
 }

@@ -16,7 +16,11 @@
 #define CACHED_PATH "/granary.v1.BlockService/Cached"
 #define CHUNK_DATA_FIELD 2
 #define WORKERS_TRIED 3
-#define CACHED_ASKED_MAX 64 /* workers asked how much they hold of a large file */
+/* The worker keeps to the deadline by itself; this is for one that does not answer. */
+#define DEADLINE_GRACE_MS 300
+#define AGAIN_PAUSE_MS 100
+#define WAIT_TOLD_MAX_MS 60000u /* at once; a worker tells several times a second */
+#define CACHED_ASKED_MAX 64	/* workers asked how much they hold of a large file */
 
 static struct source_chain *chain(struct block_source *s)
 {
@@ -189,42 +193,76 @@ static int chain_whole(
 /* ---- a worker ----------------------------------------------------------------------------------
  */
 
-/* Takes the chunks of one answer into dst. */
-static int receive(struct peer_line *line, struct rpc_stream *stream,
-	const struct block_range *range, bool *ret_fetched, struct error *err)
-{
-	uint32_t filled = 0;
+/* One worker asked for a range. The deadline is ours, not the call's, since it moves: by what the
+ * worker says that the read waits for its job's share of the origins' bandwidth. */
+struct attempt {
+	const struct block_range *range;
+	const char *job;
+	int64_t deadline_ms;
+	struct read_cancel *cancel;
+	uint32_t filled;
+	bool fetched;
+	/* of the call under way */
+	uint64_t waited_us;
+	bool again; /* the worker has no place for one who waits now */
+};
 
-	*ret_fetched = false;
+static void attempt_waited(struct attempt *a, uint64_t ms)
+{
+	if (ms > WAIT_TOLD_MAX_MS)
+		ms = WAIT_TOLD_MAX_MS;
+	a->deadline_ms += (int64_t)ms;
+	read_cancel_waited(a->cancel, (int64_t)ms);
+}
+
+static void take_head(struct attempt *a, const Granary__V1__ReadBlockChunk *head)
+{
+	if (head->source == GRANARY__V1__READ_BLOCK_CHUNK__SOURCE__SOURCE_ORIGIN)
+		a->fetched = true;
+	if (head->waited_us >= a->waited_us + 1000) {
+		attempt_waited(a, (head->waited_us - a->waited_us) / 1000);
+		a->waited_us = head->waited_us;
+	}
+	a->again = head->again;
+}
+
+/* Takes the chunks of one answer into dst. */
+static int receive(
+	struct attempt *a, struct peer_line *line, struct rpc_stream *stream, struct error *err)
+{
+	const struct block_range *range = a->range;
+
 	for (;;) {
 		Granary__V1__ReadBlockChunk *head = NULL;
 		struct rpc_message *message;
 		size_t len;
-		int r = peer_line_next(line, stream, &message, err);
+		int r = peer_line_next(
+			line, stream, a->deadline_ms + DEADLINE_GRACE_MS, &message, err);
 
 		if (r == RPC_STREAM_END)
 			break;
 		if (r < 0)
 			return r;
-		r = rpc_message_bytes(message, CHUNK_DATA_FIELD, range->dst + filled,
-			range->len - filled, &len, &granary__v1__read_block_chunk__descriptor,
+		r = rpc_message_bytes(message, CHUNK_DATA_FIELD, range->dst + a->filled,
+			range->len - a->filled, &len, &granary__v1__read_block_chunk__descriptor,
 			(ProtobufCMessage **)&head);
 		rpc_message_free(message);
 		if (r < 0)
 			return error_set(err, -EPROTO, "the answer makes no sense");
-		filled += (uint32_t)len;
-		if (head->source == GRANARY__V1__READ_BLOCK_CHUNK__SOURCE__SOURCE_ORIGIN)
-			*ret_fetched = true;
+		a->filled += (uint32_t)len;
+		take_head(a, head);
 		protobuf_c_message_free_unpacked(&head->base, NULL);
 	}
-	if (filled < range->len)
-		return error_set(err, -EPROTO, "%u bytes came of %u", filled, range->len);
+	if (a->filled < range->len && !a->again)
+		return error_set(err, -EPROTO, "%u bytes came of %u", a->filled, range->len);
 	return 0;
 }
 
-static int ask_peer(struct source_chain *c, struct peer *p, const struct block_range *range,
-	int64_t deadline_ms, struct read_cancel *cancel, bool *ret_fetched, struct error *err)
+/* Until all has come, or the worker wants to be asked again. */
+static int ask_once(struct attempt *a, struct peer *p, struct error *err)
 {
+	int64_t left_ms = clock_left_ms(a->deadline_ms);
+	const struct block_range *range = a->range;
 	const struct manifest_info *info = manifest_info(range->file->manifest);
 	Granary__V1__ReadBlockRequest request = GRANARY__V1__READ_BLOCK_REQUEST__INIT;
 	struct peer_line *line = peer_line(p);
@@ -233,24 +271,53 @@ static int ask_peer(struct source_chain *c, struct peer *p, const struct block_r
 
 	if (!line)
 		return error_set(err, -EAGAIN, "no way to reach it");
+	if (left_ms == 0)
+		return error_set(err, -ETIMEDOUT, "the deadline has passed");
 	request.dataset_id = info->dataset_id;
 	request.manifest_digest = (char *)info->digest;
 	request.entry = range->file->index;
 	request.block = range->block;
-	request.offset = range->offset;
-	request.len = range->len;
+	request.offset = range->offset + a->filled;
+	request.len = range->len - a->filled;
 	request.read_ahead = range->read_ahead;
-	request.job = (char *)c->job;
-	r = rpc_stream_open(line->channel, READ_PATH, &request.base, deadline_ms, &stream, err);
+	request.job = (char *)a->job;
+	request.timeout_ms = left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX;
+	a->waited_us = 0;
+	a->again = false;
+	r = rpc_stream_open(line->channel, READ_PATH, &request.base, CLOCK_NEVER, &stream, err);
 	if (r < 0)
 		return r;
-	r = read_cancel_attach(cancel, stream);
+	r = read_cancel_attach(a->cancel, stream);
 	if (r == 0) {
-		r = receive(line, stream, range, ret_fetched, err);
-		read_cancel_detach(cancel);
+		r = receive(a, line, stream, err);
+		read_cancel_detach(a->cancel);
 	}
 	rpc_stream_close(stream);
 	return r;
+}
+
+/* It waits for its share, only not there. */
+static void pause_before_again(struct attempt *a)
+{
+	const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_MS * 1000000};
+
+	nanosleep(&pause, NULL);
+	attempt_waited(a, AGAIN_PAUSE_MS);
+}
+
+static int ask_peer(struct source_chain *c, struct peer *p, const struct block_range *range,
+	int64_t deadline_ms, struct read_cancel *cancel, bool *ret_fetched, struct error *err)
+{
+	struct attempt a = {
+		.range = range, .job = c->job, .deadline_ms = deadline_ms, .cancel = cancel};
+	int r = ask_once(&a, p, err);
+
+	while (r == 0 && a.filled < range->len && !atomic_load(&cancel->fired)) {
+		pause_before_again(&a);
+		r = ask_once(&a, p, err);
+	}
+	*ret_fetched = a.fetched;
+	return r == 0 && a.filled < range->len ? error_set(err, -ECANCELED, "called off") : r;
 }
 
 /* ---- the worker of this process ---------------------------------------------------------------- */
@@ -260,6 +327,7 @@ struct embedded_sink {
 	struct read_cancel *cancel;
 	uint32_t filled;
 	bool fetched;
+	uint64_t waited_us;
 };
 
 static void embedded_take(void *arg, bool from_origin, const void *data, size_t len)
@@ -279,6 +347,14 @@ static bool embedded_gone(void *arg)
 	return atomic_load(&sink->cancel->fired);
 }
 
+static void embedded_waits(void *arg, uint64_t waited_us)
+{
+	struct embedded_sink *sink = arg;
+
+	read_cancel_waited(sink->cancel, (int64_t)((waited_us - sink->waited_us) / 1000));
+	sink->waited_us = waited_us;
+}
+
 static int ask_embedded(struct source_chain *c, const struct block_range *range,
 	int64_t deadline_ms, struct read_cancel *cancel, bool *ret_fetched, struct error *err)
 {
@@ -296,6 +372,7 @@ static int ask_embedded(struct source_chain *c, const struct block_range *range,
 		.deadline_ms = deadline_ms,
 		.take = embedded_take,
 		.gone = embedded_gone,
+		.waits = embedded_waits,
 		.arg = &sink,
 	};
 	int r = c->embedded->read(c->embedded->arg, &read, err);
@@ -356,8 +433,9 @@ static int read_workers(struct source_chain *c, struct peer_set *set,
 
 		if (state == PEER_ASIDE)
 			continue;
-		r = ask_worker(
-			c, p, range, attempt_deadline(deadline_ms, state), cancel, &fetched, err);
+		r = ask_worker(c, p, range,
+			attempt_deadline(read_cancel_deadline_ms(cancel, deadline_ms), state),
+			cancel, &fetched, err);
 		if (atomic_load(&cancel->fired))
 			return error_set(err, -ECANCELED, "called off");
 		if (r == 0) {
@@ -389,6 +467,7 @@ static int read_origin(struct source_chain *c, const struct block_range *range, 
 	struct error worker = *err;
 	int r;
 
+	deadline_ms = read_cancel_deadline_ms(cancel, deadline_ms);
 	if (clock_passed(deadline_ms))
 		return worker.text[0] ? -ETIMEDOUT
 				      : error_set(err, -ETIMEDOUT, "the deadline has passed");

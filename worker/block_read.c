@@ -210,6 +210,8 @@ int block_reader_read(struct block_reader *r, const struct block_read *read, str
 			r, read, &reader, again > AGAIN_MAX ? FETCH_PASS : goal, end, &pos, err);
 		if (e < 0)
 			return e;
+		if (e == FETCH_LATER)
+			return BLOCK_READ_LATER;
 		if (e == FETCH_AGAIN) {
 			/* Stored meanwhile, or the fetch died with the readers it was made for. */
 			again++;

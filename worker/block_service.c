@@ -111,6 +111,13 @@ static int find_file(struct block_service *s, struct dataset *d, struct manifest
 
 /* ---- Read ------------------------------------------------------------------------------------ */
 
+/* A call of Read. */
+struct reading {
+	struct block_service *service;
+	struct rpc_call *call;
+	uint64_t waited_us;
+};
+
 static int send_piece(void *arg, bool from_origin, const void *data, size_t len,
 	void (*release)(void *holder), void *holder)
 {
@@ -118,12 +125,47 @@ static int send_piece(void *arg, bool from_origin, const void *data, size_t len,
 
 	if (from_origin)
 		head.source = GRANARY__V1__READ_BLOCK_CHUNK__SOURCE__SOURCE_ORIGIN;
-	return rpc_call_send_bytes(arg, &head.base, CHUNK_DATA_FIELD, data, len, release, holder);
+	return rpc_call_send_bytes(((struct reading *)arg)->call, &head.base, CHUNK_DATA_FIELD,
+		data, len, release, holder);
 }
 
 static bool call_gone(void *arg)
 {
-	return rpc_call_cancelled(arg);
+	return rpc_call_cancelled(((struct reading *)arg)->call);
+}
+
+static bool call_waits(void *arg, uint64_t waited_us)
+{
+	Granary__V1__ReadBlockChunk chunk = GRANARY__V1__READ_BLOCK_CHUNK__INIT;
+	struct reading *r = arg;
+
+	r->waited_us = chunk.waited_us = waited_us;
+	if (atomic_load(&r->service->reads) > BLOCK_SERVICE_READS_CROWDED)
+		return false;
+	/* Whether that works shows call_gone. */
+	rpc_call_send(r->call, &chunk.base);
+	return true;
+}
+
+static void come_again(const struct reading *r)
+{
+	Granary__V1__ReadBlockChunk chunk = GRANARY__V1__READ_BLOCK_CHUNK__INIT;
+
+	chunk.waited_us = r->waited_us;
+	chunk.again = true;
+	rpc_call_send(r->call, &chunk.base);
+	rpc_call_end(r->call);
+}
+
+/* The call's own is a far one where the reader says how long he waits. */
+static int64_t read_deadline_ms(struct rpc_call *call, const Granary__V1__ReadBlockRequest *q)
+{
+	int64_t deadline_ms = rpc_call_deadline_ms(call), own_ms;
+
+	if (q->timeout_ms == 0)
+		return deadline_ms;
+	own_ms = clock_deadline_ms(q->timeout_ms);
+	return own_ms < deadline_ms ? own_ms : deadline_ms;
 }
 
 static int check_range(const struct block_request *q, uint32_t block_bytes, struct error *err)
@@ -174,15 +216,16 @@ static void put_block(struct block_read *read)
 }
 
 int block_service_read(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
-	block_send_fn *send, fetch_gone_fn *gone, void *arg, struct error *err)
+	const struct block_sink *sink, struct error *err)
 {
 	struct block_read read = {
 		.offset = q->offset,
 		.len = q->len,
 		.read_ahead = q->read_ahead,
-		.send = send,
-		.gone = gone,
-		.arg = arg,
+		.send = sink->send,
+		.gone = sink->gone,
+		.waits = sink->waits,
+		.arg = sink->arg,
 	};
 	int r = find_block(s, q, deadline_ms, &read, err);
 
@@ -212,6 +255,9 @@ static void handle_read(struct rpc_call *call, void *arg)
 	const Granary__V1__ReadBlockRequest *q =
 		(const Granary__V1__ReadBlockRequest *)rpc_call_request(
 			call, &granary__v1__read_block_request__descriptor);
+	struct reading reading = {.service = s, .call = call};
+	const struct block_sink sink = {
+		.send = send_piece, .gone = call_gone, .waits = call_waits, .arg = &reading};
 	struct block_request request;
 	struct error err = ERROR_INIT;
 	int r;
@@ -228,10 +274,17 @@ static void handle_read(struct rpc_call *call, void *arg)
 		.read_ahead = q->read_ahead,
 		.job = q->job,
 	};
-	r = block_service_read(
-		s, &request, rpc_call_deadline_ms(call), send_piece, call_gone, call, &err);
+	if (rpc_call_cancelled(call)) {
+		rpc_call_fail(call, -ECANCELED, "the reader is gone");
+		return;
+	}
+	atomic_fetch_add(&s->reads, 1);
+	r = block_service_read(s, &request, read_deadline_ms(call, q), &sink, &err);
+	atomic_fetch_sub(&s->reads, 1);
 	if (r < 0)
 		rpc_call_fail(call, r, err.text);
+	else if (r == BLOCK_READ_LATER)
+		come_again(&reading);
 	else
 		rpc_call_end(call);
 }

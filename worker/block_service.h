@@ -19,6 +19,9 @@
 /* At once; more wait for their turn. They wait for origins and for the master, which in one process
  * is another method of the same server: it must find a thread while all of these are taken. */
 #define BLOCK_SERVICE_READS_MAX 96
+/* With more than so many, those that wait for their job's share are sent away to come again, so that
+ * one job's readers do not keep out another's. */
+#define BLOCK_SERVICE_READS_CROWDED 64
 #define BLOCK_SERVICE_CACHED_MAX 8
 #define BLOCK_SERVICE_PREFETCHES_MAX 8
 
@@ -29,6 +32,7 @@ struct block_service {
 	struct heartbeat *heartbeat;
 	struct block_reader reader;
 	int64_t timeout_ms;
+	atomic_uint reads; /* calls of Read under way */
 };
 
 /* What ReadBlockRequest says; borrowed. */
@@ -42,9 +46,17 @@ struct block_request {
 	const char *job;
 };
 
-/* One read, checked; `send` and `gone` as in block_read.h. The statuses of Read. */
+/* Where the bytes of a read go; as in block_read.h. */
+struct block_sink {
+	block_send_fn *send;
+	fetch_gone_fn *gone;
+	fetch_waits_fn *waits; /* may be NULL */
+	void *arg;
+};
+
+/* One read, checked. 0, BLOCK_READ_LATER, the statuses of Read. */
 int block_service_read(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
-	block_send_fn *send, fetch_gone_fn *gone, void *arg, struct error *err);
+	const struct block_sink *sink, struct error *err);
 
 /* Starts getting q->block; offset, len and read_ahead do not matter. */
 int block_service_prefetch(struct block_service *s, const struct block_request *q,

@@ -75,23 +75,23 @@ static void note_waits(const struct fetch *f, struct fetch_reader *reader, int64
 	*seen_us = us;
 }
 
-static bool ask_reader(struct fetch_reader *reader)
+static int ask_reader(struct fetch_reader *reader, struct error *err)
 {
 	if (reader->waits && reader->waited_us - reader->told_us >= FETCH_WAITS_US) {
 		reader->told_us = reader->waited_us;
-		reader->waits(reader->arg, reader->waited_us);
+		if (!reader->waits(reader->arg, reader->waited_us))
+			return FETCH_LATER;
 	}
-	return reader->gone(reader->arg);
+	return reader->gone(reader->arg) ? error_set(err, -ECANCELED, "the reader is gone") : 0;
 }
 
-/* Sleeps until something changes; -ECANCELED once the reader is gone. */
+/* Sleeps until something changes; -ECANCELED once the reader is gone, or FETCH_LATER. */
 static int doze_locked(
 	struct fetch *f, struct fetch_reader *reader, int64_t *seen_us, struct error *err)
 {
 	struct mutex *mu = fetch_table_lock(f->table);
 	int64_t deadline_ms = fetch_reader_deadline_ms(reader);
 	int64_t slice_ms = clock_deadline_ms(GONE_CHECK_MS);
-	bool left;
 	int r;
 
 	r = cond_wait(&f->changed, mu, slice_ms < deadline_ms ? slice_ms : deadline_ms);
@@ -101,9 +101,9 @@ static int doze_locked(
 	if (clock_passed(fetch_reader_deadline_ms(reader)))
 		return error_set(err, -ETIMEDOUT, "the origin did not answer in time");
 	mutex_unlock(mu);
-	left = ask_reader(reader);
+	r = ask_reader(reader, err);
 	mutex_lock(mu);
-	return left ? error_set(err, -ECANCELED, "the reader is gone") : 0;
+	return r;
 }
 
 static int wait_locked(

@@ -92,8 +92,9 @@ void fetch_unref(struct fetch *f); /* NULL is fine */
 
 /* The reader's other hand: true ends the wait. */
 typedef bool fetch_gone_fn(void *arg);
-/* The reader has waited for its job's share of the bandwidth, so long in all. */
-typedef void fetch_waits_fn(void *arg, uint64_t waited_us);
+/* The reader has waited for its job's share of the bandwidth, so long in all. False: it has no place
+ * to wait any longer. */
+typedef bool fetch_waits_fn(void *arg, uint64_t waited_us);
 
 /* Told this often while it goes on. */
 #define FETCH_WAITS_US 250000
@@ -111,8 +112,9 @@ struct fetch_reader {
 int64_t fetch_reader_deadline_ms(const struct fetch_reader *reader);
 
 #define FETCH_AGAIN 1 /* the fetch came to nothing, for no fault of the block: start over */
+#define FETCH_LATER 2 /* it waits for its turn, and the reader cannot any longer */
 
-/* Waits until the bytes below `upto` (an offset within the block) are there. 0, FETCH_AGAIN,
+/* Waits until the bytes below `upto` (an offset within the block) are there. 0, FETCH_AGAIN, FETCH_LATER,
  * -ETIMEDOUT, -ECANCELED, or what the fetch failed with: -ESTALE changed or gone at the origin,
  * -EACCES, -EIO. */
 int fetch_wait(struct fetch *f, uint32_t upto, struct fetch_reader *reader, struct error *err);

@@ -127,8 +127,20 @@ static bool embedded_gone(void *arg)
 	return read->gone(read->arg);
 }
 
+static bool embedded_waits(void *arg, uint64_t waited_us)
+{
+	const struct embedded_read *read = arg;
+
+	read->waits(read->arg, waited_us);
+	return true;
+}
+
 static int embedded_read(void *arg, const struct embedded_read *read, struct error *err)
 {
+	const struct block_sink sink = {.send = embedded_send,
+		.gone = embedded_gone,
+		.waits = embedded_waits,
+		.arg = (void *)read};
 	struct worker *w = arg;
 	const struct block_request request = {
 		.dataset_id = read->dataset_id,
@@ -141,8 +153,7 @@ static int embedded_read(void *arg, const struct embedded_read *read, struct err
 		.job = read->job,
 	};
 
-	return block_service_read(&w->service, &request, read->deadline_ms, embedded_send,
-		embedded_gone, (void *)read, err);
+	return block_service_read(&w->service, &request, read->deadline_ms, &sink, err);
 }
 
 static int embedded_prefetch(void *arg, const struct embedded_prefetch *prefetch, struct error *err)

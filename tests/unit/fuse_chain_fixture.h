@@ -35,7 +35,20 @@
 #define SLOW_MS 2500 /* an origin's: longer than a silent worker is waited for */
 #define SOON_MS 4000
 
-enum behaviour { SERVES, SERVES_FETCHED, FAILS, STALE, SHORT, LONG, HANGS, SLOW, DENIES };
+enum behaviour {
+	SERVES,
+	SERVES_FETCHED,
+	FAILS,
+	STALE,
+	SHORT,
+	LONG,
+	HANGS,
+	SLOW,
+	DENIES,
+	THROTTLES,	 /* says for SLOW_MS that the read waits for its share */
+	THROTTLES_HANGS, /* the same, then hangs */
+	CROWDED		 /* gives a chunk at a time, and wants to be asked again */
+};
 enum health { ANSWERS, SILENT, REFUSES };
 
 struct fake_worker {
@@ -91,6 +104,35 @@ static inline void send_range(
 	rpc_call_end(call);
 }
 
+static inline void throttle(struct rpc_call *call)
+{
+	Granary__V1__ReadBlockChunk chunk = GRANARY__V1__READ_BLOCK_CHUNK__INIT;
+	int64_t began_ms = clock_mono_ms(), now_ms = began_ms;
+
+	for (; now_ms - began_ms < SLOW_MS && !rpc_call_cancelled(call); now_ms = clock_mono_ms()) {
+		usleep(100000);
+		chunk.waited_us = (uint64_t)(clock_mono_ms() - began_ms) * 1000;
+		rpc_call_send(call, &chunk.base);
+	}
+}
+
+static inline void send_chunk_and_more_later(
+	struct rpc_call *call, const Granary__V1__ReadBlockRequest *q)
+{
+	Granary__V1__ReadBlockChunk chunk = GRANARY__V1__READ_BLOCK_CHUNK__INIT;
+	unsigned char data[CHUNK_BYTES];
+
+	chunk.data.data = data;
+	chunk.data.len = q->len < CHUNK_BYTES ? q->len : CHUNK_BYTES;
+	for (uint32_t i = 0; i < chunk.data.len; i++)
+		data[i] = byte_at(q->offset + i);
+	rpc_call_send(call, &chunk.base);
+	chunk.data.len = 0;
+	chunk.again = true;
+	rpc_call_send(call, &chunk.base);
+	rpc_call_end(call);
+}
+
 static inline void wait_while(struct rpc_call *call, bool waits, int64_t until_ms)
 {
 	while (waits && !rpc_call_cancelled(call) && !clock_passed(rpc_call_deadline_ms(call)) &&
@@ -123,7 +165,9 @@ static inline void handle_read(struct rpc_call *call, void *arg)
 	if (!request)
 		return;
 	atomic_fetch_add(&w->asked, 1);
-	wait_while(call, behaviour == HANGS, CLOCK_NEVER);
+	if (behaviour == THROTTLES || behaviour == THROTTLES_HANGS)
+		throttle(call);
+	wait_while(call, behaviour == HANGS || behaviour == THROTTLES_HANGS, CLOCK_NEVER);
 	wait_while(call, behaviour == SLOW, clock_deadline_ms(SLOW_MS));
 	if (behaviour == FAILS)
 		rpc_call_fail(call, -EIO, "the disk is on fire");
@@ -131,7 +175,9 @@ static inline void handle_read(struct rpc_call *call, void *arg)
 		rpc_call_fail(call, -EACCES, "not with these credentials");
 	else if (behaviour == STALE)
 		rpc_call_fail(call, -ESTALE, "the object has changed");
-	else if (behaviour == HANGS)
+	else if (behaviour == CROWDED)
+		send_chunk_and_more_later(call, (const Granary__V1__ReadBlockRequest *)request);
+	else if (behaviour == HANGS || behaviour == THROTTLES_HANGS)
 		rpc_call_fail(call, -ETIMEDOUT, "too late");
 	else
 		send_range(call, (const Granary__V1__ReadBlockRequest *)request, behaviour);

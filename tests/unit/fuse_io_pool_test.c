@@ -146,6 +146,30 @@ static void a_waiting_job_is_given_up_at_its_deadline(void **state)
 	free(p);
 }
 
+static void a_job_outwaits_those_that_wait_for_their_share(void **state)
+{
+	struct counts c = {0}, waiting = {0};
+	struct io_pool *p = start();
+	int64_t began_ms = clock_mono_ms();
+
+	(void)state;
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(io_pool_submit(p, &make(&c, FAR_MS, true)->job), 0);
+	assert_int_equal(io_pool_submit(p, &make(&waiting, 600, false)->job), 0);
+	while (clock_mono_ms() - began_ms < 2500) {
+		usleep(100000);
+		for (int i = 0; i < 3; i++)
+			throttle_note(&p->throttle, 200);
+	}
+	assert_int_equal(waiting.freed, 0);
+	atomic_store(&c.go, true);
+	await(&waiting.freed, 1);
+	assert_int_equal(waiting.ran, 1);
+	await(&c.freed, THREADS);
+	io_pool_stop(p);
+	free(p);
+}
+
 static void stopping_cancels_what_runs_and_gives_up_what_waits(void **state)
 {
 	struct counts c = {0};
@@ -189,6 +213,7 @@ int main(void)
 		cmocka_unit_test(every_job_is_run_once_and_freed),
 		cmocka_unit_test(a_waiting_job_is_given_up_when_it_is_cancelled),
 		cmocka_unit_test(a_waiting_job_is_given_up_at_its_deadline),
+		cmocka_unit_test(a_job_outwaits_those_that_wait_for_their_share),
 		cmocka_unit_test(stopping_cancels_what_runs_and_gives_up_what_waits),
 		cmocka_unit_test(more_than_the_bound_is_refused),
 	};

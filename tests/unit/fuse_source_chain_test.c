@@ -417,6 +417,101 @@ static void a_master_that_knows_nobody_yet_takes_no_good_worker_away(void **stat
 	drop_world(&w);
 }
 
+/* ---- a worker whose share is small -------------------------------------------------------------- */
+
+static int read_patiently(struct world *w, int64_t patience_ms, struct throttle *throttle)
+{
+	struct read_cancel cancel;
+	struct error err = ERROR_INIT;
+	enum block_from from;
+	int r;
+
+	read_cancel_init(&cancel);
+	cancel.throttle = throttle;
+	r = read_some(w, 0, 200000, patience_ms, &cancel, &from, &err);
+	read_cancel_deinit(&cancel);
+	if (r == 0)
+		assert_int_equal(from, BLOCK_FROM_PEER_STORE);
+	return r;
+}
+
+static void waiting_for_a_share_is_not_the_readers_time(void **state)
+{
+	struct throttle throttle = {0};
+	struct world w;
+
+	(void)state;
+	make_world(&w, 1, false);
+	atomic_store(&w.workers[0].behaviour, THROTTLES);
+	assert_int_equal(read_patiently(&w, 1000, &throttle), 0);
+	assert_in_range(throttle_ms(&throttle), SLOW_MS - 300, SLOW_MS + 300);
+	drop_world(&w);
+}
+
+static void a_worker_that_hangs_after_its_share_came_is_given_up(void **state)
+{
+	int64_t began_ms;
+	struct world w;
+
+	(void)state;
+	make_world(&w, 1, true);
+	atomic_store(&w.workers[0].behaviour, THROTTLES_HANGS);
+	began_ms = clock_mono_ms();
+	{
+		struct read_cancel cancel;
+		struct error err = ERROR_INIT;
+		enum block_from from;
+
+		read_cancel_init(&cancel);
+		assert_int_equal(read_some(&w, 0, 1000, 2000, &cancel, &from, &err), 0);
+		read_cancel_deinit(&cancel);
+		assert_int_equal(from, BLOCK_FROM_ORIGIN);
+	}
+	assert_true(clock_mono_ms() - began_ms >= SLOW_MS + 900);
+	drop_world(&w);
+}
+
+static void a_crowded_worker_is_asked_again(void **state)
+{
+	struct throttle throttle = {0};
+	struct world w;
+
+	(void)state;
+	make_world(&w, 1, false);
+	atomic_store(&w.workers[0].behaviour, CROWDED);
+	assert_int_equal(read_patiently(&w, 1000, &throttle), 0);
+	for (uint32_t i = 0; i < 200000; i++)
+		assert_int_equal(w.got[i], byte_at(i));
+	assert_int_equal(w.workers[0].asked, (200000 + CHUNK_BYTES - 1) / CHUNK_BYTES);
+	drop_world(&w);
+}
+
+static void a_reader_who_waits_for_his_share_can_be_interrupted(void **state)
+{
+	static const enum behaviour both[] = {THROTTLES, CROWDED};
+	struct read_cancel cancel;
+	struct error err;
+	enum block_from from;
+	pthread_t thread;
+	int64_t began_ms;
+	struct world w;
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		make_world(&w, 1, true);
+		atomic_store(&w.workers[0].behaviour, both[i]);
+		read_cancel_init(&cancel);
+		began_ms = clock_mono_ms();
+		assert_int_equal(pthread_create(&thread, NULL, fire_soon, &cancel), 0);
+		assert_int_equal(
+			read_some(&w, 0, FILE_BYTES, FAR_MS, &cancel, &from, &err), -ECANCELED);
+		assert_true(clock_mono_ms() - began_ms < SLOW_MS);
+		pthread_join(thread, NULL);
+		read_cancel_deinit(&cancel);
+		drop_world(&w);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -435,6 +530,10 @@ int main(void)
 		cmocka_unit_test(only_the_workers_own_refusal_puts_it_aside),
 		cmocka_unit_test(a_worker_whose_reads_hang_leaves_time_for_the_origin),
 		cmocka_unit_test(a_cancel_ends_the_wait_for_a_worker),
+		cmocka_unit_test(waiting_for_a_share_is_not_the_readers_time),
+		cmocka_unit_test(a_worker_that_hangs_after_its_share_came_is_given_up),
+		cmocka_unit_test(a_crowded_worker_is_asked_again),
+		cmocka_unit_test(a_reader_who_waits_for_his_share_can_be_interrupted),
 		cmocka_unit_test(a_new_list_of_workers_keeps_the_known_ones),
 		cmocka_unit_test(a_master_that_knows_nobody_yet_takes_no_good_worker_away),
 	};

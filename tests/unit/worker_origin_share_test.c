@@ -395,6 +395,7 @@ static void who_waits_for_his_share_longer_than_the_timeout_does_not_fail(void *
 	began_ms = clock_mono_ms();
 	assert_int_equal(fx_read(f, &q), 0);
 	assert_true(clock_mono_ms() - began_ms >= 1500);
+	assert_true(q.waited_us >= 1000000);
 	assert_true((double)most_in_a_second(0) <= 1.02 * 200e3);
 }
 
@@ -519,6 +520,44 @@ static void a_worker_ends_while_fetches_wait_for_their_turn(void **state)
 	f->worker = NULL;
 }
 
+static void readers_of_a_slow_job_do_not_keep_out_those_of_another(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *a = fx_add(f, "a", HUGE_BYTES), *b = fx_add(f, "b", HUGE_BYTES);
+	struct fx_read q = {.file = b, .job = "b", .len = MIB / 8};
+	static struct reader r[150];
+	struct share s = {.message.limited = false}, t = {.message.limited = false};
+	unsigned away = 0;
+	int64_t began_ms;
+
+	share_init(&s, 2e6);
+	share_job(&s, "a", 4096);
+	share_job(&s, "b", 1.9e6);
+	share_init(&t, 80e6);
+	start(f, PIN_NONE, NULL);
+	fx_share(f, &s.message);
+	for (uint64_t i = 0; i < 150; i++) {
+		r[i] = (struct reader){
+			.f = f, .q = {.file = a, .job = "a", .block = i, .len = MIB / 2}};
+		assert_int_equal(pthread_create(&r[i].thread, NULL, reader_main, &r[i]), 0);
+	}
+	usleep(500000);
+	began_ms = clock_mono_ms();
+	for (q.block = 0; q.block < 4; q.block++) {
+		do {
+			assert_int_equal(fx_read(f, &q), 0);
+		} while (q.again);
+	}
+	assert_true(clock_mono_ms() - began_ms < 10000);
+	fx_share(f, &t.message);
+	for (int i = 0; i < 150; i++) {
+		pthread_join(r[i].thread, NULL);
+		assert_int_equal(r[i].result, 0);
+		away += r[i].q.again;
+	}
+	assert_true(away > 0);
+}
+
 static void many_jobs_read_under_one_limit(void **state)
 {
 	static char names[48][16];
@@ -638,6 +677,7 @@ int main(void)
 		TEST(a_huge_block_comes_whole_under_a_tiny_limit),
 		TEST(a_read_that_waits_for_its_turn_can_be_called_off),
 		TEST(a_worker_ends_while_fetches_wait_for_their_turn),
+		TEST(readers_of_a_slow_job_do_not_keep_out_those_of_another),
 		TEST(many_jobs_read_under_one_limit),
 		TEST(the_heartbeat_says_what_a_job_got_and_waited),
 		TEST(shares_that_make_no_sense_are_not_taken),
