@@ -93,7 +93,10 @@ static void list_add_locked(
 		residency_add(&s->residency, e->slot, LIST_FILLER(ds->number));
 		break;
 	case CLASS_ELASTIC:
-		residency_add(&s->residency, e->slot, leftover ? LIST_LEFTOVER : LIST_ELASTIC);
+		residency_add(&s->residency, e->slot,
+			ds->elastic ? LIST_LRU
+			: leftover  ? LIST_LEFTOVER
+				    : LIST_ELASTIC);
 		break;
 	}
 }
@@ -162,6 +165,13 @@ static bool drop_oldest_locked(struct store *s, uint32_t list, uint64_t *dropped
 	return true;
 }
 
+static bool drop_elastic_one_locked(struct store *s, uint64_t *dropped_bytes)
+{
+	return drop_oldest_locked(s, LIST_ELASTIC, dropped_bytes) ||
+	       drop_oldest_locked(s, LIST_LEFTOVER, dropped_bytes) ||
+	       drop_oldest_locked(s, LIST_LRU, dropped_bytes);
+}
+
 static uint64_t quota_used(const struct dataset *ds)
 {
 	return ds->class_bytes[CLASS_PINNED] + ds->class_bytes[CLASS_FILLER];
@@ -183,7 +193,7 @@ int admit_class_locked(struct store *s, struct dataset *ds, const struct block_i
 	if (ds->removing)
 		return STORE_FULL;
 	*ret = CLASS_ELASTIC;
-	if (admit == STORE_ADMIT_ELASTIC)
+	if (admit != STORE_ADMIT_GRANT)
 		return 0;
 	if (block_pin_hash(id) >= threshold_locked(s, ds)) {
 		*ret = CLASS_FILLER;
@@ -213,9 +223,7 @@ bool drop_unpinned_one_locked(struct store *s)
 {
 	uint64_t dropped = 0;
 
-	return drop_oldest_locked(s, LIST_ELASTIC, &dropped) ||
-	       drop_oldest_locked(s, LIST_LEFTOVER, &dropped) ||
-	       drop_any_filler_locked(s, &dropped);
+	return drop_elastic_one_locked(s, &dropped) || drop_any_filler_locked(s, &dropped);
 }
 
 bool make_room_locked(struct store *s, struct dataset *ds, enum block_class class, uint64_t bytes)
@@ -227,8 +235,7 @@ bool make_room_locked(struct store *s, struct dataset *ds, enum block_class clas
 		 */
 		if (dropped > 4 * bytes + 4 * BLOCK_BYTES)
 			return false;
-		if (drop_oldest_locked(s, LIST_ELASTIC, &dropped) ||
-			drop_oldest_locked(s, LIST_LEFTOVER, &dropped))
+		if (drop_elastic_one_locked(s, &dropped))
 			continue;
 		if (class != CLASS_PINNED ||
 			!(drop_oldest_locked(s, LIST_FILLER(ds->number), &dropped) ||
@@ -296,8 +303,7 @@ void shrink_to_capacity_locked(struct store *s)
 	uint64_t dropped = 0;
 
 	while (charged_locked(s) > s->usable_bytes + s->commit.freed_bytes) {
-		if (drop_oldest_locked(s, LIST_ELASTIC, &dropped) ||
-			drop_oldest_locked(s, LIST_LEFTOVER, &dropped))
+		if (drop_elastic_one_locked(s, &dropped))
 			continue;
 		shrink_pinned_locked(s);
 		return;

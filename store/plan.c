@@ -101,20 +101,32 @@ static int mark_live(struct store *s, store_live_fn *live, void *arg)
 	return r;
 }
 
+/* Elastic from now on. One that is so already keeps its place among the others. */
+static void make_elastic(
+	struct store *s, struct dataset *ds, struct directory_entry *e, uint32_t old_flag)
+{
+	bool is = entry_class(e) == CLASS_ELASTIC && (e->flags & FLAG_OLD) == old_flag;
+
+	if (!is || !ds->elastic || ds->relist)
+		reclass_locked(s, ds, e, CLASS_ELASTIC | old_flag);
+}
+
 /* First what goes or is demoted, so that the room is there for what is promoted. */
 static void demote(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg)
 {
 	bool walked = *(bool *)arg;
 	bool old = walked ? !residency_live(&s->residency, e->slot) : e->flags & FLAG_OLD;
+	bool above = block_pin_hash(&e->id) >= threshold_locked(s, ds);
 
 	if (old)
-		reclass_locked(s, ds, e, CLASS_ELASTIC | FLAG_OLD);
+		make_elastic(s, ds, e, FLAG_OLD);
 	else if (!ds->grant_bytes)
-		reclass_locked(s, ds, e, CLASS_ELASTIC);
-	else if (entry_class(e) == CLASS_PINNED &&
-		 block_pin_hash(&e->id) >= threshold_locked(s, ds))
+		make_elastic(s, ds, e, 0);
+	else if (entry_class(e) == CLASS_PINNED && above && !ds->elastic)
 		drop_slot_locked(s, e);
-	else if (e->flags & FLAG_OLD)
+	else if (entry_class(e) == CLASS_PINNED ? above : ds->elastic)
+		make_elastic(s, ds, e, 0);
+	else if (e->flags & FLAG_OLD || (ds->relist && entry_class(e) == CLASS_ELASTIC))
 		reclass_locked(s, ds, e, CLASS_ELASTIC);
 }
 
@@ -135,11 +147,21 @@ void plan_promote(struct store *s, struct dataset *ds, struct directory_entry *e
 static void refill(struct store *s, struct dataset *ds, struct directory_entry *e, void *arg)
 {
 	(void)arg;
-	if (e->flags & FLAG_OLD || entry_class(e) != CLASS_ELASTIC ||
+	if (ds->elastic || e->flags & FLAG_OLD || entry_class(e) != CLASS_ELASTIC ||
 		ds->class_bytes[CLASS_PINNED] + ds->class_bytes[CLASS_FILLER] + e->len >
 			ds->grant_bytes)
 		return;
 	reclass_locked(s, ds, e, CLASS_FILLER);
+}
+
+static void relisted(struct store *s, uint64_t dataset_id)
+{
+	struct dataset *ds;
+
+	mutex_guard(&s->mu);
+	ds = dataset_find_locked(s, dataset_id);
+	if (ds)
+		ds->relist = false;
 }
 
 static int reclassify(struct store *s, uint64_t dataset_id, bool walked, struct error *err)
@@ -148,6 +170,8 @@ static int reclassify(struct store *s, uint64_t dataset_id, bool walked, struct 
 	int r;
 
 	r = blocks_walk(s, &dataset_id, demote, &walked, err);
+	if (r == 0)
+		relisted(s, dataset_id);
 	if (r == 0)
 		r = blocks_walk(s, &dataset_id, plan_promote, NULL, err);
 	if (r < 0)
@@ -194,14 +218,30 @@ static int plan_begin(struct store *s, uint64_t id, uint64_t grant_bytes, uint64
 int store_announce_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
 	uint64_t threshold, struct error *err)
 {
-	const struct dataset *ds;
+	struct dataset *ds;
 
 	mutex_guard(&s->mu);
 	ds = dataset_find_locked(s, dataset_id);
 	if (ds && (ds->removing || ds->class_bytes[CLASS_PINNED] || ds->class_bytes[CLASS_FILLER] ||
 			  ds->class_bytes[CLASS_ELASTIC]))
 		return STORE_HAS_BLOCKS;
+	if (ds)
+		ds->relist = false;
 	return plan_begin_locked(s, dataset_id, grant_bytes, threshold, false, err);
+}
+
+int store_set_elastic(struct store *s, uint64_t dataset_id, bool elastic, struct error *err)
+{
+	struct dataset *ds;
+
+	mutex_guard(&s->mu);
+	ds = dataset_get_locked(s, dataset_id);
+	if (!ds)
+		return error_set(
+			err, -ENOSPC, "the store has too many datasets (%u)", STORE_DATASETS_MAX);
+	ds->relist |= ds->elastic != elastic;
+	ds->elastic = elastic;
+	return 0;
 }
 
 int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,

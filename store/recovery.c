@@ -331,7 +331,7 @@ static int state_init(struct store *s, struct error *err)
 	r = directory_create(slots, epoch, &s->directory, err);
 	if (r < 0)
 		return r;
-	r = residency_init(&s->residency, slots, 2 + STORE_DATASETS_MAX);
+	r = residency_init(&s->residency, slots, LIST_FILLER(STORE_DATASETS_MAX));
 	if (r < 0)
 		return error_set_errno(err, r, "cannot map the store's notes");
 	return 0;

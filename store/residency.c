@@ -96,7 +96,7 @@ bool residency_recent(const struct residency *r, uint32_t slot, uint32_t now_s)
 	return atomic_load_explicit(&r->notes[slot].touched_s, memory_order_relaxed) == now_s;
 }
 
-void residency_touch(struct residency *r, uint32_t slot, uint32_t now_s)
+void residency_touch(struct residency *r, uint32_t slot, uint32_t list, uint32_t now_s)
 {
 	struct slot_note *n = &r->notes[slot];
 
@@ -104,7 +104,7 @@ void residency_touch(struct residency *r, uint32_t slot, uint32_t now_s)
 	if (!n->linked)
 		return;
 	residency_remove(r, slot);
-	residency_add(r, slot, LIST_ELASTIC);
+	residency_add(r, slot, list);
 }
 
 bool residency_live(const struct residency *r, uint32_t slot)

@@ -16,10 +16,12 @@
 #define RESIDENCY_NONE UINT32_MAX
 
 /* Lists: elastic blocks by recency; elastic blocks of datasets without a grant, which go after
- * those; and the fillers of each dataset. */
+ * those; elastic blocks of datasets that are kept as an LRU cache keeps them, by recency, which go
+ * last; and the fillers of each dataset. */
 #define LIST_ELASTIC 0u
 #define LIST_LEFTOVER 1u
-#define LIST_FILLER(dataset) (2u + (dataset))
+#define LIST_LRU 2u
+#define LIST_FILLER(dataset) (3u + (dataset))
 
 struct slot_note;
 
@@ -40,8 +42,8 @@ void residency_moved(struct residency *r, uint32_t from, uint32_t to);
 
 /* Was the block read within this coarse second? Then there is nothing to note; no lock needed. */
 bool residency_recent(const struct residency *r, uint32_t slot, uint32_t now_s);
-/* Notes the read of an elastic block and makes it the youngest of LIST_ELASTIC. */
-void residency_touch(struct residency *r, uint32_t slot, uint32_t now_s);
+/* Notes the read of an elastic block and makes it the youngest of `list`. */
+void residency_touch(struct residency *r, uint32_t slot, uint32_t list, uint32_t now_s);
 
 bool residency_live(const struct residency *r, uint32_t slot);
 void residency_set_live(struct residency *r, uint32_t slot, bool live);

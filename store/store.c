@@ -362,10 +362,15 @@ static uint32_t now_s(void)
 void store_touch(struct store *s, const struct block_id *id)
 {
 	struct directory_entry e;
+	const struct store_file *f;
 
 	mutex_guard(&s->mu);
-	if (directory_lookup(s->directory, id, &e) && entry_class(&e) == CLASS_ELASTIC)
-		residency_touch(&s->residency, e.slot, now_s());
+	if (!directory_lookup(s->directory, id, &e) || entry_class(&e) != CLASS_ELASTIC)
+		return;
+	f = file_find_locked(s, e.file);
+	assert(f);
+	residency_touch(
+		&s->residency, e.slot, f->dataset->elastic ? LIST_LRU : LIST_ELASTIC, now_s());
 }
 
 static void log_corrupt_locked(struct store *s, const struct directory_entry *e)

@@ -52,6 +52,8 @@ struct dataset {
 	uint64_t class_bytes[3]; /* object bytes, by enum block_class */
 	uint64_t corrupt_blocks;
 	uint32_t files;
+	bool elastic;	  /* what is not pinned is kept as an LRU cache keeps it */
+	bool relist;	  /* its blocks are on the lists of before `elastic` changed */
 	bool removing;	  /* nothing is admitted */
 	uint64_t version; /* of the plan: a put that began under another one is not kept */
 	struct store_file *segments;

@@ -501,7 +501,13 @@ static void report_corrupt(struct session *n, const struct directory_entry *e)
  * is coarse anyway. */
 static void note_touch(struct store_view *v, const struct block_id *id)
 {
+	const struct block_id *last;
+
 	mutex_guard(&v->mu);
+	/* A block is read in many parts. */
+	last = v->touches.count ? &v->touches.ids[v->touches.count - 1] : NULL;
+	if (last && last->hi == id->hi && last->lo == id->lo)
+		return;
 	if (v->touches.count < LEASE_IDS_MAX)
 		v->touches.ids[v->touches.count++] = *id;
 	if (v->touches.count == LEASE_IDS_MAX / 2)

@@ -101,6 +101,13 @@ static bool will_be_read_again(struct block_reader *r, const struct block_read *
 	return reuse_is_worth(r->reuse, &read->block.id, read->block.len);
 }
 
+static enum fetch_goal choose_lru(struct block_reader *r, const struct store_block *b, bool current)
+{
+	if (!store_would_take(r->store, b, current ? STORE_ADMIT_LRU : STORE_ADMIT_ELASTIC))
+		return FETCH_PASS;
+	return current ? FETCH_STORE_LRU : FETCH_STORE_ELASTIC;
+}
+
 /* `again`: whether a block that is not pinned has earned a whole fetch. */
 static enum fetch_goal choose_goal(struct block_reader *r, const struct block_read *read,
 	bool (*again)(struct block_reader *r, const struct block_read *read))
@@ -109,8 +116,12 @@ static enum fetch_goal choose_goal(struct block_reader *r, const struct block_re
 	bool current = object_is_current(read);
 	enum store_admit admit = current ? STORE_ADMIT_GRANT : STORE_ADMIT_ELASTIC;
 
+	if (current && is_pinned(r, read) && store_would_take(r->store, b, admit))
+		return FETCH_STORE_GRANT;
+	if (atomic_load(&read->dataset->elastic))
+		return choose_lru(r, b, current);
 	if (current && is_pinned(r, read))
-		return store_would_take(r->store, b, admit) ? FETCH_STORE_GRANT : FETCH_PASS;
+		return FETCH_PASS;
 	if (!again(r, read))
 		return FETCH_PASS;
 	if (!store_would_take(r->store, b, admit))

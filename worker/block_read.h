@@ -4,6 +4,8 @@
  *
  * What a miss does:
  *	pinned, and the store would take it	fetch the whole block, once for all readers; store
+ *	of a dataset that is kept as an LRU	the same, as elastic
+ *	cache keeps it
  *	read again in a later pass, and the	the same, as filler of the grant (elastic when only
  *	quota has room				an older snapshot has the block)
  *	else					get the range and the read-ahead, store nothing

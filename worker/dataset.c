@@ -187,6 +187,7 @@ void dataset_update(struct dataset *d, const Granary__V1__DatasetPlan *plan)
 
 	atomic_store(&d->grant_bytes, plan->granted_bytes);
 	atomic_store(&d->threshold, plan->threshold);
+	atomic_store(&d->elastic, plan->elastic);
 	mutex_lock(&d->mu);
 	count = take_snapshots_locked(d, plan, list);
 	for (size_t i = 0; i < d->snapshot_count; i++)

@@ -45,6 +45,7 @@ struct dataset {
 
 	_Atomic uint64_t grant_bytes;
 	_Atomic uint64_t threshold;
+	atomic_bool elastic; /* what is not pinned is kept as an LRU cache keeps it */
 	_Atomic uint64_t failed_fetches;
 	_Atomic int64_t open_retry_ms; /* no earlier try to open the current manifest */
 

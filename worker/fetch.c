@@ -247,8 +247,12 @@ static int get_piece(struct fetch *f, uint64_t *received, struct error *err)
 
 static bool store_bytes(struct fetch *f)
 {
-	enum store_admit admit =
-		f->goal == FETCH_STORE_GRANT ? STORE_ADMIT_GRANT : STORE_ADMIT_ELASTIC;
+	static const enum store_admit admits[] = {
+		[FETCH_STORE_GRANT] = STORE_ADMIT_GRANT,
+		[FETCH_STORE_ELASTIC] = STORE_ADMIT_ELASTIC,
+		[FETCH_STORE_LRU] = STORE_ADMIT_LRU,
+	};
+	enum store_admit admit = admits[f->goal];
 	struct error err = ERROR_INIT;
 	int r;
 

@@ -40,7 +40,8 @@ struct fetch_group;
 enum fetch_goal {
 	FETCH_PASS,	     /* for the readers only */
 	FETCH_STORE_GRANT,   /* whole block, into the dataset's grant */
-	FETCH_STORE_ELASTIC, /* whole block, into elastic room */
+	FETCH_STORE_ELASTIC, /* whole block, into elastic room: of an older snapshot */
+	FETCH_STORE_LRU,     /* the same, of the current one */
 };
 
 enum fetch_state { FETCH_RUNNING, FETCH_ARRIVED, FETCH_FAILED };

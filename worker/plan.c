@@ -16,6 +16,7 @@
 struct applied {
 	uint64_t id;
 	uint64_t grant_bytes, threshold;
+	bool elastic;
 	char digest[MANIFEST_DIGEST_TEXT_BYTES]; /* of the snapshot that its blocks were held
 						    against */
 	bool told;				 /* false: the numbers above mean nothing yet */
@@ -113,6 +114,7 @@ static void remember(struct plan *p, const Granary__V1__DatasetPlan *d, bool dig
 		return;
 	a->grant_bytes = d->granted_bytes;
 	a->threshold = d->threshold;
+	a->elastic = d->elastic;
 	if (digest_too)
 		strcpy(a->digest, current_digest(d));
 	a->told = true;
@@ -167,8 +169,10 @@ static int tell_store(struct plan *p, const Granary__V1__DatasetPlan *d, bool di
 	if (live < 0)
 		log_warn("dataset %s: blocks of older snapshots are not told apart yet: %s",
 			d->name, err.text);
-	r = store_set_dataset(p->store, d->dataset_id, d->granted_bytes, d->threshold,
-		walk.manifest ? walk_next : NULL, &walk, &err);
+	r = store_set_elastic(p->store, d->dataset_id, d->elastic, &err);
+	if (r == 0)
+		r = store_set_dataset(p->store, d->dataset_id, d->granted_bytes, d->threshold,
+			walk.manifest ? walk_next : NULL, &walk, &err);
 	if (walk.manifest)
 		manifest_unref(walk.manifest);
 	if (r < 0)
@@ -190,7 +194,7 @@ static int apply_dataset(struct plan *p, const Granary__V1__DatasetPlan *d)
 		a->fresh = false;
 		digest_changed = strcmp(a->digest, current_digest(d)) != 0;
 		numbers_changed = !a->told || a->grant_bytes != d->granted_bytes ||
-				  a->threshold != d->threshold;
+				  a->threshold != d->threshold || a->elastic != d->elastic;
 	}
 	mutex_unlock(&p->mu);
 	if (!a)
@@ -320,6 +324,8 @@ void plan_announce(struct plan *p, const Granary__V1__WorkerHeartbeatReply *repl
 		known = find_locked(p, d->dataset_id) != NULL;
 		mutex_unlock(&p->mu);
 		/* What needs a scan is the plan's thread's. This one beats the heart. */
+		if (!known && d->elastic)
+			store_set_elastic(p->store, d->dataset_id, true, NULL);
 		if (!known && store_announce_dataset(p->store, d->dataset_id, d->granted_bytes,
 				      d->threshold, &err) == 0)
 			remember(p, d, true, true);

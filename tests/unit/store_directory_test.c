@@ -186,7 +186,7 @@ static void lists_keep_their_order_and_follow_moves(void **state)
 	assert_int_equal(residency_oldest(&r, LIST_ELASTIC), RESIDENCY_NONE);
 	for (uint32_t i = 0; i < 10; i++)
 		residency_add(&r, i, LIST_ELASTIC);
-	residency_touch(&r, 0, 5);
+	residency_touch(&r, 0, LIST_ELASTIC, 5);
 	assert_true(residency_recent(&r, 0, 5));
 	assert_int_equal(residency_oldest(&r, LIST_ELASTIC), 1);
 	residency_moved(&r, 1, 500);

@@ -278,6 +278,63 @@ static void elastic_blocks_go_least_recently_read_first_and_pinned_ones_never(vo
 	store_close(s);
 }
 
+static void a_dataset_kept_as_an_lru_cache_has_the_last_read_of_what_fits(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct error err = ERROR_INIT;
+	unsigned hot;
+
+	(void)state;
+	/* What is left of another one goes before it. */
+	fixture_plan(s, 1, 500 * SMALL, UINT64_MAX);
+	assert_int_equal(put_range(s, 1, 0, 500, STORE_ADMIT_GRANT), 500);
+	fixture_plan(s, 1, 0, 0);
+	assert_int_equal(store_set_elastic(s, 2, true, &err), 0);
+	fixture_plan(s, 2, 0, 0);
+	put_range(s, 2, 0, 100, STORE_ADMIT_LRU);
+	for (uint64_t i = 100; i < 6000; i++) {
+		struct store_block b = fixture_block(2, i, SMALL, 0);
+
+		assert_int_equal(fixture_put(s, &b, STORE_ADMIT_LRU), 0);
+		for (uint64_t k = 0; i % 50 == 0 && k < 100; k++) {
+			b = fixture_block(2, k, SMALL, 0);
+			store_touch(s, &b.id);
+		}
+		/* A plan that changes nothing for them leaves their order alone. */
+		if (i == 5990)
+			fixture_plan(s, 2, 1, 0);
+	}
+	hot = count_range(s, 2, 0, 100);
+	assert_int_equal(hot, 100);
+	assert_int_equal(count_range(s, 1, 0, 500), 0);
+	assert_int_equal(count_range(s, 2, 100, 1000), 0);
+	assert_int_equal(count_range(s, 2, 5500, 6000), 500);
+	assert_int_equal(fixture_stat(s, 2).filler_bytes, 0);
+	store_close(s);
+}
+
+static void what_an_lru_dataset_has_is_pinned_when_the_plan_says_so(void **state)
+{
+	struct store *s = fixture_open(64 * MIB);
+	struct error err = ERROR_INIT;
+
+	(void)state;
+	assert_int_equal(store_set_elastic(s, 1, true, &err), 0);
+	fixture_plan(s, 1, 0, 0);
+	put_range(s, 1, 0, 100, STORE_ADMIT_LRU);
+	fixture_plan(s, 1, 1000 * SMALL, UINT64_MAX);
+	assert_int_equal(fixture_stat(s, 1).pinned_bytes, 100 * SMALL);
+	/* Nothing is dropped on the way back. */
+	fixture_plan(s, 1, 1000 * SMALL, 0);
+	assert_int_equal(fixture_stat(s, 1).pinned_bytes, 0);
+	assert_int_equal(fixture_stat(s, 1).elastic_bytes, 100 * SMALL);
+	/* As one of the usual kind it fills its grant. */
+	assert_int_equal(store_set_elastic(s, 1, false, &err), 0);
+	fixture_plan(s, 1, 1000 * SMALL, 0);
+	assert_int_equal(fixture_stat(s, 1).filler_bytes, 100 * SMALL);
+	store_close(s);
+}
+
 static void a_pinned_block_takes_the_room_of_elastic_ones(void **state)
 {
 	struct store *s = fixture_open(64 * MIB);
@@ -444,6 +501,8 @@ int main(void)
 		TEST(blocks_of_older_snapshots_become_elastic_and_stay_so),
 		TEST(a_put_under_the_quota_makes_an_elastic_copy_part_of_it),
 		TEST(elastic_blocks_go_least_recently_read_first_and_pinned_ones_never),
+		TEST(a_dataset_kept_as_an_lru_cache_has_the_last_read_of_what_fits),
+		TEST(what_an_lru_dataset_has_is_pinned_when_the_plan_says_so),
 		TEST(a_pinned_block_takes_the_room_of_elastic_ones),
 		TEST(a_full_store_refuses_and_evicts_nothing_pinned),
 		TEST(a_dataset_without_a_grant_keeps_its_bytes_until_another_needs_them),

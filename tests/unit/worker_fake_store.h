@@ -25,6 +25,7 @@ struct fake_block {
 
 struct fake_dataset {
 	uint64_t id, grant_bytes, threshold;
+	bool elastic;
 	unsigned times_set, times_live; /* with a walk */
 	uint64_t live_blocks;		/* of the last walk */
 };
@@ -122,6 +123,14 @@ int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes
 		d->times_live++;
 		d->live_blocks = count;
 	}
+	return 0;
+}
+
+int store_set_elastic(struct store *s, uint64_t dataset_id, bool elastic, struct error *err)
+{
+	(void)err;
+	mutex_guard(&s->mu);
+	fake_dataset_locked(s, dataset_id)->elastic = elastic;
 	return 0;
 }
 

@@ -458,6 +458,41 @@ static void a_removed_dataset_gives_its_room_back(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void a_dataset_kept_as_an_lru_cache_is_fetched_once_while_it_fits(void **state)
+{
+	struct fx *f = *state;
+	uint64_t all = add_files(f);
+	const struct fx_file *large = fx_add(f, "large", (uint64_t)40 << 20);
+	struct fx_read q = {.file = large, .block = 3, .offset = 1000, .len = 100000};
+
+	manifest_unref(fx_snapshot(f));
+	fx_worker_start(f, NULL);
+	f->elastic = true;
+	fx_grant(f, 0, 0);
+	assert_int_equal(epoch(f, 0, FILES), all);
+	settle(f);
+	assert_int_equal(epoch(f, 0, FILES), 0);
+	/* Of a large file the block, at the first read of a part. */
+	assert_int_equal(fx_read(f, &q), 0);
+	settle(f);
+	q.offset = 2000000;
+	assert_int_equal(fx_read(f, &q), 0);
+	assert_false(q.from_origin);
+	assert_int_equal(fx_origin_bytes(f), all + BLOCK_BYTES);
+	/* Not any more: what is there stays as long as nobody needs the room, nothing is added. */
+	f->elastic = false;
+	fx_grant(f, 0, 0);
+	q.offset = 3000000;
+	assert_int_equal(fx_read(f, &q), 0);
+	assert_false(q.from_origin);
+	q.block = 4;
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(fx_read(f, &q), 0);
+		assert_true(q.from_origin);
+		settle(f);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -475,6 +510,7 @@ int main(int argc, char **argv)
 		TEST(a_read_that_is_ahead_of_the_plan_waits_for_it),
 		TEST(a_new_snapshot_costs_only_what_changed),
 		TEST(the_quota_holds_for_mounts_of_an_older_snapshot_too),
+		TEST(a_dataset_kept_as_an_lru_cache_is_fetched_once_while_it_fits),
 		TEST(a_removed_dataset_gives_its_room_back),
 	};
 
