@@ -108,6 +108,16 @@ void fair_queue_reweigh(struct fair_queue *q, struct fair_flow *f, double factor
 		f->start_s[c] = q->now_s[c] + (f->start_s[c] - q->now_s[c]) / factor;
 }
 
+void fair_queue_move(struct fair_turn *t, struct fair_flow *to)
+{
+	assert(!t->queued);
+	if (t->begun) {
+		t->flow->held_bytes -= t->hold_bytes;
+		to->held_bytes += t->hold_bytes;
+	}
+	t->flow = to;
+}
+
 void fair_queue_end(struct fair_turn *t)
 {
 	assert(!t->queued);

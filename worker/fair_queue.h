@@ -61,5 +61,7 @@ void fair_queue_charge(struct fair_flow *f, enum fair_class class, double second
 /* The flow's weight is now `factor` of what it was: what it has been served ahead stays the same
  * number of bytes. */
 void fair_queue_reweigh(struct fair_queue *q, struct fair_flow *f, double factor);
+/* One that does not wait becomes another flow's, with its memory. */
+void fair_queue_move(struct fair_turn *t, struct fair_flow *to);
 /* Lets go of the memory of a turn that does not wait. */
 void fair_queue_end(struct fair_turn *t);

@@ -323,7 +323,7 @@ static struct fetch *join_locked(struct fetch_table *t, const struct fetch_want 
 	f->readers++;
 	t->joined++;
 	if (f->state == FETCH_RUNNING)
-		origin_queue_urge(t->origins, &f->turn, true);
+		origin_queue_join(t->origins, &f->turn, want->job);
 	return fetch_ref(f);
 }
 
@@ -506,7 +506,7 @@ void fetch_table_release(struct fetch *f, enum fetch_leave why)
 		cancel_locked(t, f);
 		removed = remove_locked(t, f);
 	} else if (f->readers == 0 && f->state == FETCH_RUNNING) {
-		origin_queue_urge(t->origins, &f->turn, false);
+		origin_queue_abandon(t->origins, &f->turn);
 	}
 	mutex_unlock(&t->mu);
 	if (removed)

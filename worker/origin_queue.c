@@ -292,16 +292,53 @@ bool origin_queue_ask(
 	return false;
 }
 
-void origin_queue_urge(struct origin_queue *q, struct origin_turn *t, bool urgent)
+static void requeue_locked(struct origin_queue *q, struct origin_turn *t, enum fair_class class)
 {
-	enum fair_class class = urgent ? FAIR_URGENT : FAIR_IDLE;
-
-	mutex_guard(&q->mu);
-	if (!t->fair.queued || t->fair.class == class)
-		return;
 	fair_queue_remove(&q->fair, &t->fair);
 	fair_queue_add(&q->fair, &t->fair, class);
 	cond_signal(&q->changed);
+}
+
+/* Its further turns are those of another job, with the memory that it holds. */
+static void move_locked(struct origin_queue *q, struct origin_turn *t, struct origin_job *to)
+{
+	struct origin_job *from = t->job;
+	bool queued = t->fair.queued;
+
+	if (queued)
+		fair_queue_remove(&q->fair, &t->fair);
+	fair_queue_move(&t->fair, &to->flow);
+	from->open--;
+	to->open++;
+	to->used = true;
+	t->job = to;
+	if (!queued)
+		return;
+	from->queued_bytes -= t->want_bytes;
+	to->queued_bytes += t->want_bytes;
+	fair_queue_add(&q->fair, &t->fair, t->fair.class);
+}
+
+void origin_queue_join(struct origin_queue *q, struct origin_turn *t, const char *job)
+{
+	struct origin_job *j;
+
+	mutex_guard(&q->mu);
+	if (!limited_locked(q))
+		return;
+	j = use_job_locked(q, job);
+	if (j != t->job && weight_locked(q, j) > weight_locked(q, t->job))
+		move_locked(q, t, j);
+	if (t->fair.queued && t->fair.class == FAIR_IDLE)
+		requeue_locked(q, t, FAIR_URGENT);
+	cond_signal(&q->changed);
+}
+
+void origin_queue_abandon(struct origin_queue *q, struct origin_turn *t)
+{
+	mutex_guard(&q->mu);
+	if (t->fair.queued && t->fair.class == FAIR_URGENT)
+		requeue_locked(q, t, FAIR_IDLE);
 }
 
 void origin_queue_withdraw(struct origin_queue *q, struct origin_turn *t)

@@ -15,8 +15,8 @@
  * Calling sequence: new, start; apply at each new share; for each get open, then ask and done by
  * turns, then close; stop and free after the last close.
  *
- * Threading: any thread, one at a time for one turn (but for urge and withdraw, whose callers see to
- * it that the turn is open). `granted` is called with the queue's lock held: it must not wait, nor
+ * Threading: any thread, one at a time for one turn (but for join, abandon and withdraw, whose
+ * callers see to it that the turn is open). `granted` is called with the queue's lock held: it must not wait, nor
  * call the queue.
  */
 #pragma once
@@ -71,8 +71,11 @@ void origin_queue_open(
 /* True: t->bytes, at most want_bytes, may be got now. False: `granted` will be called. */
 bool origin_queue_ask(
 	struct origin_queue *q, struct origin_turn *t, uint32_t want_bytes, bool urgent);
-/* Somebody waits for it now, or nobody does any more. */
-void origin_queue_urge(struct origin_queue *q, struct origin_turn *t, bool urgent);
+/* A reader of `job` waits for it, too. From now on it is a get of the one of the two jobs that has
+ * more: nobody waits for what he wants at the pace of another who has less. */
+void origin_queue_join(struct origin_queue *q, struct origin_turn *t, const char *job);
+/* Nobody waits for it any more. */
+void origin_queue_abandon(struct origin_queue *q, struct origin_turn *t);
 /* One that waits is granted at once, with no bytes. */
 void origin_queue_withdraw(struct origin_queue *q, struct origin_turn *t);
 /* After each granted turn: so many bytes came. */

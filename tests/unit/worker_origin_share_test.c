@@ -287,11 +287,12 @@ static void a_limit_comes_and_goes(void **state)
 	again_ns = clock_mono_ns();
 	sleep(2);
 	load_stop(&la);
-	assert_true(sent_bytes(NULL, set_ns, removed_ns) <= 2 * 1.02e6 + 0.1e6);
+	/* Gets under way at a change end as they began. */
+	assert_true((double)sent_bytes(NULL, set_ns + NS_PER_S / 2, set_ns + NS_PER_S * 3 / 2) <=
+		    1.02e6);
 	free_bytes = sent_bytes(NULL, removed_ns, end_ns);
 	assert_true(free_bytes > 2000000);
-	/* Gets under way at the change end as they began. */
-	assert_true((double)most_in_a_second(again_ns + NS_PER_S / 10) <= 1.02e6);
+	assert_true((double)most_in_a_second(again_ns + NS_PER_S / 2) <= 1.02e6);
 }
 
 static void jobs_that_nobody_named_share_what_is_for_others(void **state)
@@ -558,6 +559,35 @@ static void readers_of_a_slow_job_do_not_keep_out_those_of_another(void **state)
 	assert_true(away > 0);
 }
 
+static void who_joins_a_get_of_a_slower_job_has_it_at_his_own_pace(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *a = fx_add(f, "a", HUGE_BYTES), *b = fx_add(f, "b", HUGE_BYTES);
+	struct load lb = {.job = NULL};
+	struct reader slow = {.f = f, .q = {.file = a, .job = "a", .block = 1, .len = MIB}};
+	struct fx_read q = {.file = a, .job = "c", .block = 1, .len = MIB};
+	struct share s = {.message.limited = false};
+	int64_t began_ms;
+
+	share_init(&s, 8e6);
+	share_job(&s, "a", 10e3);
+	share_job(&s, "b", 3e6);
+	share_job(&s, "c", 4.99e6);
+	start(f, PIN_ALL, NULL);
+	fx_share(f, &s.message);
+	load_start(&lb, f, b, LOAD_THREADS);
+	usleep(300000);
+	assert_int_equal(pthread_create(&slow.thread, NULL, reader_main, &slow), 0);
+	usleep(500000);
+	began_ms = clock_mono_ms();
+	assert_int_equal(fx_read(f, &q), 0);
+	/* At the pace of the other it would be a minute and more. */
+	assert_true(clock_mono_ms() - began_ms < 10000);
+	pthread_join(slow.thread, NULL);
+	assert_int_equal(slow.result, 0);
+	load_stop(&lb);
+}
+
 static void many_jobs_read_under_one_limit(void **state)
 {
 	static char names[48][16];
@@ -678,6 +708,7 @@ int main(void)
 		TEST(a_read_that_waits_for_its_turn_can_be_called_off),
 		TEST(a_worker_ends_while_fetches_wait_for_their_turn),
 		TEST(readers_of_a_slow_job_do_not_keep_out_those_of_another),
+		TEST(who_joins_a_get_of_a_slower_job_has_it_at_his_own_pace),
 		TEST(many_jobs_read_under_one_limit),
 		TEST(the_heartbeat_says_what_a_job_got_and_waited),
 		TEST(shares_that_make_no_sense_are_not_taken),
