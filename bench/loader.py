@@ -5,8 +5,8 @@
 
 Threads read shuffled files past the page cache (O_DIRECT) into a short queue of batches, as loaders do;
 the main thread takes a batch and computes for STEP_SECONDS. LOG gets a line of JSON for each step: when
-it ended, the bytes read so far, the epochs ended, and how long the batch was waited for. Without EPOCHS it
-goes on until it is killed.
+it ended, the bytes read so far, the epochs ended. The mount is told of each step as well
+(granary_order.timed). Without EPOCHS it goes on until it is killed.
 """
 
 import json
@@ -18,6 +18,10 @@ import random
 import sys
 import threading
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
+
+import granary_order  # noqa: E402
 
 BUFFER_BYTES = 1 << 20
 BATCHES_AHEAD = 2
@@ -59,6 +63,21 @@ def reader(epochs, ready):
     ready.put(None)
 
 
+def batches(ready, size, readers):
+    """Sums of bytes, until every reader has ended."""
+    ended = 0
+    while ended < readers:
+        total = files = 0
+        while files < size and ended < readers:
+            if (got := ready.get()) is None:
+                ended += 1
+                continue
+            total += got
+            files += 1
+        if files:
+            yield files, total
+
+
 def main():
     directory, readers, batch, step, seed, log = sys.argv[1:7]
     count = int(sys.argv[7]) if len(sys.argv) > 7 else -1
@@ -68,25 +87,16 @@ def main():
     ready = queue.Queue(BATCHES_AHEAD * batch)
     for _ in range(readers):
         threading.Thread(target=reader, args=(epochs, ready), daemon=True).start()
-    files = total = ended = 0
+    files = total = 0
     begun = time.monotonic()
     with open(log, "w", encoding="ascii") as lines:
-        while ended < readers:
-            waited = time.monotonic()
-            for _ in range(batch):
-                if (size := ready.get()) is None:
-                    ended += 1
-                    if ended == readers:
-                        break
-                    continue
-                files += 1
-                total += size
-            waited = time.monotonic() - waited
-            # Steps begin when they would on a GPU: late sleeps are not carried on.
+        for count, size in granary_order.timed(batches(ready, batch, readers), directory,
+                                               samples=batch, workers=readers):
+            files += count
+            total += size
             time.sleep(step)
             print(json.dumps({"at": time.time(), "bytes": total, "epochs": files / len(paths),
-                              "waited": waited, "seconds": time.monotonic() - begun}),
-                  file=lines, flush=True)
+                              "seconds": time.monotonic() - begun}), file=lines, flush=True)
 
 
 if __name__ == "__main__":

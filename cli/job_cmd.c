@@ -17,6 +17,7 @@
 #include "granary/v1/job.pb-c.h"
 #include "scheduler/model.h"
 
+#define DATA_WAIT_FINE 0.05 /* of a job's time */
 #define MORE 0.1 /* what `explain` adds to cache and bandwidth */
 
 /* ---- as JSON --------------------------------------------------------------------------------- */
@@ -33,7 +34,7 @@ static json_t *job_to_json(const Granary__V1__Job *j, const Granary__V1__Cluster
 	bool limited = !cluster || cluster->origin_limited;
 
 	return json_pack("{s:o, s:o, s:I, s:f, s:i, s:b, s:b, s:f, s:I, s:I, s:I, s:o, s:o, s:I, "
-			 "s:I, s:o, s:f, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:f}",
+			 "s:I, s:o, s:f, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:I, s:o, s:o, s:I}",
 		"name", output_text(j->name), "dataset", output_text(j->dataset), "gpus",
 		(json_int_t)j->gpus, "weight", j->weight, "epochs", (int)j->epochs, "irregular",
 		(int)j->irregular, "implicit", (int)j->implicit, "min_remote_bytes_per_s",
@@ -49,7 +50,11 @@ static json_t *job_to_json(const Granary__V1__Job *j, const Granary__V1__Cluster
 		"origin_bytes_per_s", real_or_null(measured, j->origin_bytes_per_s), "measured_s",
 		real_or_null(measured, j->measured_s), "hit_bytes", (json_int_t)j->hit_bytes,
 		"miss_bytes", (json_int_t)j->miss_bytes, "origin_bytes",
-		(json_int_t)j->origin_bytes, "origin_wait_s", (double)j->waited_us / 1e6);
+		(json_int_t)j->origin_bytes, "origin_wait_s", (double)j->waited_us / 1e6, "loaders", (json_int_t)j->loaders,
+		"measured_ideal_bytes_per_s",
+		real_or_null(j->loaders > 0, j->measured_ideal_bytes_per_s), "data_wait_ratio",
+		real_or_null(j->loaders > 0, j->data_wait_ratio), "loader_workers",
+		(json_int_t)j->loader_workers);
 }
 
 static json_t *cluster_to_json(const Granary__V1__ClusterShare *c)
@@ -161,6 +166,39 @@ static void print_measured(const Granary__V1__Job *j)
 		(double)j->waited_us / 1e6);
 }
 
+/* What a platform engineer would say of it. */
+static const char *advice(const Granary__V1__Job *j)
+{
+	bool io_bound = j->ideal_bytes_per_s > 0 &&
+			j->predicted_bytes_per_s < 0.95 * j->ideal_bytes_per_s;
+
+	if (j->data_wait_ratio < DATA_WAIT_FINE)
+		return "the loader keeps up";
+	if (io_bound)
+		return "it waits because cache and origin give no more";
+	if (j->hit_ratio >= 0.95 && j->miss_bytes > j->hit_bytes)
+		return "its cache is still being filled: a pre-warm before the start would help";
+	return "cache and origin would give more: more loader processes would help, or an "
+	       "announced order (docs/order.md)";
+}
+
+static void print_loader(const Granary__V1__Job *j)
+{
+	char rate[RATE_TEXT_BYTES];
+
+	if (j->loaders == 0) {
+		field("loader", "not measured: granary_order.timed(loader, MOUNTPOINT) in the job "
+				"tells how long it waits and computes");
+		return;
+	}
+	field("loader",
+		"%" PRIu32 ", %" PRIu32 " processes read for it; waits for data %.0f %% of its "
+		"time; would read %s",
+		j->loaders, j->loader_workers, 100 * j->data_wait_ratio,
+		rate_format(j->measured_ideal_bytes_per_s, rate));
+	field("", "%s", advice(j));
+}
+
 static void print_job(const Granary__V1__Job *j, const Granary__V1__ClusterShare *c)
 {
 	bool ideal = j->ideal_source[0] != '\0', limited = c && c->origin_limited;
@@ -183,6 +221,7 @@ static void print_job(const Granary__V1__Job *j, const Granary__V1__ClusterShare
 		field("predicted", "%s = min(f*, b / (1 - c/d))",
 			rate_format(j->predicted_bytes_per_s, a));
 	print_measured(j);
+	print_loader(j);
 	field("so", "%s", j->reason);
 	if (ideal && limited && j->predicted_bytes_per_s < 0.999 * j->ideal_bytes_per_s)
 		print_what_if(j);

@@ -20,7 +20,7 @@ struct embedded_read {
 	uint64_t block;
 	uint32_t offset, len; /* within the block */
 	uint32_t read_ahead;
-	const char *job; /* "": none */
+	const char *job;     /* "": none */
 	int64_t deadline_ms; /* moved on by what it waits for its job's share */
 
 	/* Takes the next piece of the range; the bytes are the worker's again when it returns. */

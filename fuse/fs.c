@@ -58,6 +58,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 	read_failures_init(&fs->read_failures);
 	preload_init(&fs->preload, fs);
 	order_init(&fs->order, fs, opts->order_memory_bytes);
+	loader_pace_init(&fs->loaders);
 	return 0;
 }
 
@@ -69,6 +70,7 @@ void fs_stop(struct fs *fs)
 void fs_deinit(struct fs *fs)
 {
 	order_deinit(&fs->order);
+	loader_pace_deinit(&fs->loaders);
 	passthrough_deinit(&fs->passthrough);
 	preload_deinit(&fs->preload);
 	read_failures_deinit(&fs->read_failures);

@@ -26,6 +26,7 @@
 #include "fuse/block_source.h"
 #include "fuse/counters.h"
 #include "fuse/io_pool.h"
+#include "fuse/loader_pace.h"
 #include "fuse/mount.h"
 #include "fuse/order.h"
 #include "fuse/passthrough.h"
@@ -66,6 +67,7 @@ struct fs {
 	struct preload preload;
 	struct passthrough passthrough;
 	struct order order;
+	struct loader_pace loaders;
 	char *order_path; /* of its socket, NULL without one; set before it serves */
 };
 

@@ -117,6 +117,19 @@ static struct manifest_info shown(struct fs *fs)
 	return info;
 }
 
+static void report_loaders(struct mount *m, Granary__V1__MountHeartbeatRequest *ret)
+{
+	struct manifest_info info = shown(&m->fs);
+	struct loader_pace_stat st;
+
+	loader_pace_stat(&m->fs.loaders, info.files ? (double)info.bytes / (double)info.files : 0,
+		clock_mono_ms(), &st);
+	ret->loaders = st.loaders;
+	ret->ideal_bytes_per_s = st.ideal_bytes_per_s;
+	ret->data_wait_ratio = st.wait_ratio;
+	ret->loader_workers = st.workers;
+}
+
 static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
 {
 	struct mount *m = arg;
@@ -131,6 +144,7 @@ static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
 	ret->direct_origin_bytes = atomic_load(&m->fs.counters.bytes[BLOCK_FROM_ORIGIN]);
 	ret->last_error = m->last_error;
 	ret->mode = (char *)fs_mode_text(&m->fs);
+	report_loaders(m, ret);
 }
 
 /* ---- coming up ---------------------------------------------------------------------------------
@@ -215,8 +229,8 @@ static void hear_orders(struct mount *m, const struct mount_options *opts)
 
 	if (!opts->socket_dir)
 		return;
-	if (order_socket_start(&m->fs.order, opts->socket_dir, m->mountpoint, opts->socket_group,
-		    &m->order_socket, &err) < 0)
+	if (order_socket_start(&m->fs.order, &m->fs.loaders, opts->socket_dir, m->mountpoint,
+		    opts->socket_group, &m->order_socket, &err) < 0)
 		log_warn("%s: no order can be announced: %s", m->mountpoint, err.text);
 	else
 		m->fs.order_path = strdup(order_socket_path(m->order_socket));

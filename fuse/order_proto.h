@@ -22,6 +22,9 @@ enum order_frame {
 	ORDER_STEP = 5,	  /* u64 list, u64 step, u64 entries that are read */
 	ORDER_STATUS = 6, /* u64 list, or 0 for the newest */
 	ORDER_DROP = 7,	  /* u64 list */
+	/* u64 steps, samples, bytes (0: not known), us waited for data, us computed, all since the
+	 * connection began, u32 processes that read, u32 0 */
+	ORDER_PACE = 8,
 
 	ORDER_FAILED = 100, /* u32 errno, text; the connection ends */
 	ORDER_BEGUN = 101,  /* u64 list, u64 snapshot */
@@ -32,6 +35,7 @@ enum order_frame {
 #define ORDER_BEGIN_BYTES 16u
 #define ORDER_STEP_BYTES 24u
 #define ORDER_ID_BYTES 8u
+#define ORDER_PACE_BYTES 48u
 #define ORDER_STATE_FIELDS 9u
 #define ORDER_TIED 1u /* flag: the list goes with the connection */
 

@@ -30,7 +30,8 @@
 #define PAGE_BYTES ((uint64_t)4096)
 
 struct client {
-	int fd; /* -1: free */
+	int fd;		 /* -1: free */
+	unsigned number; /* among the clients */
 	unsigned char frame[ORDER_FRAME_HEAD_BYTES + ORDER_FRAME_MAX_BYTES];
 	uint32_t filled, at; /* bytes that came; of the payload, that were used */
 	bool stalled;	     /* the batch waits for room */
@@ -49,6 +50,7 @@ struct client {
 
 struct order_socket {
 	struct order *order;
+	struct loader_pace *loaders;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	bool group;
 	int lock_fd, listen_fd, wake_fd;
@@ -307,6 +309,25 @@ static int on_drop(struct order_socket *s, struct client *c, const unsigned char
 	return 0;
 }
 
+static int on_pace(struct order_socket *s, struct client *c, const unsigned char *p, uint32_t len)
+{
+	struct loader_report report;
+
+	if (len != ORDER_PACE_BYTES)
+		return refuse(c, -EPROTO, "a pace that makes no sense");
+	report = (struct loader_report){
+		.steps = order_get64(p),
+		.samples = order_get64(p + 8),
+		.bytes = order_get64(p + 16),
+		.waited_us = order_get64(p + 24),
+		.computed_us = order_get64(p + 32),
+		.workers = order_get32(p + 40),
+	};
+	if (loader_pace_report(s->loaders, c->number, &report, clock_mono_ms()) < 0)
+		return refuse(c, -EPROTO, "a pace whose numbers went back");
+	return 0;
+}
+
 static int on_frame(struct order_socket *s, struct client *c)
 {
 	const unsigned char *p = c->frame + ORDER_FRAME_HEAD_BYTES;
@@ -327,6 +348,8 @@ static int on_frame(struct order_socket *s, struct client *c)
 		return on_status(s, c, p, len);
 	case ORDER_DROP:
 		return on_drop(s, c, p, len);
+	case ORDER_PACE:
+		return on_pace(s, c, p, len);
 	default:
 		return refuse(c, -EPROTO, "an unknown kind of frame");
 	}
@@ -339,6 +362,7 @@ static void client_close(struct order_socket *s, unsigned i)
 	struct client *c = s->clients[i];
 
 	forget_list(s, c);
+	loader_pace_forget(s->loaders, i);
 	close(c->fd);
 	free(c);
 	s->clients[i] = NULL;
@@ -419,8 +443,10 @@ static void accept_client(struct order_socket *s)
 		return;
 	}
 	s->clients[i] = calloc(1, sizeof(struct client));
-	if (s->clients[i])
-		s->clients[i]->fd = steal_fd(&fd);
+	if (!s->clients[i])
+		return;
+	s->clients[i]->fd = steal_fd(&fd);
+	s->clients[i]->number = i;
 }
 
 static int fill_polls(struct order_socket *s, struct pollfd polls[ORDER_CLIENTS_MAX + 2])
@@ -500,8 +526,10 @@ static void socket_free(struct order_socket *s)
 	free(s);
 }
 
-int order_socket_start(struct order *order, const char *dir, const char *mountpoint,
-	const char *group, struct order_socket **ret, struct error *err)
+static_assert(LOADERS_MAX == ORDER_CLIENTS_MAX, "a loader for each connection");
+
+int order_socket_start(struct order *order, struct loader_pace *loaders, const char *dir,
+	const char *mountpoint, const char *group, struct order_socket **ret, struct error *err)
 {
 	struct order_socket *s = calloc(1, sizeof(*s));
 	int r;
@@ -509,6 +537,7 @@ int order_socket_start(struct order *order, const char *dir, const char *mountpo
 	if (!s)
 		return error_set(err, -ENOMEM, "out of memory");
 	s->order = order;
+	s->loaders = loaders;
 	s->group = group != NULL;
 	s->lock_fd = s->listen_fd = s->wake_fd = -1;
 	/* The name is the same after a crash, so that a stale socket is found. */

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "common/error.h"
+#include "fuse/loader_pace.h"
 #include "fuse/order.h"
 
 #define ORDER_CLIENTS_MAX 64
@@ -17,7 +18,7 @@
 struct order_socket;
 
 /* In `dir`, with a name that follows from the mount point. `group` may be NULL. */
-int order_socket_start(struct order *order, const char *dir, const char *mountpoint,
-	const char *group, struct order_socket **ret, struct error *err);
+int order_socket_start(struct order *order, struct loader_pace *loaders, const char *dir,
+	const char *mountpoint, const char *group, struct order_socket **ret, struct error *err);
 const char *order_socket_path(const struct order_socket *s);
 void order_socket_stop(struct order_socket *s); /* NULL is fine */

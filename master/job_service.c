@@ -199,6 +199,7 @@ static int list_fill(struct master *m, Granary__V1__ListJobsReply *reply)
 	struct job *j, *next;
 
 	mutex_guard(&m->mu);
+	mounts_gather_loaders(&m->mounts, &m->jobs);
 	reply->jobs = calloc(HASH_COUNT(m->jobs.by_name) + 1, sizeof(*reply->jobs));
 	reply->cluster = cluster_message(&m->cluster);
 	if (!reply->jobs || !reply->cluster)

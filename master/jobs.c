@@ -222,6 +222,32 @@ int jobs_start(struct jobs *jobs, const Granary__V1__StartJobRequest *request,
 	return 0;
 }
 
+/* ---- loaders --------------------------------------------------------------------------------- */
+
+void jobs_clear_loaders(struct jobs *jobs)
+{
+	struct job *j, *next;
+
+	HASH_ITER (hh, jobs->by_name, j, next)
+		j->loaders = (struct job_loaders){0};
+}
+
+void job_add_loaders(struct job *j, const struct job_loaders *more)
+{
+	struct job_loaders *l = &j->loaders;
+	double waited = l->wait_ratio * l->count + more->wait_ratio * more->count;
+
+	l->count += more->count;
+	l->workers += more->workers;
+	l->ideal_bytes_per_s += more->ideal_bytes_per_s;
+	l->wait_ratio = waited / l->count;
+}
+
+double job_ideal_bytes_per_s(const struct job *j)
+{
+	return j->ideal_bytes_per_s > 0 ? j->ideal_bytes_per_s : j->loaders.ideal_bytes_per_s;
+}
+
 uint64_t job_effective_bytes(const struct job *j, uint64_t dataset_bytes, uint64_t cached_bytes)
 {
 	bool first = j->counters.hit_bytes + j->counters.miss_bytes < dataset_bytes;
@@ -305,9 +331,11 @@ bool job_measured(const struct job *j, int64_t now_ms, double *ret_read, double 
 
 static const char *reason(const struct job *j, bool origin_limited)
 {
-	if (j->ideal_bytes_per_s <= 0)
+	double ideal = job_ideal_bytes_per_s(j);
+
+	if (ideal <= 0)
 		return "how fast it could read is not known: it is counted with an equal share";
-	if (j->share.predicted_bytes_per_s >= 0.999 * j->ideal_bytes_per_s)
+	if (j->share.predicted_bytes_per_s >= 0.999 * ideal)
 		return "compute bound: it runs as fast as it can with what it has";
 	if (!origin_limited)
 		return "the origins are not limited";
@@ -318,6 +346,7 @@ Granary__V1__Job *job_message(
 	const struct job *j, const struct dataset *d, bool origin_limited, int64_t now_ms)
 {
 	Granary__V1__Job *m = malloc(sizeof(*m));
+	double ideal = job_ideal_bytes_per_s(j);
 	const struct snapshot *s = d && d->current ? dataset_current((struct dataset *)d) : NULL;
 
 	if (!m)
@@ -325,7 +354,7 @@ Granary__V1__Job *job_message(
 	granary__v1__job__init(m);
 	m->name = strdup(j->name);
 	m->dataset = strdup(d ? d->config->msg->name : "");
-	m->ideal_source = strdup(j->ideal_bytes_per_s > 0 ? "declared" : "");
+	m->ideal_source = strdup(j->ideal_bytes_per_s > 0 ? "declared" : ideal > 0 ? "steps" : "");
 	m->reason = strdup(reason(j, origin_limited));
 	m->gpus = j->gpus;
 	m->weight = j->weight;
@@ -336,12 +365,16 @@ Granary__V1__Job *job_message(
 	m->started_s = j->started_s;
 	m->mounts = j->live_mounts;
 	m->no_mount_for_s = j->live_mounts ? 0 : (now_ms - j->mountless_ms) / 1000;
-	m->ideal_bytes_per_s = j->ideal_bytes_per_s;
+	m->ideal_bytes_per_s = ideal;
+	m->loaders = j->loaders.count;
+	m->measured_ideal_bytes_per_s = j->loaders.ideal_bytes_per_s;
+	m->data_wait_ratio = j->loaders.wait_ratio;
+	m->loader_workers = j->loaders.workers;
 	m->dataset_bytes = s ? s->state->bytes : 0;
 	m->cache_bytes = j->share.cache_bytes;
 	m->remote_bytes_per_s = j->share.remote_bytes_per_s;
 	m->hit_ratio = j->share.hit_ratio;
-	if (j->ideal_bytes_per_s > 0)
+	if (ideal > 0)
 		m->predicted_bytes_per_s = j->share.predicted_bytes_per_s;
 	job_measured(j, now_ms, &m->read_bytes_per_s, &m->origin_bytes_per_s, &m->measured_s);
 	m->hit_bytes = j->counters.hit_bytes;

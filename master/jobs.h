@@ -41,6 +41,14 @@ struct job_share {
 	double remote_bytes_per_s, hit_ratio, predicted_bytes_per_s;
 };
 
+/* What the loaders of a mount, or of all mounts of a job, measured. */
+struct job_loaders {
+	uint32_t count; /* 0: nothing */
+	uint32_t workers;
+	double ideal_bytes_per_s; /* of all of them */
+	double wait_ratio;	  /* of their time, on average */
+};
+
 struct job {
 	uint64_t id; /* grows with every job: the order of arrival */
 	char name[JOB_NAME_BYTES];
@@ -56,8 +64,10 @@ struct job {
 	bool had_mount;
 	int64_t mountless_ms; /* since when, while it has none */
 
-	uint64_t cached_at_start; /* pinned bytes of its dataset then */
-	double effective_ratio;	  /* that the latest plan went by */
+	struct job_loaders loaders; /* as of the last mounts_gather_loaders */
+	double planned_ideal;	    /* that the latest plan went by; 0: unknown */
+	uint64_t cached_at_start;   /* pinned bytes of its dataset then */
+	double effective_ratio;	    /* that the latest plan went by */
 	struct job_share share;
 	struct job_counters counters;
 	struct job_sample {
@@ -93,6 +103,11 @@ int jobs_start(struct jobs *jobs, const Granary__V1__StartJobRequest *request,
 	const struct dataset *d, uint64_t cached_bytes, bool implicit, int64_t now_ms,
 	struct job **ret, struct error *err);
 void jobs_end(struct jobs *jobs, struct job *j);
+
+void jobs_clear_loaders(struct jobs *jobs);
+void job_add_loaders(struct job *j, const struct job_loaders *more);
+/* As declared, or else as measured; 0: unknown. */
+double job_ideal_bytes_per_s(const struct job *j);
 
 /* A mount of the job came to life, or went; `closed`: in order. */
 void job_mount_came(struct job *j);

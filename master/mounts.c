@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "master/text.h"
+#include "scheduler/problem.h"
 
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
@@ -303,6 +304,19 @@ static struct mount_peer *adopt(struct mounts *m, struct dataset *d,
 	return p;
 }
 
+/* Numbers that are none, or beyond all sense, count as not measured. */
+static void take_loaders(struct mount_peer *p, const Granary__V1__MountHeartbeatRequest *request)
+{
+	bool sane = request->ideal_bytes_per_s >= 0 &&
+		    request->ideal_bytes_per_s <= PROBLEM_RATE_MAX &&
+		    request->data_wait_ratio >= 0 && request->data_wait_ratio <= 1;
+
+	p->loaders = (struct job_loaders){0};
+	if (sane)
+		p->loaders = (struct job_loaders){request->loaders, request->loader_workers,
+			request->ideal_bytes_per_s, request->data_wait_ratio};
+}
+
 int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	const Granary__V1__MountHeartbeatRequest *request, int64_t now_ms, struct mount_peer **ret,
 	bool *ret_revived, struct error *err)
@@ -333,6 +347,7 @@ int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	}
 	text_copy_printable(p->mode, sizeof(p->mode), request->mode);
 	mounts_count(p, d, j, request);
+	take_loaders(p, request);
 	*ret_revived = !p->live;
 	set_live(p, d, true);
 	attach(p, j);
@@ -388,6 +403,19 @@ void mounts_apply_switch(struct mounts *m, const struct dataset *d)
 			continue;
 		p->assigned = d->current;
 		p->dirty = true; /* one may have come between the batch and now */
+	}
+}
+
+void mounts_gather_loaders(const struct mounts *m, struct jobs *jobs)
+{
+	struct mount_peer *p, *next;
+
+	jobs_clear_loaders(jobs);
+	HASH_ITER (hh, m->by_id, p, next) {
+		struct job *j = p->live ? mounts_job(p, jobs) : NULL;
+
+		if (j && p->loaders.count)
+			job_add_loaders(j, &p->loaders);
 	}
 }
 

@@ -1,12 +1,14 @@
 #include "master/plan_round.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
 
+#define IDEAL_MOVED 0.05 /* of the rate that a job could read at */
 #define RATIO_MOVED 0.01 /* of what can hit for a job, before it is worth another plan */
 
 /* The oldest first; the id makes it one order. */
@@ -84,12 +86,16 @@ bool plan_round_is_stale_locked(struct master *m)
 {
 	struct job *j, *next;
 
+	mounts_gather_loaders(&m->mounts, &m->jobs);
 	HASH_ITER (hh, m->jobs.by_name, j, next) {
 		struct dataset *d = dataset_registry_get(&m->datasets, j->dataset_id);
 		double moved;
 
 		if (!d || !dataset_current(d))
 			continue;
+		if (fabs(job_ideal_bytes_per_s(j) - j->planned_ideal) >
+			IDEAL_MOVED * j->planned_ideal)
+			return true;
 		moved = effective_ratio_locked(m, j, d) - j->effective_ratio;
 		if (moved > RATIO_MOVED || moved < -RATIO_MOVED)
 			return true;
@@ -109,6 +115,7 @@ static int jobs_new_locked(struct master *m, struct plan_round *round)
 {
 	struct job *j, *next;
 
+	mounts_gather_loaders(&m->mounts, &m->jobs);
 	round->jobs = calloc(HASH_COUNT(m->jobs.by_name) + 2, sizeof(*round->jobs));
 	if (!round->jobs)
 		return -ENOMEM;
@@ -122,13 +129,14 @@ static int jobs_new_locked(struct master *m, struct plan_round *round)
 			.item = d->plan_item,
 			.gpus = j->gpus,
 			.remaining_bytes = remaining_bytes(j, round->items[d->plan_item].bytes),
-			.ideal_bytes_per_s = j->ideal_bytes_per_s,
+			.ideal_bytes_per_s = job_ideal_bytes_per_s(j),
 			.weight = j->weight,
 			.min_remote_bytes_per_s = j->min_remote_bytes_per_s,
 			.effective_bytes = effective_bytes_locked(m, j, d),
 			.irregular = j->irregular,
 		};
 		j->effective_ratio = effective_ratio_locked(m, j, d);
+		j->planned_ideal = job_ideal_bytes_per_s(j);
 	}
 	qsort(round->jobs, round->job_count, sizeof(*round->jobs), by_id);
 	return 0;

@@ -25,5 +25,5 @@ const struct allocate_job *plan_round_job(const struct plan_round *round, uint64
 /* Grants of the items and shares of the jobs. -ENOMEM. */
 int plan_round_divide(struct plan_round *round);
 
-/* What can hit for some job is not what the latest plan went by. */
+/* What can hit for some job, or how fast it could read, is not what the latest plan went by. */
 bool plan_round_is_stale_locked(struct master *m);

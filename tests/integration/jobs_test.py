@@ -2,9 +2,15 @@
 
 import json
 import subprocess
+import sys
+import time
 
 from harness import suite, trees
 from harness.granary import Granary
+
+sys.path.insert(0, str(suite.ROOT / "python"))
+
+import granary_order  # noqa: E402
 
 FILES = 1000
 BYTES = 110_000
@@ -164,6 +170,32 @@ class Jobs(suite.Case):
         self.assertEqual(list(self.jobs()), ["one"])
         done = self.granary.ask("plan", "--live", check=False)
         self.assertIn("--dataset", done.stderr)
+
+    # ---- what loaders measure ---------------------------------------------------------------
+
+    def test_a_loader_that_times_its_steps_tells_how_fast_it_could_read(self):
+        self.up("--job", "train")
+        computed, batch = [], [path.name for path in sorted(self.mount.iterdir())][:1] * 10
+        for number, _ in enumerate(granary_order.timed([batch] * 100, self.mount, workers=3)):
+            begun = time.monotonic()
+            time.sleep(0.05)
+            computed.append(time.monotonic() - begun)
+            if number % 20 == 19:
+                job = self.jobs()["train"]
+        ideal = len(batch) * BYTES * len(computed) / sum(computed)
+        self.assertEqual((job["ideal_source"], job["loaders"], job["loader_workers"]),
+                         ("steps", 1, 3))
+        self.assertLess(abs(job["ideal_bytes_per_s"] / ideal - 1), 0.1)
+        self.assertEqual(job["ideal_bytes_per_s"], job["measured_ideal_bytes_per_s"])
+        self.assertLess(job["data_wait_ratio"], 0.5)
+        self.assertIsNotNone(job["predicted_bytes_per_s"])
+        # What is declared holds, and what was measured is shown beside it.
+        job = self.granary.json("job", "start", "train", "--ideal-rate", "1GB/s")
+        self.assertEqual((job["ideal_source"], job["ideal_bytes_per_s"]), ("declared", 1e9))
+        self.assertIn("processes read for it", self.granary.ask("job", "explain", "train").stdout)
+
+    def test_timing_changes_nothing_where_there_is_no_mount(self):
+        self.assertEqual(list(granary_order.timed([1, 2, 3], self.origin, samples=1)), [1, 2, 3])
 
     # ---- any gRPC client -------------------------------------------------------------------
 
