@@ -31,6 +31,7 @@ struct mount_peer {
 	uint64_t dataset_id;
 	char *mountpoint, *host, *host_id; /* NULL: only known from the database */
 	uint64_t pid;
+	uint64_t takeovers;
 	char mode[32];
 	uint64_t assigned; /* the snapshot that it is to show */
 	uint64_t shown;	   /* that it says it shows */
