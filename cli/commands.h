@@ -11,3 +11,4 @@ command_fn command_dataset_add, command_dataset_refresh, command_dataset_ls, com
 command_fn command_quota_set, command_quota_ls, command_status, command_doctor, command_purge;
 command_fn command_epoch, command_hint, command_plan, command_sim;
 command_fn command_completion, command_man, command_version;
+command_fn command_takeover; /* mount --takeover */

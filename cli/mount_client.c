@@ -97,8 +97,8 @@ static int tell_ready(struct client *c, struct error *err)
 	bool daemon = opts->daemon && opts->daemon->ready_fd >= 0;
 	int r = 0;
 
-	if (!opts->resume)
-		fprintf(stderr, "mounted %s at %s%s\n", opts->settings->dataset,
+	if (opts->said)
+		fprintf(stderr, "%s %s at %s%s\n", opts->said, opts->settings->dataset,
 			opts->settings->mountpoint, daemon ? "" : "; Ctrl-C unmounts");
 	if (daemon)
 		r = daemonize_prepare(opts->daemon, err);

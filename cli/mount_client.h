@@ -17,6 +17,7 @@ struct mount_client_options {
 	bool resume;		    /* the mount is there already */
 	bool settled;		    /* as in supervised.h */
 	struct daemonize *daemon;   /* NULL or in the foreground: stdio stays */
+	const char *said;	    /* what was done, for stderr; NULL: nothing is said */
 	bool json;		    /* tells about the mount on stdout */
 };
 

@@ -10,21 +10,12 @@
 #include "cli/commands.h"
 #include "cli/daemonize.h"
 #include "cli/mount_flags.h"
+#include "cli/mount_log.h"
 #include "cli/mount_settings.h"
 #include "cli/paths.h"
 #include "cli/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
-
-/* STATE/mount-mnt-imagenet.log: each mount point has a log of its own. */
-static void log_name(const struct paths *paths, const char *mountpoint, char *ret, size_t room)
-{
-	size_t n = (size_t)snprintf(ret, room, "%s/mount", paths->state_dir);
-
-	for (const char *p = mountpoint; *p && n + sizeof(".log") < room; p++)
-		ret[n++] = *p == '/' ? '-' : *p;
-	snprintf(ret + n, room - n, ".log");
-}
 
 /* From here on this process is the supervisor, and the client a child of it. */
 static int run(struct invocation *inv, const struct mount_options *mo, const struct paths *paths,
@@ -41,7 +32,7 @@ static int run(struct invocation *inv, const struct mount_options *mo, const str
 	if (inv_switch(inv, "daemon") && (r = daemonize_fork(&d, err)) < 0)
 		return r;
 	if (d.ready_fd >= 0) {
-		log_name(paths, mo->mountpoint, log, sizeof(log));
+		mount_log_name(paths->state_dir, mo->mountpoint, log, sizeof(log));
 		r = log_to_file(log, err);
 	}
 	if (r == 0)
@@ -70,6 +61,11 @@ int command_mount(struct invocation *inv)
 	int code = EXIT_OK, r;
 	bool served = false;
 
+	if (inv_switch(inv, "takeover"))
+		return command_takeover(inv);
+	if (inv_argc(inv) < 2)
+		return inv_fail(
+			inv, error_set(&err, -EINVAL, "mount wants DATASET and MOUNTPOINT"), &err);
 	if ((r = paths_find(inv, &paths, &err)) < 0 ||
 		(r = paths_read_token(inv_text(inv, "token-file"), &token, &err)) < 0 ||
 		(r = client_socket_probe(

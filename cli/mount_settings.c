@@ -5,7 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-
 _Static_assert(sizeof(struct mount_settings) <= MOUNT_STATE_SETTINGS_BYTES, "they have to fit");
 
 static int copy(char *to, size_t room, const char *text, const char *what, struct error *err)
@@ -42,8 +41,8 @@ int mount_settings_write(struct mount_state *state, const struct mount_options *
 		.no_preload = mo->no_preload,
 		.no_passthrough = mo->no_passthrough,
 	};
-#define COPY(member, text, what)                                                      \
-	if (r == 0)                                                                   \
+#define COPY(member, text, what) \
+	if (r == 0)              \
 	r = copy(s->member, sizeof(s->member), text, what, err)
 	COPY(dataset, mo->dataset, "the dataset's name");
 	COPY(mountpoint, mo->mountpoint, "the mount point");
@@ -58,6 +57,13 @@ int mount_settings_write(struct mount_state *state, const struct mount_options *
 	return r;
 }
 
+void mount_settings_set_log(struct mount_state *state, const char *log_file)
+{
+	struct mount_settings *s = (struct mount_settings *)state->settings;
+
+	snprintf(s->log_file, sizeof(s->log_file), "%s", log_file);
+}
+
 #define IS_TEXT(s, member) (memchr((s)->member, '\0', sizeof((s)->member)) != NULL)
 
 int mount_settings_read(
@@ -65,9 +71,10 @@ int mount_settings_read(
 {
 	const struct mount_settings *s = (const struct mount_settings *)state->settings;
 
-	if (state->settings_bytes != sizeof(*s) || !IS_TEXT(s, dataset) || !IS_TEXT(s, mountpoint) ||
-		!IS_TEXT(s, master_address) || !IS_TEXT(s, master_token) || !IS_TEXT(s, state_dir) ||
-		!IS_TEXT(s, manifest_dir) || !IS_TEXT(s, metrics_address) || !IS_TEXT(s, log_file) ||
+	if (state->settings_bytes != sizeof(*s) || !IS_TEXT(s, dataset) ||
+		!IS_TEXT(s, mountpoint) || !IS_TEXT(s, master_address) ||
+		!IS_TEXT(s, master_token) || !IS_TEXT(s, state_dir) || !IS_TEXT(s, manifest_dir) ||
+		!IS_TEXT(s, metrics_address) || !IS_TEXT(s, log_file) ||
 		s->mode > MOUNT_MODE_OPEN || s->log_level > LOG_DEBUG)
 		return error_set(err, -EPROTO, "the mount's settings are not of this granary");
 	*ret = s;

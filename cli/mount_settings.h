@@ -32,6 +32,8 @@ struct mount_settings {
 /* -ENAMETOOLONG when something does not fit. `metrics` and `log_file` may be NULL. */
 int mount_settings_write(struct mount_state *state, const struct mount_options *mo,
 	const struct paths *paths, const char *metrics, const char *log_file, struct error *err);
+/* Where whoever comes next logs to. */
+void mount_settings_set_log(struct mount_state *state, const char *log_file);
 /* -EPROTO: not this version's. It lives as long as the state is mapped. */
 int mount_settings_read(
 	const struct mount_state *state, const struct mount_settings **ret, struct error *err);

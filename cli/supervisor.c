@@ -31,13 +31,17 @@
 #define RETRY_MAX_MS 1600
 #define READY_MS 20000 /* of a client that goes on with a mount */
 #define HAND_OVER_MS 5000
+#define LEAVE_MS 2000 /* a client that is to end for another is killed then */
+#define LISTEN_RETRY_MS 50
+#define LISTEN_GIVE_UP_MS 3600000
+#define STEP_MS 500
 #define PARTING_MS 2000 /* between the end of a client's socket and of the client */
 
 /* The client rotates the log: the file of that name is another one by now, perhaps. */
 static void reopen_log(const struct supervisor *s)
 {
-	if (s->settings->log_file[0])
-		log_to_file(s->settings->log_file, NULL);
+	if (s->log_file[0])
+		log_to_file(s->log_file, NULL);
 }
 
 /* ---- the client ------------------------------------------------------------------------------ */
@@ -72,11 +76,17 @@ static void client_main(struct supervisor *s, int sock)
 		.set = &s->set,
 		.sock = sock,
 		.resume = goes_on(s),
-		.settled = goes_on(s),
+		.settled = goes_on(s) && s->trial < 0,
+		.said = !goes_on(s)	? "mounted"
+			: s->trial >= 0 ? "took over"
+					: NULL,
 		.daemon = s->daemon,
 		.json = s->json,
 	};
 
+	giver_forget(&s->giver);
+	if (s->trial >= 0)
+		close(s->trial);
 	close(s->signals);
 	exit(mount_client_run(&opts));
 }
@@ -107,9 +117,11 @@ static int start_client(struct supervisor *s)
 	s->child = true;
 	s->pidfd = pidfd_open(s->pid, 0);
 	s->began_ms = clock_mono_ms();
-	/* Without it nobody would be told of its end. */
-	if (s->pidfd < 0) {
-		r = -errno;
+	r = s->pidfd < 0 ? -errno : 0;
+	if (r == 0 && s->trial >= 0)
+		r = keep_send(s->trial, KEEP_CLIENT, (uint64_t)s->pid, s->pidfd);
+	/* Nobody would be told of its end. */
+	if (r < 0) {
 		kill(s->pid, SIGKILL);
 		waitpid(s->pid, NULL, 0);
 		forget_client(s);
@@ -160,14 +172,45 @@ static void retry(struct supervisor *s, const char *what)
 	s->failures++;
 	reopen_log(s);
 	if (s->failures > FAILURES_MAX) {
-		log_error("%s: the client %s, the last of %u in a row that failed: the mount is let "
-			  "go, and what is open in it fails with ENOTCONN; mount again",
+		log_error(
+			"%s: the client %s, the last of %u in a row that failed: the mount is let "
+			"go, and what is open in it fails with ENOTCONN; mount again",
 			s->state->mountpoint, what, s->failures);
 		end(s, EXIT_FAILED);
 		return;
 	}
 	log_warn("%s: the client %s: another one goes on", s->state->mountpoint, what);
 	s->retry_ms = clock_mono_ms() + pause_ms(s->failures);
+}
+
+/* What the other end of --takeover has come to. */
+static void on_giver(struct supervisor *s, enum giver_event event)
+{
+	switch (event) {
+	case GIVER_NOTHING:
+		break;
+	case GIVER_LEAVE:
+		s->leave_ms = clock_deadline_ms(LEAVE_MS);
+		if (!s->pid) {
+			s->retry_ms = 0;
+			on_giver(s, giver_give(&s->giver, &s->set));
+		} else if (s->sock < 0 || keep_send(s->sock, KEEP_LEAVE, 0, -1) < 0) {
+			pidfd_send_signal(s->pidfd, SIGKILL, NULL, 0);
+		}
+		break;
+	case GIVER_BACK:
+		atomic_store(&s->state->supervisor_pid, (uint64_t)getpid());
+		reopen_log(s);
+		log_warn("%s: it was not taken over: another client goes on", s->state->mountpoint);
+		s->retry_ms = clock_mono_ms();
+		break;
+	case GIVER_TAKEN:
+		reopen_log(s);
+		log_info("%s: process %llu has taken it over", s->state->mountpoint,
+			(unsigned long long)atomic_load(&s->state->supervisor_pid));
+		end(s, EXIT_OK);
+		break;
+	}
 }
 
 static void on_client_end(struct supervisor *s)
@@ -183,6 +226,12 @@ static void on_client_end(struct supervisor *s)
 	forget_client(s);
 	if (bye) {
 		end(s, code);
+	} else if (s->giver.phase == GIVER_LEAVING) {
+		on_giver(s, giver_give(&s->giver, &s->set));
+	} else if (s->trial >= 0) {
+		log_error("%s: the client %s: the mount stays with the process before",
+			s->state->mountpoint, what);
+		end(s, EXIT_FAILED);
 	} else if (!goes_on(s)) {
 		if (!strncmp(how, "was", 3))
 			log_error("%s: the client %s", s->settings->mountpoint, what);
@@ -204,7 +253,15 @@ static void on_ready(struct supervisor *s)
 	struct error err = ERROR_INIT;
 
 	s->ready = true;
+	/* From here on it is this process's. A failure means that the one before is gone. */
+	if (s->trial >= 0) {
+		keep_send(s->trial, KEEP_READY, 0, -1);
+		close(s->trial);
+		s->trial = -1;
+		mount_settings_set_log(s->state, s->log_file);
+	}
 	keep_send(s->sock, KEEP_SETTLED, 0, -1);
+	s->json = false;
 	if (!s->daemon)
 		return;
 	if (daemonize_prepare(s->daemon, &err) < 0 || daemonize_ready(s->daemon, &err) < 0)
@@ -258,6 +315,8 @@ static void on_signals(struct supervisor *s)
 	if (read(s->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
 		return;
 	s->stopping = true;
+	if (s->giver.phase == GIVER_GIVEN)
+		return;
 	if (s->pid) {
 		pidfd_send_signal(s->pidfd, SIGTERM, NULL, 0);
 		return;
@@ -266,8 +325,32 @@ static void on_signals(struct supervisor *s)
 	end(s, EXIT_OK);
 }
 
+/* The socket of a supervisor that was there before is given up by then, or with the next try. */
+static void listen_for_takeover(struct supervisor *s)
+{
+	struct error err = ERROR_INIT;
+	int r;
+
+	if (s->giver.listener >= 0 || !goes_on(s) || s->trial >= 0 || !clock_passed(s->listen_ms))
+		return;
+	r = giver_listen(&s->giver, s->settings->state_dir, s->state->mountpoint, &err);
+	s->listen_ms = clock_deadline_ms(r == -EADDRINUSE ? LISTEN_RETRY_MS : LISTEN_GIVE_UP_MS);
+	if (r < 0 && r != -EADDRINUSE)
+		log_warn("%s: %s", s->state->mountpoint, err.text);
+}
+
 static void on_time(struct supervisor *s)
 {
+	listen_for_takeover(s);
+	on_giver(s, giver_tick(&s->giver));
+	if (s->giver.phase == GIVER_LEAVING && s->pid && clock_passed(s->leave_ms))
+		pidfd_send_signal(s->pidfd, SIGKILL, NULL, 0);
+	if (s->stopping && !s->pid && s->giver.phase != GIVER_GIVEN && !s->ended) {
+		take_mount_away(s);
+		end(s, EXIT_OK);
+	}
+	if (s->ended)
+		return;
 	if (!s->pid && s->retry_ms && clock_passed(s->retry_ms)) {
 		int r;
 
@@ -282,9 +365,16 @@ static void on_time(struct supervisor *s)
 
 static int wait_ms(const struct supervisor *s)
 {
-	if (s->retry_ms)
-		return (int)clock_left_ms(s->retry_ms);
-	return s->pid && !s->ready && goes_on(s) ? 1000 : -1;
+	bool steps = s->giver.conn >= 0 || (s->pid && !s->ready && goes_on(s));
+	int64_t ms = steps ? STEP_MS : -1, left;
+
+	if (s->retry_ms && (ms < 0 || clock_left_ms(s->retry_ms) < ms))
+		ms = clock_left_ms(s->retry_ms);
+	if (s->giver.listener < 0 && s->trial < 0 && goes_on(s)) {
+		left = clock_left_ms(s->listen_ms);
+		ms = ms < 0 || left < ms ? left : ms;
+	}
+	return (int)ms;
 }
 
 static void step(struct supervisor *s)
@@ -293,6 +383,8 @@ static void step(struct supervisor *s)
 		{.fd = s->signals, .events = POLLIN},
 		{.fd = s->sock, .events = POLLIN},
 		{.fd = s->pidfd, .events = POLLIN},
+		{.fd = s->giver.listener, .events = POLLIN},
+		{.fd = s->giver.conn, .events = POLLIN},
 	};
 
 	if (poll(polls, sizeof(polls) / sizeof(polls[0]), wait_ms(s)) < 0)
@@ -306,6 +398,10 @@ static void step(struct supervisor *s)
 		receive_all(s);
 		on_client_end(s);
 	}
+	if (polls[3].revents)
+		giver_accept(&s->giver);
+	if (polls[4].revents && s->giver.conn >= 0)
+		on_giver(s, giver_hear(&s->giver, &s->set, goes_on(s) && !s->stopping));
 	if (!s->ended)
 		on_time(s);
 }
@@ -332,11 +428,18 @@ int supervisor_init(struct supervisor *s, struct mount_state *state, const struc
 	sigset_t stop;
 	int r;
 
-	*s = (struct supervisor){
-		.state = state, .set = *set, .lock = -1, .signals = -1, .pidfd = -1, .sock = -1};
+	*s = (struct supervisor){.state = state,
+		.set = *set,
+		.trial = -1,
+		.lock = -1,
+		.signals = -1,
+		.pidfd = -1,
+		.sock = -1};
+	giver_init(&s->giver);
 	r = mount_settings_read(state, &s->settings, err);
 	if (r < 0)
 		return r;
+	snprintf(s->log_file, sizeof(s->log_file), "%s", s->settings->log_file);
 	r = share_lock(s, err);
 	if (r < 0)
 		return r;
@@ -368,6 +471,7 @@ int supervisor_run(struct supervisor *s)
 void supervisor_deinit(struct supervisor *s)
 {
 	forget_client(s);
+	giver_close(&s->giver);
 	if (s->signals >= 0)
 		close(s->signals);
 	if (s->lock >= 0)
@@ -426,5 +530,7 @@ int supervisor_main(void)
 		log_error("%s", err.text);
 		return EXIT_FAILED;
 	}
-	return supervisor_run(&s);
+	supervisor_run(&s);
+	supervisor_deinit(&s);
+	return s.code;
 }

@@ -12,6 +12,9 @@
  * A client that dies before the mount has answered for the first time is not replaced. Whoever has asked
  * for the mount by --takeover is given everything, and this process ends (takeover.h).
  *
+ * One that takes over from another supervisor (`trial`) tells that one of its client, and ends with it when
+ * it cannot start: the other one goes on then.
+ *
  * When the supervisor dies, the client starts another one, which is handed everything.
  */
 #pragma once
@@ -22,6 +25,7 @@
 #include "cli/daemonize.h"
 #include "cli/keep_set.h"
 #include "cli/mount_settings.h"
+#include "cli/takeover.h"
 
 /* How a client starts one: `granary supervise-mount ...` with its end of the socket at this number. */
 #define SUPERVISOR_ARGUMENT "supervise-mount"
@@ -33,8 +37,12 @@ struct supervisor {
 	struct keep_set set;
 	struct daemonize *daemon; /* NULL: this is no daemon's start */
 	bool json;		  /* the first client tells about the mount on stdout */
-	int lock;		  /* of the state directory */
-	int signals;		  /* signalfd */
+	char log_file[PATH_MAX];  /* "": stderr */
+	struct giver giver;
+	int64_t listen_ms; /* when to try to listen again */
+	int trial; /* to the supervisor before, which keeps everything until the client serves; -1 */
+	int lock;  /* of the state directory */
+	int signals; /* signalfd */
 
 	/* the client; pid 0: there is none */
 	pid_t pid;
@@ -45,6 +53,7 @@ struct supervisor {
 
 	unsigned failures; /* in a row */
 	int64_t retry_ms;  /* when the next client is due; 0: none is */
+	int64_t leave_ms;  /* when a client that was asked to end is killed */
 	bool stopping;	   /* a signal came */
 	bool ended;
 	int code; /* exit code */
