@@ -11,11 +11,12 @@ import pathlib
 import random
 import re
 import signal
+import stat
 import struct
 import subprocess
 import time
 
-from harness import page_cache, process, readers, suite, trees
+from harness import page_cache, process, readers, suite, trees, workspace
 from harness.granary import Granary, is_mounted
 from harness.random_reader import RandomReader
 
@@ -214,6 +215,167 @@ class Killed(Base):
         suite.wait_until(lambda: not [pid for mount in self.mounts.values()
                                       for pid in process.processes_with(str(mount))],
                          WAIT, "all of their processes ended")
+
+
+class TakenOver(Base):
+    """By --takeover, which is how another version comes to a mount that is read."""
+
+    def take_over(self, mount, *flags):
+        return self.granary.start("mount", "--takeover", mount, "--state-dir", self.granary.state,
+                                  *flags)
+
+    def wait_taken(self, server, seconds=WAIT):
+        server.wait_ready(lambda: "took over d at" in self.said(server), seconds)
+
+    def one_client(self, mount):
+        """Never two at a time."""
+        found = [pid for pid in process.processes_with(str(mount))
+                 if "supervised" in threads(pid)]
+        self.assertLessEqual(len(found), 1)
+        return found
+
+    def test_no_reader_notices(self):
+        servers = [self.start_mount(mode)[1] for mode in ("open", "no-open")]
+        until = time.monotonic() + (60 if suite.LARGE else 10)
+        running = self.read_at_random(until)
+        while time.monotonic() < until - 1:
+            for number, mount in enumerate(self.mounts.values()):
+                old, servers[number] = servers[number], self.take_over(mount)
+                self.wait_taken(servers[number])
+                self.assertEqual(old.wait(WAIT), 0, self.said(old))
+                suite.wait_until(lambda mount=mount: self.listens(mount), WAIT, "it listens")
+            page_cache.drop()
+            time.sleep(0.3)
+        print(f"{sum(running.results())} reads compared", end=" ", flush=True)
+        self.assertEqual([m["failed_reads"] for m in self.granary.status()["mounts"]], [0, 0])
+        pids = {server.pid for server in servers}
+        suite.wait_until(lambda: {m["pid"] for m in self.granary.status()["mounts"]} == pids, WAIT,
+                         "told to the master")
+        for server in servers:
+            server.signal(signal.SIGINT)
+            self.assertEqual(server.wait(WAIT), 0)
+
+    def listens(self, mount):
+        done = self.granary.run("mount", "--takeover", "other", mount, "--state-dir",
+                                self.granary.state, check=False)
+        return "shows dataset d, not other" in done.stderr
+
+    def test_one_that_dies_on_the_way_leaves_the_mount_as_it_was(self):
+        mount, _ = self.start_mount("open")
+        until = time.monotonic() + (60 if suite.LARGE else 12)
+        running = self.read_at_random(until)
+        draw = random.Random(3)
+        while time.monotonic() < until - 2:
+            taker = self.take_over(mount)
+            time.sleep(draw.uniform(0, 0.06))
+            taker.kill()
+            self.assertTrue(os.stat(mount))
+            self.client(mount)
+            self.one_client(mount)
+            time.sleep(0.2)
+        running.results()
+        self.wait_taken(self.take_over(mount))
+        self.fill(mount)
+
+    def test_another_version_is_refused_and_nothing_changes(self):
+        mount, server = self.start_mount("no-open")
+        client = self.client(mount)
+        with open(state_file(server.pid), "r+b", buffering=0) as state:
+            state.seek(8)
+            version = state.read(4)
+            state.seek(8)
+            state.write(struct.pack("<I", 99))
+            done = self.granary.ask("mount", "--takeover", mount, check=False)
+            state.seek(8)
+            state.write(version)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("version 99", done.stderr)
+        self.assertTrue(server.running())
+        self.assertEqual(self.client(mount), client)
+        self.fill(mount)
+
+    def test_what_cannot_be_taken_over_is_told(self):
+        mount, server = self.start_mount("no-open")
+        for arguments, code, text in (
+                ((self.work.path,), 4, "no `granary mount` of this state directory serves"),
+                (("other", mount), 2, "shows dataset d, not other"),
+                (("d", self.work.path / "none" / "there"), 4, "cannot find")):
+            done = self.granary.ask("mount", "--takeover", *arguments, check=False)
+            self.assertEqual((done.returncode, text in done.stderr), (code, True), done.stderr)
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        done = subprocess.run([*nobody, suite.BINARY, "mount", "--takeover", mount, "--state-dir",
+                               self.granary.state], env=self.granary.environment, text=True,
+                              capture_output=True, check=False, timeout=WAIT)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("Permission denied", done.stderr)
+        self.assertTrue(server.running())
+
+    def test_a_daemon_takes_over_from_the_foreground_and_back(self):
+        mount, server = self.start_mount("no-open")
+        self.granary.ask("mount", "--takeover", mount, "--daemon")
+        self.assertEqual(server.wait(WAIT), 0)
+        log = self.granary.state / ("mount" + str(mount).replace("/", "-") + ".log")
+        self.wait_replaced(mount, self.kill_client(mount))
+        self.assertIn("another one goes on", log.read_text())
+        self.fill(mount)
+        suite.wait_until(lambda: self.listens(mount), WAIT, "it listens")
+        back = self.take_over(mount)
+        self.wait_taken(back)
+        self.granary.umount(mount)
+        self.assertEqual(back.wait(WAIT), 0)
+        suite.wait_until(lambda: not process.processes_with(str(mount)), WAIT, "all ended")
+
+
+class Unprivileged(suite.Case):
+    """Through fusermount3, without passthrough."""
+
+    USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+
+    def granary(self, *arguments):
+        done = subprocess.run([*self.USER, suite.BINARY, *map(os.fspath, arguments), "--state-dir",
+                               self.work.path / "home" / "s"], env=self.environment, text=True,
+                              capture_output=True, check=False, timeout=WAIT)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_a_client_of_a_user_is_replaced(self):
+        self.need_root()
+        for name in ("setpriv", "fusermount3"):
+            suite.tool(name)
+        if not workspace.private_namespace():
+            self.skipTest("/dev/fuse is for root only")
+        node = self.work.path / "fuse"
+        os.mknod(node, 0o666 | stat.S_IFCHR, os.stat("/dev/fuse").st_rdev)
+        node.chmod(0o666)
+        subprocess.run(["mount", "--bind", node, "/dev/fuse"], check=True)
+        origin, home, mount = map(self.work.directory, ("origin", "home", "mnt"))
+        data = trees.noise(1, 300_000)
+        for name in "abc":
+            trees.write(origin / name, data)
+        for path in (home, mount):
+            os.chown(path, 65534, 65534)
+        self.environment = process.clean_environment(home)
+        self.granary("master", "--daemon")
+        self.granary("worker", "--daemon", "--cache-dir", home / "c", "--cache-size", "100M")
+        self.granary("dataset", "add", "d", f"file://{origin}")
+        self.granary("mount", "d", mount, "--daemon")
+        self.addCleanup(lambda: [process.end_pid(pid)
+                                 for pid in process.processes_with(str(home / "s"))])
+        for name in "abc":
+            client = next(pid for pid in process.processes_with(str(mount))
+                          if "supervised" in threads(pid))
+            os.kill(client, signal.SIGKILL)
+            seen = subprocess.run([*self.USER, "cat", mount / name], capture_output=True,
+                                  check=True, timeout=WAIT)
+            self.assertEqual(seen.stdout, data)
+            suite.wait_until(lambda client=client: any(
+                pid != client and "supervised" in threads(pid)
+                for pid in process.processes_with(str(mount))), WAIT, "replaced")
+        self.granary("mount", "--takeover", mount, "--daemon")
+        seen = subprocess.run([*self.USER, "cat", mount / "a"], capture_output=True, check=True,
+                              timeout=WAIT)
+        self.assertEqual(seen.stdout, data)
+        subprocess.run([*self.USER, suite.BINARY, "umount", mount], check=True, timeout=WAIT)
+        suite.wait_until(lambda: not process.processes_with(str(mount)), WAIT, "all ended")
 
 
 class One(Base):
