@@ -9,7 +9,7 @@
 #include "fuse/ops.h"
 
 #define PAGE_BYTES ((size_t)4096)
-#define NOTIFY_RESEND 7		  /* FUSE_NOTIFY_RESEND, linux/fuse.h since 6.9 */
+#define NOTIFY_RESEND 7		    /* FUSE_NOTIFY_RESEND, linux/fuse.h since 6.9 */
 #define FLAGS2_HAS_RESEND (1u << 7) /* FUSE_HAS_RESEND is bit 39 of the flags */
 #ifndef FUSE_INIT_EXT
 #define FUSE_INIT_EXT (1u << 30)

@@ -76,8 +76,8 @@ struct mount_state {
 	uint64_t settings_bytes; /* used of `settings` */
 
 	/* set once, before `serving` */
-	uint32_t mode;	      /* enum mount_mode */
-	uint32_t passthrough; /* INIT granted it */
+	uint32_t mode;			  /* enum mount_mode */
+	uint32_t passthrough;		  /* INIT granted it */
 	uint64_t device_number, mount_id; /* as in struct session */
 	uint32_t init_bytes;
 	unsigned char init[MOUNT_STATE_INIT_BYTES]; /* the kernel's INIT as it came */
@@ -89,7 +89,7 @@ struct mount_state {
 	_Atomic uint64_t takeovers;	 /* clients after the first */
 
 	/* the switcher's thread writes */
-	_Atomic uint32_t current; /* number of the slot that is shown */
+	_Atomic uint32_t current;      /* number of the slot that is shown */
 	_Atomic uint32_t invalidating; /* the kernel was not told of all of it yet */
 	struct mount_state_slot slots[SNAPSHOT_SLOTS];
 

@@ -35,8 +35,8 @@ void open_records_init(struct open_records *r, struct mount_state *state);
 void open_records_deinit(struct open_records *r);
 
 /* The handle of a new open, never 0; 0: there is no room. `use`: OPEN_TRACKED or OPEN_COUNTED. */
-uint64_t open_records_add(struct open_records *r, enum mount_state_open_use use, uint64_t ino,
-	uint64_t unique);
+uint64_t open_records_add(
+	struct open_records *r, enum mount_state_open_use use, uint64_t ino, uint64_t unique);
 /* What it was; OPEN_FREE when it is gone already, or never was. */
 enum mount_state_open_use open_records_remove(
 	struct open_records *r, uint64_t handle, uint64_t ino);

@@ -34,14 +34,6 @@ LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_i
 LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
-def threads(pid):
-    try:
-        return [task.joinpath("comm").read_text().strip()
-                for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
 def state_file(pid):
     """The memory that outlives the client, as a path."""
     for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
@@ -98,19 +90,14 @@ class Base(suite.Case):
     # ---- its processes -------------------------------------------------------------------------
 
     def client(self, mount):
-        """Once there is one."""
-        def find():
-            return next((pid for pid in process.processes_with(str(mount))
-                         if "supervised" in threads(pid)), None)
-
-        return suite.wait_until(find, WAIT, f"a client of {mount}")
+        return self.granary.client_of(mount)
 
     def supervisor(self, mount):
         """It has one thread; a client that has just begun has one, too."""
         client = self.client(mount)
         return suite.wait_until(
             lambda: next((pid for pid in process.processes_with(str(mount))
-                          if pid != client and len(threads(pid)) == 1), None),
+                          if pid != client and len(process.threads(pid)) == 1), None),
             WAIT, f"a supervisor of {mount}")
 
     def kill_client(self, mount):
@@ -230,7 +217,7 @@ class TakenOver(Base):
     def one_client(self, mount):
         """Never two at a time."""
         found = [pid for pid in process.processes_with(str(mount))
-                 if "supervised" in threads(pid)]
+                 if "supervised" in process.threads(pid)]
         self.assertLessEqual(len(found), 1)
         return found
 
@@ -362,13 +349,13 @@ class Unprivileged(suite.Case):
                                  for pid in process.processes_with(str(home / "s"))])
         for name in "abc":
             client = next(pid for pid in process.processes_with(str(mount))
-                          if "supervised" in threads(pid))
+                          if "supervised" in process.threads(pid))
             os.kill(client, signal.SIGKILL)
             seen = subprocess.run([*self.USER, "cat", mount / name], capture_output=True,
                                   check=True, timeout=WAIT)
             self.assertEqual(seen.stdout, data)
             suite.wait_until(lambda client=client: any(
-                pid != client and "supervised" in threads(pid)
+                pid != client and "supervised" in process.threads(pid)
                 for pid in process.processes_with(str(mount))), WAIT, "replaced")
         self.granary("mount", "--takeover", mount, "--daemon")
         seen = subprocess.run([*self.USER, "cat", mount / "a"], capture_output=True, check=True,
