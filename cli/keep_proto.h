@@ -5,6 +5,7 @@
  *	client			supervisor
  *	KEEP_DEVICE, fd		->			the connection to the kernel
  *	KEEP_MANIFEST(slot), fd	->			the file of a snapshot that is about to be shown
+ *	KEEP_THREAD, pidfd	->			of a thread that ends with it (lingering.h)
  *	KEEP_READY		->			it serves
  *	KEEP_BYE		->			it has unmounted, or was unmounted: nobody comes after it
  *			<-	KEEP_LEAVE		end at once, another one takes over
@@ -38,6 +39,7 @@ enum keep_kind {
 	KEEP_CLIENT,
 	KEEP_STATE,
 	KEEP_ASK,
+	KEEP_THREAD,
 };
 
 struct keep_message {

@@ -10,11 +10,15 @@
 #include "cli/mount_report.h"
 #include "cli/signals.h"
 #include "cli/supervised.h"
+#include "common/clock.h"
 #include "common/metrics_http.h"
 #include "common/rpc/rpc.h"
 
 #define LOG_SUBSYSTEM "mount"
 #include "common/log.h"
+
+#define METRICS_RETRY_MS 2000
+#define METRICS_STEP_US 20000
 
 struct client {
 	const struct mount_client_options *opts;
@@ -72,7 +76,6 @@ static void report(struct client *c)
 	});
 }
 
-/* One that replaces another goes on without them, should somebody have taken their place. */
 static int start_metrics(struct client *c, struct error *err)
 {
 	const struct mount_settings *settings = c->opts->settings;
@@ -84,10 +87,24 @@ static int start_metrics(struct client *c, struct error *err)
 	r = metrics_http_start(address, &c->metrics[0], NULL, err);
 	if (r == 0 && settings->metrics_address[0])
 		r = metrics_http_start(settings->metrics_address, &c->metrics[1], NULL, err);
-	if (r == 0 || !c->opts->resume)
-		return r;
-	log_warn("metrics: %s", err->text);
-	return 0;
+	return r;
+}
+
+/* After another client, which may be held back by the kernel with its sockets until this one has
+ * answered; and without them, should somebody else have their place. */
+static void resume_metrics(struct client *c)
+{
+	int64_t deadline_ms = clock_deadline_ms(METRICS_RETRY_MS);
+	struct error err = ERROR_INIT;
+	int r;
+
+	while ((r = start_metrics(c, &err)) < 0 && !clock_passed(deadline_ms)) {
+		metrics_http_stop(c->metrics[0]);
+		c->metrics[0] = NULL;
+		usleep(METRICS_STEP_US);
+	}
+	if (r < 0)
+		log_warn("no metrics: %s", err.text);
 }
 
 /* Says so, and lets go of the terminal; the supervisor lets the one who waits go. */
@@ -128,12 +145,14 @@ static int run(struct client *c, struct error *err)
 
 	mount_settings_options(c->opts->settings, &mo);
 	mo.keep = &c->supervised.keep;
-	r = start_metrics(c, err);
+	r = c->opts->resume ? 0 : start_metrics(c, err);
 	if (r == 0)
 		r = mount_start(&mo, &c->mount, err);
 	if (r < 0)
 		return r;
 	atomic_store(&c->up, c->mount);
+	if (c->opts->resume)
+		resume_metrics(c);
 	r = tell_ready(c, err);
 	if (r < 0)
 		mount_stop(c->mount);

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cli/lingering.h"
 #include "cli/mount_settings.h"
 #include "cli/supervisor.h"
 #include "common/cleanup.h"
@@ -57,7 +58,8 @@ int supervised_init(struct supervised *s, int sock, const struct keep_set *set,
 {
 	int r = 0;
 
-	*s = (struct supervised){.state = state, .sock = sock, .set = *set, .settled = settled};
+	*s = (struct supervised){
+		.state = state, .sock = sock, .self = -1, .set = *set, .settled = settled};
 	s->keep = (struct mount_keep){.state = state, .device = -1, .keep = keep, .arg = s};
 	for (size_t i = 0; i < SNAPSHOT_SLOTS; i++)
 		s->keep.manifests[i] = -1;
@@ -125,6 +127,8 @@ static int hand_over_locked(struct supervised *s, int sock)
 
 	if (r == 0)
 		r = keep_send(sock, KEEP_CLIENT, (uint64_t)getpid(), self);
+	if (r == 0 && s->self >= 0)
+		r = keep_send(sock, KEEP_THREAD, 0, s->self);
 	return r < 0 ? r : keep_set_send(&s->set, sock);
 }
 
@@ -208,6 +212,12 @@ static void *supervised_main(void *arg)
 	int fd, r;
 
 	pthread_setname_np(pthread_self(), "supervised");
+	{
+		mutex_guard(&s->mu);
+		s->self = lingering_thread();
+		if (s->self >= 0)
+			send_locked(s, KEEP_THREAD, 0, s->self);
+	}
 	for (;;) {
 		struct pollfd p = {.events = POLLIN};
 

@@ -26,6 +26,7 @@ struct supervised {
 	/* guarded by mu */
 	struct keep_set set;
 	int sock;     /* to the supervisor */
+	int self;     /* pidfd of the thread; -1 before it runs, or on an old kernel */
 	bool settled; /* the mount lives without this supervisor, too; else the process ends with it */
 	bool ending;
 

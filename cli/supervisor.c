@@ -19,6 +19,7 @@
 #include "cli/signals.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "fuse/device.h"
 #include "fuse/mountpoint.h"
 
 #define LOG_SUBSYSTEM "supervisor"
@@ -35,6 +36,7 @@
 #define LISTEN_RETRY_MS 50
 #define LISTEN_GIVE_UP_MS 3600000
 #define STEP_MS 500
+#define REFUSE_MS 2000
 #define PARTING_MS 2000 /* between the end of a client's socket and of the client */
 
 /* The client rotates the log: the file of that name is another one by now, perhaps. */
@@ -52,6 +54,7 @@ static void forget_client(struct supervisor *s)
 		close(s->pidfd);
 	if (s->sock >= 0)
 		close(s->sock);
+	lingering_end(&s->dying);
 	s->pidfd = s->sock = -1;
 	s->pid = 0;
 	s->ready = s->bye = false;
@@ -136,6 +139,14 @@ static int look_at_end(struct supervisor *s, char *ret_text, size_t room)
 {
 	int status;
 
+	if (s->dying.stuck) {
+		snprintf(ret_text, room, "was ended while the kernel holds it back");
+		if (s->held_fd >= 0)
+			close(s->held_fd);
+		s->held = s->pid;
+		s->held_fd = steal_fd(&s->pidfd);
+		return EXIT_FAILED;
+	}
 	if (!s->child || waitpid(s->pid, &status, WNOHANG) != s->pid) {
 		snprintf(ret_text, room, "ended");
 		return EXIT_FAILED;
@@ -146,6 +157,17 @@ static int look_at_end(struct supervisor *s, char *ret_text, size_t room)
 	}
 	snprintf(ret_text, room, "ended with code %d", WEXITSTATUS(status));
 	return WEXITSTATUS(status);
+}
+
+/* The last of it may have read another request on its way out: what is being answered is repeated, and
+ * answered once more. */
+static void on_held_end(struct supervisor *s)
+{
+	waitpid(s->held, NULL, WNOHANG);
+	close(s->held_fd);
+	s->held_fd = -1;
+	s->held = 0;
+	device_resend(s->set.device);
 }
 
 static void take_mount_away(struct supervisor *s)
@@ -176,6 +198,8 @@ static void retry(struct supervisor *s, const char *what)
 			"%s: the client %s, the last of %u in a row that failed: the mount is let "
 			"go, and what is open in it fails with ENOTCONN; mount again",
 			s->state->mountpoint, what, s->failures);
+		/* A client that the kernel holds back has the connection open, too. */
+		device_refuse(s->set.device, clock_deadline_ms(REFUSE_MS));
 		end(s, EXIT_FAILED);
 		return;
 	}
@@ -274,6 +298,9 @@ static void take(struct supervisor *s, const struct keep_message *m, int fd)
 	if (m->kind == KEEP_DEVICE || m->kind == KEEP_MANIFEST) {
 		if (keep_set_put(&s->set, (enum keep_kind)m->kind, m->value, fd))
 			return;
+	} else if (m->kind == KEEP_THREAD && fd >= 0) {
+		lingering_begin(&s->dying, fd);
+		return;
 	} else if (m->kind == KEEP_READY) {
 		on_ready(s);
 	} else if (m->kind == KEEP_BYE) {
@@ -359,6 +386,11 @@ static void on_time(struct supervisor *s)
 		if (r < 0)
 			retry(s, strerror(-r));
 	}
+	if (s->pid && s->dying.ending && lingering_look(&s->dying, s->pid)) {
+		receive_all(s);
+		on_client_end(s);
+		return;
+	}
 	if (s->pid && !s->ready && goes_on(s) && clock_passed(s->began_ms + READY_MS))
 		pidfd_send_signal(s->pidfd, SIGKILL, NULL, 0);
 }
@@ -374,7 +406,7 @@ static int wait_ms(const struct supervisor *s)
 		left = clock_left_ms(s->listen_ms);
 		ms = ms < 0 || left < ms ? left : ms;
 	}
-	return (int)ms;
+	return s->pid && s->dying.ending ? LINGERING_STEP_MS : (int)ms;
 }
 
 static void step(struct supervisor *s)
@@ -385,6 +417,8 @@ static void step(struct supervisor *s)
 		{.fd = s->pidfd, .events = POLLIN},
 		{.fd = s->giver.listener, .events = POLLIN},
 		{.fd = s->giver.conn, .events = POLLIN},
+		{.fd = s->dying.ending ? -1 : s->dying.thread, .events = POLLIN},
+		{.fd = s->held_fd, .events = POLLIN},
 	};
 
 	if (poll(polls, sizeof(polls) / sizeof(polls[0]), wait_ms(s)) < 0)
@@ -398,6 +432,10 @@ static void step(struct supervisor *s)
 		receive_all(s);
 		on_client_end(s);
 	}
+	if (polls[5].revents && s->pid)
+		s->dying.ending = true;
+	if (polls[6].revents)
+		on_held_end(s);
 	if (polls[3].revents)
 		giver_accept(&s->giver);
 	if (polls[4].revents && s->giver.conn >= 0)
@@ -434,7 +472,9 @@ int supervisor_init(struct supervisor *s, struct mount_state *state, const struc
 		.lock = -1,
 		.signals = -1,
 		.pidfd = -1,
-		.sock = -1};
+		.sock = -1,
+		.held_fd = -1,
+		.dying = {.thread = -1}};
 	giver_init(&s->giver);
 	r = mount_settings_read(state, &s->settings, err);
 	if (r < 0)

@@ -24,6 +24,7 @@
 
 #include "cli/daemonize.h"
 #include "cli/keep_set.h"
+#include "cli/lingering.h"
 #include "cli/mount_settings.h"
 #include "cli/takeover.h"
 
@@ -48,9 +49,12 @@ struct supervisor {
 	pid_t pid;
 	bool child; /* of this process */
 	int pidfd, sock;
+	struct lingering dying;
 	int64_t began_ms;
 	bool ready, bye;
 
+	pid_t held;	   /* a client that the kernel holds back (lingering.h); 0: none */
+	int held_fd;	   /* its pidfd */
 	unsigned failures; /* in a row */
 	int64_t retry_ms;  /* when the next client is due; 0: none is */
 	int64_t leave_ms;  /* when a client that was asked to end is killed */

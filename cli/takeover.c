@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,7 @@
 
 #include <xxhash.h>
 
+#include "cli/lingering.h"
 #include "cli/mount_settings.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -168,8 +168,7 @@ void giver_init(struct giver *g)
 	*g = (struct giver){.lock = -1, .listener = -1, .conn = -1, .client = -1};
 }
 
-int giver_listen(
-	struct giver *g, const char *state_dir, const char *mountpoint, struct error *err)
+int giver_listen(struct giver *g, const char *state_dir, const char *mountpoint, struct error *err)
 {
 	struct sockaddr_un addr;
 	int r = address_of(state_dir, mountpoint, &addr);
@@ -231,12 +230,10 @@ void giver_accept(struct giver *g)
 /* A client that was about to serve must be gone before another one is. */
 static void end_other_client(struct giver *g)
 {
-	struct pollfd p = {.fd = g->client, .events = POLLIN};
-
 	if (g->client < 0)
 		return;
 	pidfd_send_signal(g->client, SIGKILL, NULL, 0);
-	if (poll(&p, 1, CLIENT_END_MS) != 1)
+	if (lingering_await(g->client, g->client_pid, clock_deadline_ms(CLIENT_END_MS)) < 0)
 		log_error("the client that was to take over does not end");
 	close_at(&g->client);
 }
@@ -275,6 +272,7 @@ static enum giver_event take(struct giver *g, const struct keep_set *set, bool r
 	if (m->kind == KEEP_CLIENT && g->phase == GIVER_GIVEN && *fd >= 0) {
 		close_at(&g->client);
 		g->client = steal_fd(fd);
+		g->client_pid = (pid_t)m->value;
 		return GIVER_NOTHING;
 	}
 	if (m->kind == KEEP_READY && g->phase == GIVER_GIVEN)

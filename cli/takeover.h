@@ -49,12 +49,12 @@ struct giver {
 	enum giver_phase phase;
 	int64_t deadline_ms; /* of the phase */
 	int client;	     /* pidfd of the one that tries; -1 */
+	pid_t client_pid;
 };
 
 void giver_init(struct giver *g);
 /* `mountpoint` as takeover_resolve. What a predecessor left is removed; -EADDRINUSE: it still lives. */
-int giver_listen(
-	struct giver *g, const char *state_dir, const char *mountpoint, struct error *err);
+int giver_listen(struct giver *g, const char *state_dir, const char *mountpoint, struct error *err);
 void giver_close(struct giver *g);
 /* In a child that does not give anything. */
 void giver_forget(struct giver *g);

@@ -11,8 +11,8 @@
 #include "cli/takeover.h"
 #include "common/log.h"
 
-static int become_supervisor(const char *dataset, const char *mountpoint,
-	const struct paths *paths, struct supervisor *ret, struct error *err)
+static int become_supervisor(const char *dataset, const char *mountpoint, const struct paths *paths,
+	struct supervisor *ret, struct error *err)
 {
 	struct mount_state *state;
 	struct keep_set set;

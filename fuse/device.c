@@ -1,14 +1,20 @@
 #include "fuse/device.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <linux/fuse.h>
 
+#include "common/clock.h"
+#include "fuse/fs.h"
 #include "fuse/ops.h"
 
 #define PAGE_BYTES ((size_t)4096)
+#define REQUEST_BYTES (FS_READ_MAX_BYTES + 2 * PAGE_BYTES)
+#define QUIET_MS 50
 #define NOTIFY_RESEND 7		    /* FUSE_NOTIFY_RESEND, linux/fuse.h since 6.9 */
 #define FLAGS2_HAS_RESEND (1u << 7) /* FUSE_HAS_RESEND is bit 39 of the flags */
 #ifndef FUSE_INIT_EXT
@@ -86,7 +92,7 @@ bool device_can_resend(const struct mount_state *state)
 	return (head.flags & FUSE_INIT_EXT) && (head.flags2 & FLAGS2_HAS_RESEND);
 }
 
-static int resend(int fd)
+int device_resend(int fd)
 {
 	struct fuse_out_header head = {.len = sizeof(head), .error = NOTIFY_RESEND};
 	ssize_t n;
@@ -95,6 +101,29 @@ static int resend(int fd)
 		n = write(fd, &head, sizeof(head));
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : 0;
+}
+
+void device_refuse(int fd, int64_t deadline_ms)
+{
+	unsigned char *buf = aligned_alloc(PAGE_BYTES, REQUEST_BYTES);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	if (buf)
+		device_resend(fd);
+	while (buf && !clock_passed(deadline_ms) && poll(&p, 1, QUIET_MS) == 1 &&
+		!(p.revents & POLLERR)) {
+		ssize_t n = read(fd, buf, REQUEST_BYTES);
+		struct fuse_in_header *in = (struct fuse_in_header *)buf;
+		struct fuse_out_header out = {.len = sizeof(out), .error = -ENOTCONN};
+
+		if (n < (ssize_t)sizeof(*in))
+			continue;
+		out.unique = in->unique;
+		/* One that wants no answer has none to be refused. */
+		if (write(fd, &out, sizeof(out)) < 0 && errno == ENODEV)
+			break;
+	}
+	free(buf);
 }
 
 int device_replay(struct device *d, struct fuse_session *se, struct error *err)
@@ -109,7 +138,7 @@ int device_replay(struct device *d, struct fuse_session *se, struct error *err)
 	fuse_session_process_buf(se, &buf);
 	if (!d->negotiated || fuse_session_exited(se))
 		return error_set(err, -EPROTO, "the connection to the kernel cannot be resumed");
-	r = resend(fuse_session_fd(se));
+	r = device_resend(fuse_session_fd(se));
 	/* Unmounted meanwhile: the threads will see it. */
 	if (r < 0 && r != -ENODEV && r != -ENOTCONN)
 		return error_set_errno(err, r, "the kernel does not repeat what was not answered");

@@ -36,5 +36,10 @@ ssize_t device_receive(struct device *d, int fd, void *buf, size_t len);
 /* The number of the request that this thread is at. */
 uint64_t device_request(void);
 void device_set_request(const void *request);
+/* Puts what was read and not answered back into the kernel's queue; 0 or -errno. */
+int device_resend(int fd);
+/* Where nobody goes on with a connection: whoever waits gets ENOTCONN, until nobody does or the deadline
+ * comes. Closing the device does the same, but for a process that is kept from closing its own. */
+void device_refuse(int fd, int64_t deadline_ms);
 /* Whether the kernel of that INIT can resend (6.9): without, what a dead client had read is lost. */
 bool device_can_resend(const struct mount_state *state);

@@ -69,7 +69,7 @@ struct fs {
 	struct preload preload;
 	struct passthrough passthrough;
 	struct order order;
-	char *order_path; /* of its socket, NULL without one; set before it serves */
+	_Atomic(char *) order_path; /* of its socket, NULL without one; set once */
 };
 
 /* `first` is what it shows at first (a reference of its own); `source` outlives it. */

@@ -33,6 +33,8 @@
 
 #define MANIFEST_TIMEOUT_MS 600000
 #define KEPT_MANIFEST_TIMEOUT_MS 2000 /* readers wait */
+#define ORDER_SOCKET_RETRY_MS 2000
+#define ORDER_SOCKET_STEP_US 20000
 #define MOUNTPOINT_ROOM 4096
 #define ORIGIN_ROOM 4096
 
@@ -309,15 +311,22 @@ static int show_first(struct mount *m, const struct mount_options *opts, struct 
 /* Everything else works without it. */
 static void hear_orders(struct mount *m, const struct mount_options *opts)
 {
+	/* The client before may be held back by the kernel, with its socket, until this one has
+	 * answered. */
+	int64_t deadline_ms = clock_deadline_ms(resumes(m) ? ORDER_SOCKET_RETRY_MS : 0);
 	struct error err = ERROR_INIT;
+	int r;
 
 	if (!opts->socket_dir)
 		return;
-	if (order_socket_start(&m->fs.order, opts->socket_dir, m->mountpoint, opts->socket_group,
-		    &m->order_socket, &err) < 0)
+	while ((r = order_socket_start(&m->fs.order, opts->socket_dir, m->mountpoint,
+			opts->socket_group, &m->order_socket, &err)) == -EADDRINUSE &&
+		!clock_passed(deadline_ms))
+		usleep(ORDER_SOCKET_STEP_US);
+	if (r < 0)
 		log_warn("%s: no order can be announced: %s", m->mountpoint, err.text);
 	else
-		m->fs.order_path = strdup(order_socket_path(m->order_socket));
+		atomic_store(&m->fs.order_path, strdup(order_socket_path(m->order_socket)));
 }
 
 /* From here on another process can go on with it. */
@@ -343,10 +352,13 @@ static int go_live(struct mount *m, const struct mount_options *opts, struct err
 	};
 	int r;
 
-	hear_orders(m, opts);
+	if (!resumes(m))
+		hear_orders(m, opts);
 	r = session_start(&m->fs, &session, &m->session, err);
 	if (r < 0)
 		return r;
+	if (resumes(m))
+		hear_orders(m, opts);
 	r = switcher_start(
 		&m->switcher, &m->fs, m->session, m->manifests, master_link_channel(m->link), err);
 	if (r < 0)
