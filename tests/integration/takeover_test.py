@@ -414,6 +414,56 @@ class One(Base):
         suite.wait_until(lambda: self.granary.status()["workers"][0]["held_bytes"] == 0, WAIT,
                          "everything given back")
 
+    def test_a_killed_client_that_the_kernel_holds_back_is_replaced(self):
+        library = pathlib.Path(suite.BINARY).parent / "tests/integration/held_reply.so"
+        if not library.exists():
+            self.skipTest(f"{library} is not built")
+        hold = self.work.path / "hold"
+        held = self.work.path / "hold.held"
+        mount = self.work.directory("no-open")
+        server = self.granary.start("mount", "d", mount, "--state-dir", self.granary.state,
+                                    "--mode", "no-open", "--no-preload",
+                                    environment={"LD_PRELOAD": str(library),
+                                                 "GRANARY_TEST_HOLD": str(hold)})
+        self.granary.wait_mounted(server, mount)
+        for key in ("small/251", "small/252", "small/253"):
+            hold.touch()
+            running = readers.Running(lambda key: (mount / key).read_bytes(), [key])
+            suite.wait_until(held.exists, WAIT, "a read held")
+            held.unlink()
+            began = time.monotonic()
+            client = self.kill_client(mount)
+            self.assertEqual(running.results(), [self.objects[key]])
+            self.assertLess(time.monotonic() - began, STALL_SECONDS)
+            self.wait_replaced(mount, client)
+            suite.wait_until(lambda client=client: not process.alive(client), WAIT, "it ended")
+            time.sleep(1.1)
+        self.assertEqual(self.said(server).count("while the kernel holds it back"), 3)
+        self.assertGreater(self.metric(server, 'takeovers_total{dataset="d"}'), 2)
+        # One that cannot be replaced is no reason to hang.
+        with open(state_file(server.pid), "r+b", buffering=0) as state:
+            state.seek(8)
+            state.write(struct.pack("<I", 99))
+        hold.touch()
+        running = readers.Running(lambda key: (mount / key).read_bytes(), ["small/254"])
+        suite.wait_until(held.exists, WAIT, "a read held")
+        self.kill_client(mount)
+        with self.assertRaisesRegex(AssertionError, r"OSError\(107"):
+            running.results()
+        self.assertNotEqual(server.wait(WAIT), 0)
+        self.granary.umount(mount)
+
+    def test_a_lazily_detached_mount_goes_on_too(self):
+        mount, server = self.start_mount("open")
+        key = "small/299"
+        with open(mount / key, "rb", buffering=0) as file:
+            self.granary.umount(mount, "--lazy")
+            os.kill(self.client(mount), signal.SIGKILL)
+            page_cache.drop()
+            self.assertEqual(os.pread(file.fileno(), 1 << 20, 0), self.objects[key])
+        self.assertEqual(server.wait(WAIT), 0, self.said(server))
+        self.assertEqual(process.processes_with(str(mount)), [])
+
     def test_files_of_an_older_snapshot_stay_readable(self):
         mount, _ = self.start_mount("open")
         self.fill(mount)

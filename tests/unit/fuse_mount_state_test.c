@@ -112,8 +112,7 @@ static void a_plan_that_is_too_long_leaves_the_one_before(void **arg)
 	s = state_new(&fd);
 	assert_null(mount_state_plan_get(s, &bytes));
 	assert_int_equal(mount_state_plan_set(s, "one", 3), 0);
-	assert_int_equal(
-		mount_state_plan_set(s, long_one, MOUNT_STATE_PLAN_BYTES + 1), -EMSGSIZE);
+	assert_int_equal(mount_state_plan_set(s, long_one, MOUNT_STATE_PLAN_BYTES + 1), -EMSGSIZE);
 	assert_memory_equal(mount_state_plan_get(s, &bytes), "one", 3);
 	assert_int_equal(mount_state_plan_set(s, "two", 3), 0);
 	assert_memory_equal(mount_state_plan_get(s, &bytes), "two", 3);
