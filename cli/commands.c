@@ -234,12 +234,21 @@ const struct command commands[] = {
 		{general_flags, up_flags, mount_flags, cache_flags, sharing_flags, state_flags,
 			origin_flags},
 		command_up},
-	{"mount", "DATASET MOUNTPOINT", 2, 2, "Mount a dataset that a master knows",
+	{"mount", "[DATASET] MOUNTPOINT", 1, 2, "Mount a dataset that a master knows",
+		"A small process without threads supervises the one that serves the mount, and "
+		"starts another when that one dies: who reads waits for a moment. With --takeover "
+		"this granary, of another version perhaps, goes on with a mount that is there; it "
+		"keeps the options that it was mounted with.\n"
+		"\n"
 		"  granary mount imagenet /mnt/imagenet\n"
-		"  granary mount imagenet /mnt/in --master node1:9400 --token-file T",
+		"  granary mount imagenet /mnt/in --master node1:9400 --token-file T\n"
+		"  granary mount --takeover /mnt/imagenet --daemon",
 		{general_flags, mount_flags, master_flags,
 			(const struct flag[]){{"metrics", 0, FLAG_ADDRESS, "HOST:PORT", NULL, NULL,
 						      "Serve Prometheus metrics there"},
+				{"takeover", 0, FLAG_SWITCH, NULL, NULL, NULL,
+					"Go on with the mount that another process serves, "
+					"while it is read"},
 				{"daemon", 0, FLAG_SWITCH, NULL, NULL, NULL,
 					"Go to the background once the mount "
 					"answers"},

@@ -12,3 +12,4 @@ command_fn command_quota_set, command_quota_ls, command_status, command_doctor, 
 command_fn command_job_start, command_job_end, command_job_ls, command_job_explain, command_job_top;
 command_fn command_epoch, command_hint, command_plan, command_sim;
 command_fn command_completion, command_man, command_version;
+command_fn command_takeover; /* mount --takeover */

@@ -62,14 +62,26 @@ int daemonize_prepare(struct daemonize *d, struct error *err)
 	return chdir("/") < 0 ? error_set_errno(err, -errno, "cannot go to /") : 0;
 }
 
-int daemonize_ready(struct daemonize *d, struct error *err)
+static void leave_terminal(struct daemonize *d)
 {
-	if (d->ready_fd < 0)
-		return 0;
 	for (int fd = 0; fd <= 2; fd++)
 		dup2(d->null_fd, fd);
 	close(d->null_fd);
 	d->null_fd = -1;
+}
+
+void daemonize_detach(struct daemonize *d)
+{
+	leave_terminal(d);
+	close(d->ready_fd);
+	d->ready_fd = -1;
+}
+
+int daemonize_ready(struct daemonize *d, struct error *err)
+{
+	if (d->ready_fd < 0)
+		return 0;
+	leave_terminal(d);
 	prctl(PR_SET_PDEATHSIG, 0);
 	if (write(d->ready_fd, "", 1) != 1)
 		return error_set_errno(err, -errno, "cannot tell that the mount is ready");

@@ -20,5 +20,7 @@ int daemonize_fork(struct daemonize *d, struct error *err);
 /* Does what may fail: what is said on stdout after it will be true. Nothing in the foreground, as
  * daemonize_ready. */
 int daemonize_prepare(struct daemonize *d, struct error *err);
+/* Detaches a child of this process from the terminal, which tells nobody. After prepare. */
+void daemonize_detach(struct daemonize *d);
 /* Detaches from the terminal and lets the parent go. */
 int daemonize_ready(struct daemonize *d, struct error *err);

@@ -18,7 +18,7 @@
 #include "scheduler/model.h"
 
 #define DATA_WAIT_FINE 0.05 /* of a job's time */
-#define MORE 0.1 /* what `explain` adds to cache and bandwidth */
+#define MORE 0.1	    /* what `explain` adds to cache and bandwidth */
 
 /* ---- as JSON --------------------------------------------------------------------------------- */
 
@@ -33,8 +33,9 @@ static json_t *job_to_json(const Granary__V1__Job *j, const Granary__V1__Cluster
 	bool ideal = j->ideal_source[0] != '\0', measured = j->measured_s > 0;
 	bool limited = !cluster || cluster->origin_limited;
 
-	return json_pack("{s:o, s:o, s:I, s:f, s:i, s:b, s:b, s:f, s:I, s:I, s:I, s:o, s:o, s:I, "
-			 "s:I, s:o, s:f, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:I, s:o, s:o, s:I}",
+	return json_pack(
+		"{s:o, s:o, s:I, s:f, s:i, s:b, s:b, s:f, s:I, s:I, s:I, s:o, s:o, s:I, "
+		"s:I, s:o, s:f, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:I, s:o, s:o, s:I}",
 		"name", output_text(j->name), "dataset", output_text(j->dataset), "gpus",
 		(json_int_t)j->gpus, "weight", j->weight, "epochs", (int)j->epochs, "irregular",
 		(int)j->irregular, "implicit", (int)j->implicit, "min_remote_bytes_per_s",
@@ -50,8 +51,8 @@ static json_t *job_to_json(const Granary__V1__Job *j, const Granary__V1__Cluster
 		"origin_bytes_per_s", real_or_null(measured, j->origin_bytes_per_s), "measured_s",
 		real_or_null(measured, j->measured_s), "hit_bytes", (json_int_t)j->hit_bytes,
 		"miss_bytes", (json_int_t)j->miss_bytes, "origin_bytes",
-		(json_int_t)j->origin_bytes, "origin_wait_s", (double)j->waited_us / 1e6, "loaders", (json_int_t)j->loaders,
-		"measured_ideal_bytes_per_s",
+		(json_int_t)j->origin_bytes, "origin_wait_s", (double)j->waited_us / 1e6, "loaders",
+		(json_int_t)j->loaders, "measured_ideal_bytes_per_s",
 		real_or_null(j->loaders > 0, j->measured_ideal_bytes_per_s), "data_wait_ratio",
 		real_or_null(j->loaders > 0, j->data_wait_ratio), "loader_workers",
 		(json_int_t)j->loader_workers);
@@ -169,8 +170,8 @@ static void print_measured(const Granary__V1__Job *j)
 /* What a platform engineer would say of it. */
 static const char *advice(const Granary__V1__Job *j)
 {
-	bool io_bound = j->ideal_bytes_per_s > 0 &&
-			j->predicted_bytes_per_s < 0.95 * j->ideal_bytes_per_s;
+	bool io_bound =
+		j->ideal_bytes_per_s > 0 && j->predicted_bytes_per_s < 0.95 * j->ideal_bytes_per_s;
 
 	if (j->data_wait_ratio < DATA_WAIT_FINE)
 		return "the loader keeps up";

@@ -1,7 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -12,133 +10,45 @@
 #include "cli/commands.h"
 #include "cli/daemonize.h"
 #include "cli/mount_flags.h"
-#include "cli/mount_report.h"
+#include "cli/mount_log.h"
+#include "cli/mount_settings.h"
 #include "cli/paths.h"
-#include "cli/signals.h"
+#include "cli/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
-#include "common/metrics_http.h"
-#include "common/rpc/rpc.h"
 
-struct watcher {
-	struct mount *mount;
-	_Atomic bool ended;
-};
-
-static void *watch(void *arg)
+/* From here on this process is the supervisor, and the client a child of it. */
+static int run(struct invocation *inv, const struct mount_options *mo, const struct paths *paths,
+	int *ret_code, bool *ret_served, struct error *err)
 {
-	struct watcher *w = arg;
-
-	mount_wait(w->mount);
-	atomic_store(&w->ended, true);
-	return NULL;
-}
-
-/* Until somebody unmounts it, or a signal comes. */
-static int serve(struct mount *m, struct error *err)
-{
-	struct watcher w = {.mount = m};
-	pthread_t thread;
-	int r = pthread_create(&thread, NULL, watch, &w);
-
-	if (r) {
-		mount_stop(m);
-		mount_wait(m);
-		return error_set_errno(err, -r, "cannot start a thread");
-	}
-	while (!atomic_load(&w.ended)) {
-		if (signals_wait(200))
-			mount_stop(m);
-	}
-	pthread_join(thread, NULL);
-	return 0;
-}
-
-/* `granary purge` leaves a state directory alone as long as one mount holds this. */
-static int share_lock(const struct paths *paths, int *ret_fd, struct error *err)
-{
-	char path[PATH_MAX + 32];
-
-	snprintf(path, sizeof(path), "%s/%s", paths->state_dir, PATHS_MOUNTS_LOCK);
-	*ret_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (*ret_fd < 0)
-		return error_set_errno(err, -errno, "cannot open %s", path);
-	if (flock(*ret_fd, LOCK_SH | LOCK_NB) < 0)
-		return error_set(err, -EBUSY, "%s is being purged", paths->state_dir);
-	return 0;
-}
-
-/* STATE/mount-mnt-imagenet.log: each mount point has a log of its own. */
-static void log_name(const struct paths *paths, const char *mountpoint, char *ret, size_t room)
-{
-	size_t n = (size_t)snprintf(ret, room, "%s/mount", paths->state_dir);
-
-	for (const char *p = mountpoint; *p && n + sizeof(".log") < room; p++)
-		ret[n++] = *p == '/' ? '-' : *p;
-	snprintf(ret + n, room - n, ".log");
-}
-
-static void report(struct mount *m, const struct mount_options *mo)
-{
-	struct mount_stat st;
-
-	mount_stat(m, &st);
-	mount_report_print(&(struct mount_report){
-		.dataset = mo->dataset,
-		.origin = st.origin,
-		.mountpoint = mount_mountpoint(m),
-		.mode = st.mode,
-		.master = mo->master_address,
-		.snapshot = st.snapshot,
-		.files = st.files,
-		.bytes = st.bytes,
-		.pid = (uint64_t)getpid(),
-	});
-}
-
-static int run(struct invocation *inv, struct mount_options *mo, const struct paths *paths,
-	struct error *err)
-{
-	cleanup_fd int lock = -1;
-	struct metrics_http *metrics[2] = {NULL, NULL};
 	struct daemonize d = DAEMONIZE_INIT;
-	char text[PATH_MAX + 64];
-	struct mount *m = NULL;
-	int r;
+	struct mount_state *state = NULL;
+	struct supervisor s;
+	struct keep_set set;
+	char log[PATH_MAX + 64] = "";
+	int r = 0;
 
-	if ((r = share_lock(paths, &lock, err)) < 0 ||
-		(inv_switch(inv, "daemon") && (r = daemonize_fork(&d, err)) < 0))
+	keep_set_init(&set);
+	if (inv_switch(inv, "daemon") && (r = daemonize_fork(&d, err)) < 0)
 		return r;
-	signals_block();
-	rpc_init();
-	log_name(paths, mo->mountpoint, text, sizeof(text));
-	r = d.ready_fd < 0 ? 0 : log_to_file(text, err);
-	snprintf(text, sizeof(text), "unix:%s/mount-%ld.metrics.sock", paths->state_dir,
-		(long)getpid());
-	if (r == 0)
-		r = metrics_http_start(text, &metrics[0], NULL, err);
-	if (r == 0 && inv_text(inv, "metrics"))
-		r = metrics_http_start(inv_text(inv, "metrics"), &metrics[1], NULL, err);
-	if (r == 0)
-		r = mount_start(mo, &m, err);
-	if (r == 0) {
-		fprintf(stderr, "mounted %s at %s%s\n", mo->dataset, mo->mountpoint,
-			d.ready_fd < 0 ? "; Ctrl-C unmounts" : "");
-		r = daemonize_prepare(&d, err);
-		if (r == 0 && inv_json(inv))
-			report(m, mo);
-		if (r == 0)
-			r = daemonize_ready(&d, err);
-		if (r < 0)
-			mount_stop(m);
-		if (serve(m, r < 0 ? NULL : err) < 0)
-			r = -EIO;
-		mount_free(m);
+	if (d.ready_fd >= 0) {
+		mount_log_name(paths->state_dir, mo->mountpoint, log, sizeof(log));
+		r = log_to_file(log, err);
 	}
-	metrics_http_stop(metrics[0]);
-	metrics_http_stop(metrics[1]);
-	rpc_deinit();
-	return r;
+	if (r == 0)
+		r = mount_state_new(&state, &set.state, err);
+	if (r == 0)
+		r = mount_settings_write(state, mo, paths, inv_text(inv, "metrics"), log, err);
+	if (r == 0)
+		r = supervisor_init(&s, state, &set, err);
+	if (r < 0)
+		return r;
+	s.daemon = &d;
+	s.json = inv_json(inv);
+	*ret_code = supervisor_run(&s);
+	*ret_served = atomic_load(&state->serving);
+	supervisor_deinit(&s);
+	return 0;
 }
 
 int command_mount(struct invocation *inv)
@@ -148,8 +58,14 @@ int command_mount(struct invocation *inv)
 	struct mount_options mo = {0};
 	struct paths_made made = {0};
 	struct paths paths;
-	int r;
+	int code = EXIT_OK, r;
+	bool served = false;
 
+	if (inv_switch(inv, "takeover"))
+		return command_takeover(inv);
+	if (inv_argc(inv) < 2)
+		return inv_fail(
+			inv, error_set(&err, -EINVAL, "mount wants DATASET and MOUNTPOINT"), &err);
 	if ((r = paths_find(inv, &paths, &err)) < 0 ||
 		(r = paths_read_token(inv_text(inv, "token-file"), &token, &err)) < 0 ||
 		(r = client_socket_probe(
@@ -168,10 +84,11 @@ int command_mount(struct invocation *inv)
 		mo.master_token = token;
 		mo.manifest_dir = paths.manifest_dir;
 		mo.socket_dir = paths.state_dir;
-		r = run(inv, &mo, &paths, &err);
+		r = run(inv, &mo, &paths, &code, &served, &err);
 	}
 	mount_flags_free(&mo);
-	if (r < 0)
+	/* A client that has failed has said why. */
+	if (r < 0 || (code != EXIT_OK && !served))
 		paths_discard(&paths, &made);
-	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
+	return r < 0 ? inv_fail(inv, r, &err) : code;
 }

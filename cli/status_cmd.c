@@ -101,7 +101,7 @@ static void print_workers(const Granary__V1__StatusReply *s)
 static void print_mounts(const Granary__V1__StatusReply *s)
 {
 	struct table *t = table_new("MOUNT\tDATASET\tHOST\t>PID\tMODE\t>SNAPSHOT\t>READ\t>HIT\t"
-				    ">FAILED\tLAST ERROR");
+				    ">FAILED\t>REPLACED\tLAST ERROR");
 
 	for (size_t i = 0; i < s->n_mounts; i++) {
 		const Granary__V1__MountStatus *m = s->mounts[i];
@@ -120,6 +120,7 @@ static void print_mounts(const Granary__V1__StatusReply *s)
 		else
 			table_cell(t, "-");
 		table_cell(t, "%" PRIu64, m->failed_reads);
+		table_cell(t, "%" PRIu64, m->takeovers);
 		table_cell(t, "%s", m->last_error);
 	}
 	table_print(t, stdout);
@@ -160,13 +161,14 @@ static void print_json(const Granary__V1__StatusReply *s)
 		const Granary__V1__MountStatus *m = s->mounts[i];
 
 		json_array_append_new(mounts,
-			json_pack("{s:s, s:s, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:I, s:s}",
+			json_pack("{s:s, s:s, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:s}",
 				"mountpoint", m->mountpoint, "dataset", m->dataset, "host", m->host,
 				"pid", (json_int_t)m->pid, "mode", m->mode, "job",
 				m->job[0] ? output_text(m->job) : json_null(), "snapshot",
 				(json_int_t)m->snapshot, "hit_bytes", (json_int_t)m->hit_bytes,
 				"miss_bytes", (json_int_t)m->miss_bytes, "failed_reads",
-				(json_int_t)m->failed_reads, "last_error", m->last_error));
+				(json_int_t)m->failed_reads, "takeovers", (json_int_t)m->takeovers,
+				"last_error", m->last_error));
 	}
 	json_object_set_new(o, "version", json_string(s->version));
 	json_object_set_new(o, "started_s", json_integer(s->started_s));

@@ -11,6 +11,7 @@
 
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/takeover.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 
@@ -49,31 +50,6 @@ static int mounted(const char *mountpoint, struct found *ret)
 	}
 	endmntent(table);
 	return found;
-}
-
-/* Not realpath on the last part: a dead mount answers nothing. */
-static int resolve(const char *text, char ret[PATH_MAX])
-{
-	char copy[PATH_MAX], parent[PATH_MAX];
-	char *slash;
-	size_t n;
-
-	snprintf(copy, sizeof(copy), "%s", text);
-	for (n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--)
-		copy[n - 1] = '\0';
-	slash = strrchr(copy, '/');
-	if (!slash) {
-		if (!realpath(".", parent))
-			return -errno;
-		return snprintf(ret, PATH_MAX, "%s/%s", parent, copy) < PATH_MAX ? 0
-										 : -ENAMETOOLONG;
-	}
-	*slash = '\0';
-	if (!realpath(slash == copy ? "/" : copy, parent))
-		return -errno;
-	n = (size_t)snprintf(
-		ret, PATH_MAX, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, slash + 1);
-	return n < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
 /* What an unprivileged user has: fusermount3. */
@@ -136,7 +112,7 @@ int command_umount(struct invocation *inv)
 	struct found found, gone;
 	bool lazy = inv_switch(inv, "lazy");
 	int64_t deadline_ms;
-	int r = resolve(text, mountpoint);
+	int r = takeover_resolve(text, mountpoint);
 
 	if (r < 0)
 		r = error_set_errno(&err, r, "cannot find %s", text);

@@ -328,6 +328,25 @@ int manifest_cache_get(struct manifest_cache *c, struct rpc_channel *channel, co
 	return r;
 }
 
+int manifest_cache_file(struct manifest_cache *c, const char *digest)
+{
+	static const char *const suffixes[] = {".manifest", OWN_SUFFIX};
+	int fd = -1;
+
+	if (!manifest_cache_digest_ok(digest))
+		return -EINVAL;
+	for (size_t i = 0; fd < 0 && i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+		cleanup_free char *path = NULL;
+
+		if (asprintf(&path, "%s/%s%s", c->dir, digest, suffixes[i]) < 0) {
+			path = NULL;
+			return -ENOMEM;
+		}
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	return fd < 0 ? -errno : fd;
+}
+
 void manifest_cache_cancel(struct manifest_cache *c)
 {
 	mutex_guard(&c->mu);

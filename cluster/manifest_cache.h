@@ -48,6 +48,10 @@ void manifest_cache_free(struct manifest_cache *c);
 int manifest_cache_get(struct manifest_cache *c, struct rpc_channel *channel, const char *digest,
 	int64_t deadline_ms, struct manifest **ret, struct error *err);
 
+/* Opens the file of a manifest that get has brought, so that it can be read when its name is gone.
+ * A descriptor of the caller's, or -errno. */
+int manifest_cache_file(struct manifest_cache *c, const char *digest);
+
 /* A reader found a chunk of it damaged (-EIO): the next get fetches it anew. */
 void manifest_cache_damaged(struct manifest_cache *c, const char *digest);
 

@@ -159,7 +159,12 @@ int unix_socket_identity(const char *path, char ret_text[UNIX_SOCKET_IDENTITY_BY
 
 int unix_socket_listen(const char *path, int *ret_fd, struct error *err)
 {
-	cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	return unix_socket_listen_as(path, SOCK_STREAM, ret_fd, err);
+}
+
+int unix_socket_listen_as(const char *path, int type, int *ret_fd, struct error *err)
+{
+	cleanup_fd int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	mode_t old;
 	int r;

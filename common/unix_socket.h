@@ -37,3 +37,5 @@ bool unix_socket_peer_is_ours(int fd);
 
 /* Binds, listens and sets 0600; the path was claimed before. */
 int unix_socket_listen(const char *path, int *ret_fd, struct error *err);
+/* The same of another type than SOCK_STREAM. */
+int unix_socket_listen_as(const char *path, int type, int *ret_fd, struct error *err);

@@ -18,6 +18,7 @@ enum {
 	PRELOADED_BYTES,
 	ORDER_ENTRIES,
 	ORDER_BYTES,
+	TAKEOVERS,
 	METRICS
 };
 
@@ -43,6 +44,9 @@ static struct metric metrics[METRICS] = {
 		"Bytes of announced orders: fetched before a reader asked, of these used by a "
 		"reader, and dropped because none did.",
 		"dataset", "what"),
+	[TAKEOVERS] = METRIC_COUNTER("granary_client_takeovers_total",
+		"Processes that went on with the mount in place of the one that served it.",
+		"dataset"),
 };
 
 static void make_series(struct counters *c, const char *dataset, const char *job)
@@ -68,6 +72,12 @@ static void make_series(struct counters *c, const char *dataset, const char *job
 	c->order_series[ORDER_DROPPED_BYTES] =
 		metric_with(&metrics[ORDER_BYTES], dataset, "dropped");
 	c->failed_series = metric_with(&metrics[FAILED_READS], dataset);
+	c->takeovers_series = metric_with(&metrics[TAKEOVERS], dataset);
+}
+
+static uint64_t load(atomic_uint_fast64_t *value)
+{
+	return atomic_load_explicit(value, memory_order_relaxed);
 }
 
 void counters_init(struct counters *c, const char *dataset, const char *job)
@@ -81,6 +91,30 @@ void counters_init(struct counters *c, const char *dataset, const char *job)
 void counters_deinit(struct counters *c)
 {
 	mutex_deinit(&c->mu);
+}
+
+void counters_keep(struct counters *c, struct counters_kept *ret)
+{
+	for (int i = 0; i < OP_COUNT; i++)
+		ret->ops[i] = load(&c->ops[i]);
+	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
+		ret->bytes[i] = load(&c->bytes[i]);
+	ret->failed_reads = load(&c->failed_reads);
+}
+
+void counters_resume(struct counters *c, const struct counters_kept *kept, uint64_t takeovers)
+{
+	metric_add(c->takeovers_series, takeovers);
+	for (int i = 0; i < OP_COUNT; i++) {
+		atomic_store(&c->ops[i], kept->ops[i]);
+		metric_add(c->op_series[i], kept->ops[i]);
+	}
+	for (int i = 0; i < BLOCK_FROM_COUNT; i++) {
+		atomic_store(&c->bytes[i], kept->bytes[i]);
+		metric_add(c->byte_series[i], kept->bytes[i]);
+	}
+	atomic_store(&c->failed_reads, kept->failed_reads);
+	metric_add(c->failed_series, kept->failed_reads);
 }
 
 const char *counters_op_name(enum counters_op op)
@@ -128,11 +162,6 @@ void counters_fail(struct counters *c, const char *text)
 		log_error("%s (and %" PRIu64 " more failed reads before it)", text, suppressed);
 	else
 		log_error("%s", text);
-}
-
-static uint64_t load(atomic_uint_fast64_t *value)
-{
-	return atomic_load_explicit(value, memory_order_relaxed);
 }
 
 uint64_t counters_requests(struct counters *c)

@@ -47,7 +47,7 @@ struct counters {
 	/* constant */
 	struct metric_series *op_series[OP_COUNT], *byte_series[BLOCK_FROM_COUNT];
 	struct metric_series *failed_series, *preloaded_series, *seconds_series,
-		*order_series[COUNTERS_ORDER_COUNT];
+		*order_series[COUNTERS_ORDER_COUNT], *takeovers_series;
 
 	struct mutex mu;
 	/* guarded by mu */
@@ -58,6 +58,14 @@ struct counters {
 
 void counters_init(struct counters *c, const char *dataset, const char *job);
 void counters_deinit(struct counters *c);
+
+/* What a heartbeat tells, and what whoever comes after this process goes on from. */
+struct counters_kept {
+	uint64_t ops[OP_COUNT], bytes[BLOCK_FROM_COUNT], failed_reads;
+};
+void counters_keep(struct counters *c, struct counters_kept *ret);
+/* Right after init, by the process that is the takeovers-th after the first. */
+void counters_resume(struct counters *c, const struct counters_kept *kept, uint64_t takeovers);
 
 const char *counters_op_name(enum counters_op op);
 

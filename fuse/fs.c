@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "fuse/node_id.h"
@@ -23,6 +24,21 @@ static enum mount_mode choose_mode(enum mount_mode wanted, const struct manifest
 	return MOUNT_MODE_OPEN;
 }
 
+/* Nobody takes over, so nothing is kept but in memory. */
+static int make_keep(struct fs *fs, struct error *err)
+{
+	int fd, r;
+
+	fs->own_keep = (struct mount_keep){.device = -1};
+	for (size_t i = 0; i < SNAPSHOT_SLOTS; i++)
+		fs->own_keep.manifests[i] = -1;
+	r = mount_state_new(&fs->own_keep.state, &fd, err);
+	if (r == 0)
+		close(fd);
+	fs->keep = &fs->own_keep;
+	return r;
+}
+
 int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first,
 	struct block_source *source, struct error *err)
 {
@@ -41,19 +57,30 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 	fs->read_timeout_ms = opts->read_timeout_ms ? opts->read_timeout_ms : FS_READ_TIMEOUT_MS;
 	atomic_init(&fs->mode, choose_mode(opts->mode, manifest_info(first)));
 	fs->source = source;
-	r = passthrough_init(&fs->passthrough, fs, err);
+	fs->keep = opts->keep;
+	r = fs->keep ? 0 : make_keep(fs, err);
+	if (r == 0)
+		r = passthrough_init(&fs->passthrough, fs, err);
 	if (r == 0) {
 		r = io_pool_start(&fs->pool, IO_POOL_THREADS_MAX, err);
 		if (r < 0)
 			passthrough_deinit(&fs->passthrough);
 	}
 	if (r < 0) {
+		mount_state_unmap(fs->own_keep.state);
 		free(fs->dataset);
 		free(fs->origin);
 		return r;
 	}
-	snapshot_slots_init(&fs->slots, first);
+	device_init(&fs->device, fs->keep->state);
 	counters_init(&fs->counters, fs->dataset, opts->job ? opts->job : "");
+	if (fs->keep->device >= 0) {
+		snapshot_slots_resume(&fs->slots, first, fs->keep->state);
+		counters_resume(&fs->counters, &fs->keep->state->counters,
+			atomic_load(&fs->keep->state->takeovers));
+	} else {
+		snapshot_slots_init(&fs->slots, first, fs->keep->state);
+	}
 	read_ahead_init(&fs->read_ahead);
 	read_failures_init(&fs->read_failures);
 	preload_init(&fs->preload, fs);
@@ -77,6 +104,7 @@ void fs_deinit(struct fs *fs)
 	read_ahead_deinit(&fs->read_ahead);
 	counters_deinit(&fs->counters);
 	snapshot_slots_deinit(&fs->slots);
+	mount_state_unmap(fs->own_keep.state);
 	free(fs->order_path);
 	free(fs->origin);
 	free(fs->dataset);

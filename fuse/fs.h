@@ -2,7 +2,7 @@
  * What a FUSE session serves: the snapshots shown, where bytes come from, and how entries look. The
  * operations (ops_*.c) work on it; session.c connects it to the kernel.
  *
- * Memory, worst case: 1 MiB for each thread that reads (FS_SESSION_THREADS + IO_POOL_THREADS_MAX +
+ * Memory, worst case: 1 MiB for each thread that reads (LOOP_THREADS_MAX + IO_POOL_THREADS_MAX +
  * PRELOAD_THREADS + 1: 89 MiB), the same again for the requests' own buffers of the session's threads
  * (16 MiB, of which requests touch a page or two), 64 KiB stack in use per thread, read_ahead (48
  * KiB), and a few hundred bytes per request in flight (IO_POOL_QUEUE_MAX: 8 MiB), the open large
@@ -25,9 +25,11 @@
 #include "common/error.h"
 #include "fuse/block_source.h"
 #include "fuse/counters.h"
+#include "fuse/device.h"
 #include "fuse/io_pool.h"
 #include "fuse/loader_pace.h"
 #include "fuse/mount.h"
+#include "fuse/mount_state.h"
 #include "fuse/order.h"
 #include "fuse/passthrough.h"
 #include "fuse/preload.h"
@@ -37,7 +39,6 @@
 
 #define FS_READ_MAX_BYTES ((size_t)1 << 20) /* largest request that the kernel is told to make */
 #define FS_BUFFER_BYTES (FS_READ_MAX_BYTES + BLOCK_EXTRA_BYTES)
-#define FS_SESSION_THREADS 16
 #define FS_READ_TIMEOUT_MS 60000
 
 struct fs_options {
@@ -48,6 +49,7 @@ struct fs_options {
 	enum mount_mode mode;
 	int64_t read_timeout_ms;     /* 0: FS_READ_TIMEOUT_MS */
 	uint64_t order_memory_bytes; /* 0: ORDER_MEMORY_BYTES */
+	struct mount_keep *keep;     /* NULL: what is kept ends with it */
 };
 
 struct fs {
@@ -57,18 +59,21 @@ struct fs {
 	int64_t read_timeout_ms;
 	_Atomic(enum mount_mode) mode; /* never AUTO */
 	struct block_source *source;   /* borrowed */
+	struct mount_keep *keep;       /* borrowed, or own_keep */
+	struct mount_keep own_keep;
 
 	struct snapshot_slots slots;
 	struct counters counters;
 	struct read_ahead read_ahead;
 	struct read_failures read_failures;
 	struct io_pool pool;
+	struct device device;
 	/* started and stopped by the session */
 	struct preload preload;
 	struct passthrough passthrough;
 	struct order order;
 	struct loader_pace loaders;
-	char *order_path; /* of its socket, NULL without one; set before it serves */
+	_Atomic(char *) order_path; /* of its socket, NULL without one; set once */
 };
 
 /* `first` is what it shows at first (a reference of its own); `source` outlives it. */

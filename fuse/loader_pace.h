@@ -46,7 +46,7 @@ int loader_pace_report(
 void loader_pace_forget(struct loader_pace *p, unsigned number);
 
 struct loader_pace_stat {
-	unsigned loaders; /* that had something to say; 0: the rest is 0 */
+	unsigned loaders;	  /* that had something to say; 0: the rest is 0 */
 	double ideal_bytes_per_s; /* of all of them together */
 	double wait_ratio;	  /* of their time, waited for data */
 	uint32_t workers;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/sync.h"
@@ -31,6 +32,8 @@ struct master_link {
 	bool started;
 	/* owned by the thread, once started */
 	uint64_t mount_id, interval_ms;
+	void *kept; /* as it was given to opts.keep */
+	size_t kept_bytes;
 	uint64_t dataset_id; /* of the first plan, and so of all that is shown; 0: none yet */
 	bool lost;	     /* the last exchange failed, and that was logged */
 
@@ -72,6 +75,39 @@ static int take_plan(struct master_link *l, const Granary__V1__DatasetPlan *plan
 	return 0;
 }
 
+static uint64_t pid(const struct master_link *l)
+{
+	return l->opts.pid ? l->opts.pid(l->opts.arg) : (uint64_t)getpid();
+}
+
+/* Plans seldom change, and a heartbeat brings one each second. */
+static void keep(struct master_link *l, Granary__V1__DatasetPlan *plan,
+	Granary__V1__WorkerRef **workers, size_t count)
+{
+	Granary__V1__OpenMountReply all = GRANARY__V1__OPEN_MOUNT_REPLY__INIT;
+	cleanup_free void *packed = NULL;
+	size_t bytes;
+
+	if (!l->opts.keep)
+		return;
+	all.mount_id = l->mount_id;
+	all.interval_ms = l->interval_ms;
+	all.plan = plan;
+	all.workers = workers;
+	all.n_workers = count;
+	bytes = protobuf_c_message_get_packed_size(&all.base);
+	packed = malloc(bytes);
+	if (!packed)
+		return;
+	protobuf_c_message_pack(&all.base, packed);
+	if (bytes == l->kept_bytes && memcmp(packed, l->kept, bytes) == 0)
+		return;
+	l->opts.keep(l->opts.arg, packed, bytes);
+	free(l->kept);
+	l->kept = steal(&packed);
+	l->kept_bytes = bytes;
+}
+
 static void send_close(struct master_link *l, const Granary__V1__CloseMountRequest *request)
 {
 	struct error err = ERROR_INIT;
@@ -102,7 +138,21 @@ static int take_opened(
 	}
 	l->mount_id = reply->mount_id;
 	set_interval(l, reply->interval_ms);
+	keep(l, reply->plan, reply->workers, reply->n_workers);
 	return 0;
+}
+
+static int resume(struct master_link *l, struct error *err)
+{
+	Granary__V1__OpenMountReply *kept =
+		granary__v1__open_mount_reply__unpack(NULL, l->opts.kept_bytes, l->opts.kept);
+	int r = kept ? 0 : error_set(err, -EPROTO, "the plan that was kept is damaged");
+
+	if (r == 0)
+		r = take_opened(l, kept, err);
+	if (kept)
+		granary__v1__open_mount_reply__free_unpacked(kept, NULL);
+	return r;
 }
 
 static int call_open(struct master_link *l, int64_t timeout_ms, struct error *err)
@@ -116,7 +166,7 @@ static int call_open(struct master_link *l, int64_t timeout_ms, struct error *er
 	request.mountpoint = l->mountpoint;
 	request.host = l->host;
 	request.host_id = l->host_id;
-	request.pid = (uint64_t)getpid();
+	request.pid = pid(l);
 	request.mode = l->mode;
 	request.job = l->job;
 	r = rpc_unary(l->channel, OPEN_PATH, &request.base,
@@ -138,7 +188,7 @@ static void fill_report(struct master_link *l, Granary__V1__MountHeartbeatReques
 	ret->mountpoint = l->mountpoint;
 	ret->host = l->host;
 	ret->host_id = l->host_id;
-	ret->pid = (uint64_t)getpid();
+	ret->pid = pid(l);
 	ret->job = l->job;
 	l->opts.report(l->opts.arg, ret);
 }
@@ -156,8 +206,11 @@ static int call_heartbeat(struct master_link *l, struct error *err)
 	if (r < 0)
 		return r;
 	set_interval(l, reply->interval_ms);
-	if (reply->plan && reply->plan->n_snapshots > 0)
+	if (reply->plan && reply->plan->n_snapshots > 0) {
 		r = take_plan(l, reply->plan, reply->workers, reply->n_workers, err);
+		if (r == 0)
+			keep(l, reply->plan, reply->workers, reply->n_workers);
+	}
 	protobuf_c_message_free_unpacked(&reply->base, NULL);
 	return r;
 }
@@ -221,6 +274,7 @@ static void link_free(struct master_link *l)
 	rpc_channel_free(l->channel);
 	cond_deinit(&l->wake);
 	mutex_deinit(&l->mu);
+	free(l->kept);
 	free(l->dataset);
 	free(l->mountpoint);
 	free(l->host_id);
@@ -259,7 +313,9 @@ int master_link_open(
 		error_set(err, r, "out of memory");
 	if (r == 0)
 		r = rpc_channel_new(opts->address, opts->token, &l->channel, err);
-	if (r == 0) {
+	if (r == 0 && l->opts.kept) {
+		r = resume(l, err);
+	} else if (r == 0) {
 		r = call_open(l, OPEN_TIMEOUT_MS, err);
 		if (r < 0)
 			error_prefix(err, r, "master at %s", opts->address);

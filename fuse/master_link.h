@@ -28,11 +28,20 @@ struct master_link_options {
 		Granary__V1__WorkerRef *const *workers, size_t workers_count);
 	/* Fills snapshot, mode and counters. Strings are borrowed until the next call. */
 	void (*report)(void *arg, Granary__V1__MountHeartbeatRequest *ret);
+	/* The process that is told of; NULL: this one. */
+	uint64_t (*pid)(void *arg);
+	/* What the master knows the mount by and the last plan, packed, whenever it changed: for a link that
+	 * goes on in place of this one. May be NULL. */
+	void (*keep)(void *arg, const void *packed, size_t bytes);
 	void *arg;
+	/* What `keep` was given last by the link before this one; NULL: the master is asked. It is borrowed
+	 * for open. */
+	const void *kept;
+	size_t kept_bytes;
 };
 
 /* `heard` is called with the first plan before it returns. -EINVAL: the master gave no usable plan.
- */
+ * With `kept` the master need not be there. */
 int master_link_open(
 	const struct master_link_options *opts, struct master_link **ret, struct error *err);
 int master_link_start(struct master_link *l, struct error *err);

@@ -4,13 +4,18 @@
  *
  *	mountpoint -> master link (plan) -> manifest -> fs -> session (the mount answers)
  *		-> switcher, heartbeats -> caretaker thread
+ *
+ * One that goes on with the mount of another process (mount_state.h) comes up in the same order, from
+ * what was kept: it asks neither the mount point nor the master.
  */
 #define LOG_SUBSYSTEM "mount"
 #include "fuse/mount.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -27,6 +32,9 @@
 #include "fuse/thread.h"
 
 #define MANIFEST_TIMEOUT_MS 600000
+#define KEPT_MANIFEST_TIMEOUT_MS 2000 /* readers wait */
+#define ORDER_SOCKET_RETRY_MS 2000
+#define ORDER_SOCKET_STEP_US 20000
 #define MOUNTPOINT_ROOM 4096
 #define JOB_ROOM 64
 #define ORIGIN_ROOM 4096
@@ -44,6 +52,7 @@ struct mount {
 	struct source_chain chain;
 	struct master_link *link;
 	struct manifest_cache *manifests;
+	struct mount_keep *keep; /* of the options; NULL: none */
 	struct fs fs;
 	struct order_socket *order_socket;
 	struct switcher switcher;
@@ -136,6 +145,7 @@ static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
 
 	if (!m->fs_up)
 		return;
+	counters_keep(&m->fs.counters, &m->fs.keep->state->counters);
 	counters_last_error(&m->fs.counters, m->last_error);
 	ret->snapshot = shown(&m->fs).snapshot;
 	ret->hit_bytes = counters_hit_bytes(&m->fs.counters);
@@ -145,6 +155,24 @@ static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
 	ret->last_error = m->last_error;
 	ret->mode = (char *)fs_mode_text(&m->fs);
 	report_loaders(m, ret);
+	ret->takeovers = atomic_load(&m->fs.keep->state->takeovers);
+}
+
+static void on_keep(void *arg, const void *packed, size_t bytes)
+{
+	struct mount *m = arg;
+
+	if (mount_state_plan_set(m->keep->state, packed, bytes) < 0)
+		log_warn("%s: the plan is too long to be kept", m->mountpoint);
+}
+
+/* Of the process that stands for the mount. */
+static uint64_t on_pid(void *arg)
+{
+	struct mount *m = arg;
+	uint64_t pid = m->keep ? atomic_load(&m->keep->state->supervisor_pid) : 0;
+
+	return pid ? pid : (uint64_t)getpid();
 }
 
 /* ---- coming up ---------------------------------------------------------------------------------
@@ -163,6 +191,11 @@ static const char *mode_asked(enum mount_mode mode)
 	return "";
 }
 
+static bool resumes(const struct mount *m)
+{
+	return m->keep && m->keep->device >= 0;
+}
+
 static int meet_master(struct mount *m, const struct mount_options *opts, struct error *err)
 {
 	struct master_link_options link = {
@@ -174,6 +207,8 @@ static int meet_master(struct mount *m, const struct mount_options *opts, struct
 		.mode = mode_asked(opts->mode),
 		.heard = on_heard,
 		.report = on_report,
+		.pid = on_pid,
+		.keep = m->keep ? on_keep : NULL,
 		.arg = m,
 	};
 	char host_id[HOST_ID_TEXT_BYTES] = "";
@@ -192,7 +227,67 @@ static int meet_master(struct mount *m, const struct mount_options *opts, struct
 	source_chain_init(&m->chain, &m->peers, &m->origin, opts->worker, m->job);
 	m->peers_up = true;
 	link.host_id = host_id;
+	if (resumes(m)) {
+		link.kept = mount_state_plan_get(m->keep->state, &link.kept_bytes);
+		if (!link.kept)
+			return error_set(err, -EPROTO, "no plan was kept");
+	}
 	return master_link_open(&link, &m->link, err);
+}
+
+/* By the descriptor that was kept, for the name may be gone; else as any other. */
+static int shown_before(struct mount *m, uint32_t number, struct manifest **ret, struct error *err)
+{
+	int *fd = &m->keep->manifests[number % SNAPSHOT_SLOTS];
+	char digest[MANIFEST_DIGEST_TEXT_BYTES], path[48];
+	int r;
+
+	if (!mount_state_shown(m->keep->state, number, digest))
+		return error_set(err, -ENOENT, "it is not known which snapshot was shown");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", *fd);
+	r = *fd < 0 ? -ENOENT : manifest_open(path, ret, err);
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+	if (r == 0 && strcmp(manifest_info(*ret)->digest, digest) == 0)
+		return 0;
+	if (r == 0)
+		manifest_unref(*ret);
+	return manifest_cache_get(m->manifests, master_link_channel(m->link), digest,
+		clock_deadline_ms(KEPT_MANIFEST_TIMEOUT_MS), ret, err);
+}
+
+/* What is lost of it answers ESTALE. */
+static void show_older(struct mount *m)
+{
+	uint32_t current = atomic_load(&m->keep->state->current);
+
+	for (uint32_t back = 1; back < SNAPSHOT_SLOTS && back <= current; back++) {
+		struct error err = ERROR_INIT;
+		struct manifest *older;
+
+		if (shown_before(m, current - back, &older, &err) < 0) {
+			log_warn("%s: what is open of an older snapshot is lost: %s", m->mountpoint,
+				err.text);
+			continue;
+		}
+		snapshot_slots_keep(&m->fs.slots, current - back, older);
+		manifest_unref(older);
+	}
+}
+
+static void hand_in_first(struct mount *m)
+{
+	int fd, r;
+
+	if (!m->keep)
+		return;
+	fd = manifest_cache_file(m->manifests, m->digest);
+	r = fd < 0 ? fd : m->keep->keep(m->keep->arg, 0, fd);
+	if (fd >= 0)
+		close(fd);
+	if (r < 0)
+		log_warn("%s: the manifest is not kept: %s", m->mountpoint, strerror(-r));
 }
 
 static int show_first(struct mount *m, const struct mount_options *opts, struct error *err)
@@ -206,12 +301,17 @@ static int show_first(struct mount *m, const struct mount_options *opts, struct 
 		.mode = opts->mode,
 		.read_timeout_ms = opts->read_timeout_ms,
 		.order_memory_bytes = opts->order_memory_bytes,
+		.keep = m->keep,
 	};
 	struct manifest *manifest;
 	int r;
 
+	if (resumes(m))
+		fs.mode = (enum mount_mode)m->keep->state->mode;
 	r = manifest_cache_new(opts->manifest_dir, &m->manifests, err);
-	if (r == 0)
+	if (r == 0 && resumes(m))
+		r = shown_before(m, atomic_load(&m->keep->state->current), &manifest, err);
+	else if (r == 0)
 		r = manifest_cache_get(m->manifests, master_link_channel(m->link), m->digest,
 			clock_deadline_ms(MANIFEST_TIMEOUT_MS), &manifest, err);
 	if (r < 0)
@@ -219,21 +319,46 @@ static int show_first(struct mount *m, const struct mount_options *opts, struct 
 	r = fs_init(&m->fs, &fs, manifest, &m->chain.source, err);
 	manifest_unref(manifest);
 	m->fs_up = r == 0;
+	if (r == 0 && resumes(m))
+		show_older(m);
+	else if (r == 0)
+		hand_in_first(m);
 	return r;
 }
 
 /* Everything else works without it. */
 static void hear_orders(struct mount *m, const struct mount_options *opts)
 {
+	/* The client before may be held back by the kernel, with its socket, until this one has
+	 * answered. */
+	int64_t deadline_ms = clock_deadline_ms(resumes(m) ? ORDER_SOCKET_RETRY_MS : 0);
 	struct error err = ERROR_INIT;
+	int r;
 
 	if (!opts->socket_dir)
 		return;
-	if (order_socket_start(&m->fs.order, &m->fs.loaders, opts->socket_dir, m->mountpoint,
-		    opts->socket_group, &m->order_socket, &err) < 0)
+	while ((r = order_socket_start(&m->fs.order, &m->fs.loaders, opts->socket_dir,
+			m->mountpoint, opts->socket_group, &m->order_socket, &err)) ==
+			-EADDRINUSE &&
+		!clock_passed(deadline_ms))
+		usleep(ORDER_SOCKET_STEP_US);
+	if (r < 0)
 		log_warn("%s: no order can be announced: %s", m->mountpoint, err.text);
 	else
-		m->fs.order_path = strdup(order_socket_path(m->order_socket));
+		atomic_store(&m->fs.order_path, strdup(order_socket_path(m->order_socket)));
+}
+
+/* From here on another process can go on with it. */
+static void set_serving(struct mount *m)
+{
+	if (!m->keep || resumes(m))
+		return;
+	if (device_can_resend(m->keep->state))
+		atomic_store(&m->keep->state->serving, 1);
+	else
+		log_warn("%s ends with the process that serves it: the kernel cannot repeat "
+			 "requests (Linux 6.9 can)",
+			m->mountpoint);
 }
 
 static int go_live(struct mount *m, const struct mount_options *opts, struct error *err)
@@ -246,10 +371,13 @@ static int go_live(struct mount *m, const struct mount_options *opts, struct err
 	};
 	int r;
 
-	hear_orders(m, opts);
+	if (!resumes(m))
+		hear_orders(m, opts);
 	r = session_start(&m->fs, &session, &m->session, err);
 	if (r < 0)
 		return r;
+	if (resumes(m))
+		hear_orders(m, opts);
 	r = switcher_start(
 		&m->switcher, &m->fs, m->session, m->manifests, master_link_channel(m->link), err);
 	if (r < 0)
@@ -257,7 +385,10 @@ static int go_live(struct mount *m, const struct mount_options *opts, struct err
 	mutex_lock(&m->mu);
 	m->switcher_up = m->switching = true;
 	mutex_unlock(&m->mu);
-	return master_link_start(m->link, err);
+	r = master_link_start(m->link, err);
+	if (r == 0)
+		set_serving(m);
+	return r;
 }
 
 /* ---- going down --------------------------------------------------------------------------------
@@ -343,8 +474,11 @@ int mount_start(const struct mount_options *opts, struct mount **ret, struct err
 	mutex_init(&m->session_mu);
 	mutex_init(&m->mu);
 	cond_init(&m->changed);
+	m->keep = opts->keep;
 	r = take_job(m, opts->job, err);
-	if (r == 0)
+	if (resumes(m))
+		snprintf(m->mountpoint, sizeof(m->mountpoint), "%s", m->keep->state->mountpoint);
+	else if (r == 0)
 		r = mountpoint_prepare(opts->mountpoint, opts->allow_other, m->mountpoint, err);
 	if (r == 0)
 		r = meet_master(m, opts, err);
@@ -357,6 +491,9 @@ int mount_start(const struct mount_options *opts, struct mount **ret, struct err
 		if (r < 0)
 			error_set_errno(err, r, "cannot start a thread");
 	}
+	/* Going down would take the mount away that another process can still go on with. */
+	if (r < 0 && resumes(m))
+		return r;
 	if (r < 0) {
 		go_down(m);
 		release(m);
@@ -395,6 +532,11 @@ void mount_free(struct mount *m)
 const char *mount_mountpoint(const struct mount *m)
 {
 	return m->mountpoint;
+}
+
+void mount_keep_counters(struct mount *m)
+{
+	counters_keep(&m->fs.counters, &m->fs.keep->state->counters);
 }
 
 void mount_stat(struct mount *m, struct mount_stat *ret)

@@ -10,6 +10,7 @@
 #include "common/error.h"
 
 struct mount;
+struct mount_keep;
 
 /* What announced orders may hold: the default, and the bounds of order_memory_bytes. */
 #define ORDER_MEMORY_BYTES ((uint64_t)64 << 20)
@@ -39,10 +40,14 @@ struct mount_options {
 	uint64_t order_memory_bytes; /* for what is brought ahead; 0: ORDER_MEMORY_BYTES */
 	bool no_passthrough;	     /* the kernel reads no file of the store by itself */
 	int64_t read_timeout_ms;     /* 0: 60,000; a read that is not answered by then gives EIO */
+	/* What outlives this process; with a device in it the mount is there, and this process goes on with
+	 * it in place of another. NULL: nothing does. Borrowed, but for its descriptors. */
+	struct mount_keep *keep;
 };
 
 /* Mounts and serves in threads of its own; returns once the mount answers. A dead mount in the way
- * (ENOTCONN) is detached first. */
+ * (ENOTCONN) is detached first. One that cannot go on with another's mount leaves that as it is, and
+ * this process has to end, with all that it has begun. */
 int mount_start(const struct mount_options *opts, struct mount **ret, struct error *err);
 /* Blocks until somebody unmounted it, or mount_stop was called. */
 void mount_wait(struct mount *m);
@@ -50,6 +55,9 @@ void mount_wait(struct mount *m);
 void mount_stop(struct mount *m);
 void mount_free(struct mount *m); /* after mount_wait */
 const char *mount_mountpoint(const struct mount *m);
+
+/* Right before the process ends for another one: what was counted goes on there. */
+void mount_keep_counters(struct mount *m);
 
 /* What it shows and counted. Texts live as long as the mount. */
 struct mount_stat {

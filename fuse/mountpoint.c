@@ -20,6 +20,9 @@
 #define FUSE_CONF "/etc/fuse.conf"
 #define FUSERMOUNT "fusermount3"
 #define GRANARY_FSTYPE "fuse.granary"
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x00004000U /* linux/stat.h since 6.8 */
+#endif
 
 extern char **environ;
 
@@ -51,6 +54,16 @@ static int unmount(const char *path, bool lazy)
 	if (umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
 		return 0;
 	return errno == EPERM ? fusermount_unmount(path, lazy) : -errno;
+}
+
+bool mountpoint_is(const char *path, uint64_t mount_id)
+{
+	struct statx sx;
+
+	return mount_id &&
+	       statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+		       STATX_TYPE | STATX_MNT_ID_UNIQUE, &sx) == 0 &&
+	       (sx.stx_mask & STATX_MNT_ID_UNIQUE) && sx.stx_mnt_id == mount_id;
 }
 
 int mountpoint_unmount(const char *path, struct error *err)

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "common/error.h"
@@ -15,6 +16,9 @@
  * here), and what the system says. */
 int mountpoint_prepare(
 	const char *path, bool allow_other, char ret_path[static 4096], struct error *err);
+
+/* Whether that mount is there, of a unique id (STATX_MNT_ID_UNIQUE); asks no server. */
+bool mountpoint_is(const char *path, uint64_t mount_id);
 
 /* Takes away the mount at `path`; lazily when it is busy. -EINVAL: nothing is mounted there. */
 int mountpoint_unmount(const char *path, struct error *err);

@@ -6,6 +6,8 @@
 #include <uthash.h>
 #include <utlist.h>
 
+#include "fuse/open_records.h"
+
 enum state { DECIDING, CACHED, PASSED };
 
 struct open_file {
@@ -53,6 +55,8 @@ static void unidle_locked(struct open_files *t, struct open_file *f)
 static void give_up_locked(struct open_files *t, struct open_file *f, struct open_backing *ret_gone)
 {
 	unidle_locked(t, f);
+	if (t->records)
+		open_records_backing_closing(t->records, f->backing.record);
 	*ret_gone = f->backing;
 	forget_locked(t, f);
 }
@@ -112,6 +116,52 @@ enum open_step open_files_enter(struct open_files *t, uint64_t ino, struct open_
 	}
 	f->state = t->untracked ? CACHED : DECIDING;
 	return f->state == CACHED ? OPEN_AS_CACHED : OPEN_DECIDE;
+}
+
+bool open_files_resume(struct open_files *t, uint64_t ino, const struct open_backing *backing)
+{
+	struct open_file *f;
+	mutex_guard(&t->mu);
+
+	HASH_FIND(hh, t->by_ino, &ino, sizeof(ino), f);
+	if (f || t->count == t->max)
+		return false;
+	f = add_locked(t, ino);
+	if (!f)
+		return false;
+	f->opens = 0;
+	f->state = PASSED;
+	f->backing = *backing;
+	DL_APPEND(t->idle, f);
+	return true;
+}
+
+bool open_files_resume_open(struct open_files *t, uint64_t ino, bool tracked)
+{
+	struct open_file *f;
+	mutex_guard(&t->mu);
+
+	HASH_FIND(hh, t->by_ino, &ino, sizeof(ino), f);
+	if (tracked && f) {
+		unidle_locked(t, f);
+		f->opens++;
+		return true;
+	}
+	f = tracked && t->count < t->max ? add_locked(t, ino) : NULL;
+	if (f)
+		f->state = CACHED;
+	else
+		t->untracked++;
+	return f || !tracked;
+}
+
+int32_t open_files_backing(struct open_files *t, uint64_t ino)
+{
+	struct open_file *f;
+	mutex_guard(&t->mu);
+
+	HASH_FIND(hh, t->by_ino, &ino, sizeof(ino), f);
+	return f && f->state == PASSED ? f->backing.id : 0;
 }
 
 struct open_waiter *open_files_decided(

@@ -42,6 +42,7 @@ struct open_waiter {
 struct open_backing {
 	int32_t id; /* of the kernel; 0: none, the inode is cached */
 	struct block_whole *whole;
+	uint32_t record; /* its place in open_records.h */
 };
 
 enum open_step {
@@ -53,8 +54,11 @@ enum open_step {
 };
 
 struct open_file;
+struct open_records;
 
 struct open_files {
+	struct open_records *
+		records; /* told of what is given up, before it can be decided anew; NULL: nobody */
 	struct mutex mu;
 	/* guarded by mu */
 	struct open_file *by_ino;
@@ -70,6 +74,13 @@ void open_files_deinit(struct open_files *t);
 /* OPEN_AS_PASSED fills ret_id. ret_gone is to be closed by the caller when its whole is not NULL. */
 enum open_step open_files_enter(struct open_files *t, uint64_t ino, struct open_waiter *waiter,
 	int32_t *ret_id, struct open_backing *ret_gone);
+/* What another client has left, before anything is entered: an inode that is passed through and that
+ * nobody has open, and one open of an inode. False: there is no room. */
+bool open_files_resume(struct open_files *t, uint64_t ino, const struct open_backing *backing);
+bool open_files_resume_open(struct open_files *t, uint64_t ino, bool tracked);
+/* The backing id of an inode that is open; 0: it is cached, or not known. */
+int32_t open_files_backing(struct open_files *t, uint64_t ino);
+
 /* Ends OPEN_DECIDE. Takes over the backing. Those who waited are opened in the same way. */
 struct open_waiter *open_files_decided(
 	struct open_files *t, uint64_t ino, const struct open_backing *backing);

@@ -9,8 +9,12 @@
 #include "common/clock.h"
 #include "fuse/ops.h"
 
-/* fi->fh: how the release is to be counted. */
-enum { FH_PLAIN, FH_TRACKED, FH_UNTRACKED };
+/* How the release of an open is to be counted. fi->fh is 0, or a handle of open_records.h. When those are
+ * used up it says how in its lower half, above all of theirs, and in its upper half which client knows
+ * of it: another one ignores it (passthrough_resume). */
+enum open_kind { OPEN_PLAIN, OPEN_IN_TABLE, OPEN_BESIDE_TABLE };
+#define FH_PLAIN ((uint64_t)0)
+#define FH_UNRECORDED ((uint64_t)0xffffff00)
 
 struct open_request {
 	struct open_waiter waiter; /* first: a waiter is its request */
@@ -18,13 +22,50 @@ struct open_request {
 	struct read_cancel cancel;
 	struct fs *fs;
 	fuse_req_t req;
-	uint64_t ino;
+	uint64_t ino, unique;
 	struct fs_node node;
 	struct fuse_file_info fi;
 };
 
-static void reply(struct fs *fs, fuse_req_t req, uint64_t ino, const struct fuse_file_info *fi,
-	uint64_t fh, int32_t backing_id)
+static uint64_t unrecorded(struct fs *fs, enum open_kind kind)
+{
+	struct mount_state *state = fs->keep->state;
+
+	atomic_store(&state->opens_overflown, 1);
+	return atomic_load(&state->takeovers) << 32 | FH_UNRECORDED | kind;
+}
+
+static uint64_t record(struct fs *fs, uint64_t ino, uint64_t unique, enum open_kind kind)
+{
+	uint64_t handle;
+
+	if (kind == OPEN_PLAIN)
+		return FH_PLAIN;
+	handle = open_records_add(&fs->passthrough.records,
+		kind == OPEN_IN_TABLE ? OPEN_TRACKED : OPEN_COUNTED, ino, unique);
+	return handle ? handle : unrecorded(fs, kind);
+}
+
+static void release(struct fs *fs, uint64_t ino, uint64_t fh)
+{
+	struct passthrough *p = &fs->passthrough;
+	enum mount_state_open_use use;
+
+	if (fh == FH_PLAIN)
+		return;
+	if ((fh & FH_UNRECORDED) == FH_UNRECORDED) {
+		if (fh >> 32 == (uint32_t)atomic_load(&fs->keep->state->takeovers))
+			open_files_leave(
+				&p->files, ino, (fh & 0xff) == OPEN_IN_TABLE, clock_mono_ms());
+		return;
+	}
+	use = open_records_remove(&p->records, fh, ino);
+	if (use != OPEN_FREE)
+		open_files_leave(&p->files, ino, use == OPEN_TRACKED, clock_mono_ms());
+}
+
+static void answer_open(struct fs *fs, fuse_req_t req, uint64_t ino,
+	const struct fuse_file_info *fi, uint64_t fh, int32_t backing_id)
 {
 	struct fuse_file_info answer = *fi;
 
@@ -36,8 +77,26 @@ static void reply(struct fs *fs, fuse_req_t req, uint64_t ino, const struct fuse
 	if (backing_id)
 		passthrough_count_open(&fs->passthrough);
 	/* -ENOENT: interrupted, there will be no release. */
-	if (fuse_reply_open(req, &answer) == -ENOENT && fh != FH_PLAIN)
-		open_files_leave(&fs->passthrough.files, ino, fh == FH_TRACKED, clock_mono_ms());
+	if (fuse_reply_open(req, &answer) == -ENOENT)
+		release(fs, ino, fh);
+}
+
+static void reply(const struct open_request *r, enum open_kind kind, int32_t backing_id)
+{
+	answer_open(
+		r->fs, r->req, r->ino, &r->fi, record(r->fs, r->ino, r->unique, kind), backing_id);
+}
+
+/* The client before this one may have counted it already, and the answer did not get through. */
+static bool answered_before(struct open_request *r)
+{
+	struct passthrough *p = &r->fs->passthrough;
+	uint64_t fh = open_records_find(&p->records, r->ino, r->unique);
+
+	if (!fh)
+		return false;
+	answer_open(r->fs, r->req, r->ino, &r->fi, fh, open_files_backing(&p->files, r->ino));
+	return true;
 }
 
 static void request_free(struct open_request *r)
@@ -53,12 +112,12 @@ static void decided(struct open_request *r, const struct open_backing *backing)
 	struct open_waiter *w = open_files_decided(&r->fs->passthrough.files, r->ino, backing);
 
 	fuse_req_interrupt_func(r->req, NULL, NULL);
-	reply(r->fs, r->req, r->ino, &r->fi, FH_TRACKED, backing->id);
+	reply(r, OPEN_IN_TABLE, backing->id);
 	while (w) {
 		struct open_request *other = (struct open_request *)w;
 
 		w = w->next;
-		reply(other->fs, other->req, other->ino, &other->fi, FH_TRACKED, backing->id);
+		reply(other, OPEN_IN_TABLE, backing->id);
 		request_free(other);
 	}
 }
@@ -136,6 +195,7 @@ static struct open_request *request_new(struct fs *fs, fuse_req_t req, uint64_t 
 	r->fs = fs;
 	r->req = req;
 	r->ino = ino;
+	r->unique = device_request() & ~DEVICE_UNIQUE_RESEND;
 	r->fi = *fi;
 	r->node = *node;
 	node->manifest = NULL;
@@ -163,8 +223,7 @@ static void open_tracked(struct open_request *r)
 	if (step == OPEN_DECIDE)
 		decide(r);
 	else if (step != OPEN_WAITS)
-		reply(r->fs, r->req, r->ino, &r->fi,
-			step == OPEN_UNTRACKED ? FH_UNTRACKED : FH_TRACKED, id);
+		reply(r, step == OPEN_UNTRACKED ? OPEN_BESIDE_TABLE : OPEN_IN_TABLE, id);
 	passthrough_close(p, &gone);
 	if (step != OPEN_DECIDE && step != OPEN_WAITS)
 		request_free(r);
@@ -183,14 +242,16 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	if (!may_be_passed(fs, ino, &node)) {
-		reply(fs, req, ino, fi, FH_PLAIN, 0);
+		answer_open(fs, req, ino, fi, FH_PLAIN, 0);
 		return;
 	}
 	r = request_new(fs, req, ino, fi, &node);
-	if (r)
-		open_tracked(r);
-	else
+	if (!r)
 		fuse_reply_err(req, ENOMEM);
+	else if ((device_request() & DEVICE_UNIQUE_RESEND) && answered_before(r))
+		request_free(r);
+	else
+		open_tracked(r);
 }
 
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -198,8 +259,6 @@ void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fs *fs = ops_fs(req);
 
 	counters_op(&fs->counters, OP_RELEASE);
-	if (fi->fh != FH_PLAIN)
-		open_files_leave(
-			&fs->passthrough.files, ino, fi->fh == FH_TRACKED, clock_mono_ms());
+	release(fs, ino, fi->fh);
 	fuse_reply_err(req, 0);
 }

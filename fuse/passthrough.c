@@ -50,6 +50,8 @@ int passthrough_init(struct passthrough *p, struct fs *fs, struct error *err)
 	p->opens_series = metric_with(&metrics[OPENS], fs->dataset);
 	p->verified_series = metric_with(&metrics[VERIFIED_BYTES], fs->dataset);
 	open_files_init(&p->files, OPEN_FILES_MAX);
+	open_records_init(&p->records, fs->keep->state);
+	p->files.records = &p->records;
 	mutex_init(&p->mu);
 	cond_init(&p->changed);
 	return 0;
@@ -58,6 +60,7 @@ int passthrough_init(struct passthrough *p, struct fs *fs, struct error *err)
 void passthrough_deinit(struct passthrough *p)
 {
 	open_files_deinit(&p->files);
+	open_records_deinit(&p->records);
 	cond_deinit(&p->changed);
 	mutex_deinit(&p->mu);
 	free(p->verified);
@@ -117,18 +120,24 @@ static int backing_open(struct passthrough *p, int fd)
 	struct backing_map map = {.fd = fd};
 	int id = ioctl(p->device, BACKING_OPEN, &map);
 
+	if (id > 0)
+		open_records_backing_seen(&p->records, id);
 	return id < 0 ? -errno : id > 0 ? id : -EIO;
+}
+
+/* A connection that was aborted has closed it by itself, or does when it is unmounted. */
+static void backing_close(struct passthrough *p, uint32_t id)
+{
+	if (ioctl(p->device, BACKING_CLOSE, &id) < 0)
+		log_debug("backing file %u: %s", id, strerror(errno));
 }
 
 void passthrough_close(struct passthrough *p, const struct open_backing *gone)
 {
-	uint32_t id = (uint32_t)gone->id;
-
 	if (!gone->whole)
 		return;
-	/* A connection that was aborted has closed it by itself, or does when it is unmounted. */
-	if (ioctl(p->device, BACKING_CLOSE, &id) < 0)
-		log_debug("backing file %u: %s", id, strerror(errno));
+	backing_close(p, (uint32_t)gone->id);
+	open_records_backing_closed(&p->records, gone->record);
 	gone->whole->free(gone->whole);
 	atomic_fetch_sub(&p->backings, 1);
 }
@@ -225,7 +234,7 @@ void passthrough_decide(struct passthrough *p, const struct fs_node *node,
 	struct block_file file = {node->manifest, node->index, &node->entry};
 	struct block_source *source = p->fs->source;
 	struct block_whole *w;
-	int id;
+	int id, record;
 
 	*ret = (struct open_backing){0};
 	if (!passthrough_is_on(p) || !source->whole || source->whole(source, &file, &w) != 0)
@@ -238,12 +247,112 @@ void passthrough_decide(struct passthrough *p, const struct fs_node *node,
 		w->free(w);
 		return;
 	}
+	record = open_records_backing_add(&p->records, fs_node_ino(node), id);
+	if (record < 0) {
+		backing_close(p, (uint32_t)id);
+		w->free(w);
+		return;
+	}
 	w->close_fd(w);
-	*ret = (struct open_backing){id, w};
+	*ret = (struct open_backing){id, w, (uint32_t)record};
 	atomic_fetch_add(&p->backings, 1);
 	/* The thread, which waits for nothing while there are none, looks after it from now on. */
 	mutex_guard(&p->mu);
 	cond_signal(&p->changed);
+}
+
+/* ---- after another client -------------------------------------------------------------------- */
+
+static bool left_wanted_back(struct block_whole *w)
+{
+	(void)w;
+	return true;
+}
+
+static void left_free(struct block_whole *w)
+{
+	free(w);
+}
+
+/* In place of a hold that ended with the client: the file stays as it is for as long as the kernel has
+ * it open. */
+static struct block_whole *left_new(void)
+{
+	struct block_whole *w = calloc(1, sizeof(*w));
+
+	if (w)
+		*w = (struct block_whole){
+			.fd = -1, .wanted_back = left_wanted_back, .free = left_free};
+	return w;
+}
+
+static void resume_backing(struct passthrough *p, uint32_t place)
+{
+	const struct mount_state_backing *b = &p->fs->keep->state->backings[place];
+	struct open_backing backing = {b->id, NULL, place};
+
+	switch (atomic_load(&b->use)) {
+	case BACKING_USED:
+		backing.whole = left_new();
+		if (backing.whole && open_files_resume(&p->files, b->ino, &backing)) {
+			atomic_fetch_add(&p->backings, 1);
+			return;
+		}
+		/* One of two with the same inode was about to be given back. */
+		free(backing.whole);
+		break;
+	case BACKING_CLOSING:
+		break;
+	default:
+		return;
+	}
+	backing_close(p, (uint32_t)b->id);
+	open_records_backing_closed(&p->records, place);
+}
+
+/* A client that was killed between the kernel's answer and its record of it. Numbers are given in turn,
+ * to as many threads at once as the pool has. */
+static void close_unrecorded(struct passthrough *p)
+{
+	int32_t last = atomic_load(&p->fs->keep->state->last_backing_id);
+	int32_t first = last > IO_POOL_THREADS_MAX ? last - IO_POOL_THREADS_MAX : 1;
+
+	for (int32_t id = first; id <= last + IO_POOL_THREADS_MAX; id++) {
+		uint32_t number = (uint32_t)id;
+
+		if (!open_records_backing_known(&p->records, id) &&
+			ioctl(p->device, BACKING_CLOSE, &number) == 0)
+			log_debug("backing file %d was left over", id);
+	}
+}
+
+void passthrough_resume(struct passthrough *p)
+{
+	const struct mount_state *state = p->fs->keep->state;
+	bool room = !atomic_load(&state->opens_overflown);
+
+	if (!passthrough_is_on(p))
+		return;
+	for (uint32_t i = 0; i < MOUNT_STATE_BACKINGS; i++)
+		resume_backing(p, i);
+	close_unrecorded(p);
+	for (uint32_t i = 0; i < MOUNT_STATE_OPENS; i++) {
+		enum mount_state_open_use use = atomic_load(&state->opens[i].use);
+
+		if (use != OPEN_FREE)
+			room &= open_files_resume_open(
+				&p->files, state->opens[i].ino, use == OPEN_TRACKED);
+	}
+	if (room)
+		return;
+	/* Of some opens nothing is known, so no inode is ever known to be closed. */
+	open_files_resume_open(&p->files, 0, false);
+	for (uint32_t i = 0; i < MOUNT_STATE_BACKINGS; i++) {
+		if (atomic_load(&state->backings[i].use) == BACKING_USED)
+			open_files_resume_open(&p->files, state->backings[i].ino, true);
+	}
+	log_warn("more files were open than are remembered: no other large file is passed through "
+		 "until this is mounted anew");
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */

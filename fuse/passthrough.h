@@ -12,7 +12,11 @@
  * Only with MOUNT_MODE_OPEN, a kernel that can (6.9) and CAP_SYS_ADMIN. Where INIT grants it but the
  * kernel then refuses the first file, all opens are cached from then on.
  *
- * Calling sequence: init; want (INIT asks) and on; attach once the device is there; start, stop, end.
+ * What the client before this one has handed to the kernel goes on to be read there. Nobody holds it for
+ * this one, so it is given back as soon as nobody has it open, and decided anew.
+ *
+ * Calling sequence: init; want (INIT asks) and on; attach once the device is there; resume when it took
+ * over, before anything is opened; start, stop, end.
  * Threading: decide and close from any thread.
  */
 #pragma once
@@ -26,6 +30,7 @@
 #include "common/metrics.h"
 #include "common/sync.h"
 #include "fuse/open_files.h"
+#include "fuse/open_records.h"
 
 #define PASSTHROUGH_OPEN_VERIFY_BYTES ((uint64_t)256 << 20)
 /* Of the pool's threads, so that reads of the network go on meanwhile. */
@@ -48,6 +53,7 @@ struct passthrough {
 
 	_Atomic(enum passthrough_state) state;
 	struct open_files files;
+	struct open_records records;
 	atomic_uint verifiers; /* opens that verify now */
 	atomic_uint backings;  /* files that the kernel has */
 	atomic_uint_fast64_t opens, verified_bytes;
@@ -79,6 +85,8 @@ bool passthrough_is_on(const struct passthrough *p);
 
 /* device: of the session, borrowed. */
 void passthrough_attach(struct passthrough *p, int device);
+/* From what the state has of the client before. */
+void passthrough_resume(struct passthrough *p);
 int passthrough_start(struct passthrough *p, struct error *err);
 void passthrough_stop(struct passthrough *p);
 /* Gives everything back, before the device is closed. */

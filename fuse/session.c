@@ -11,6 +11,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "fuse/loop.h"
 #include "fuse/mountpoint.h"
 #include "fuse/node_id.h"
 #include "fuse/ops.h"
@@ -32,6 +33,7 @@ struct session {
 	dev_t dev;	   /* of the mount, 0 before it answered */
 	uint64_t mount_id; /* unique for the machine's life, 0 where the kernel tells none */
 	pthread_t loop, prober;
+	struct loop requests;
 	bool loop_started, prober_started;
 	atomic_bool stopping;
 
@@ -105,7 +107,8 @@ static void negotiate(struct fs *fs, struct fuse_conn_info *conn)
 			atomic_store(&fs->mode, MOUNT_MODE_OPEN);
 	}
 	if (atomic_load(&fs->mode) == MOUNT_MODE_OPEN && fs->passthrough.wanted &&
-		(conn->capable_ext & FUSE_CAP_PASSTHROUGH) && passthrough_permitted()) {
+		(conn->capable_ext & FUSE_CAP_PASSTHROUGH) &&
+		(fs->keep->device >= 0 || passthrough_permitted())) {
 		fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
 		/* The store is not on a stacked file system then, and one may be stacked on us. */
 		conn->max_backing_stack_depth = 0;
@@ -120,7 +123,10 @@ static void negotiate(struct fs *fs, struct fuse_conn_info *conn)
 
 static void on_init(void *userdata, struct fuse_conn_info *conn)
 {
-	negotiate(userdata, conn);
+	struct fs *fs = userdata;
+
+	negotiate(fs, conn);
+	fs->device.negotiated = true;
 }
 
 static const struct fuse_lowlevel_ops operations = {
@@ -146,17 +152,8 @@ static const struct fuse_lowlevel_ops operations = {
 static void *loop_main(void *arg)
 {
 	struct session *s = arg;
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
-	int r = -ENOMEM;
+	int r = loop_run(&s->requests);
 
-	if (config) {
-		/* A clone of the device that is closed aborts its requests: all threads share one.
-		 */
-		fuse_loop_cfg_set_clone_fd(config, 0);
-		fuse_loop_cfg_set_max_threads(config, FS_SESSION_THREADS);
-		r = fuse_session_loop_mt(s->se, config);
-		fuse_loop_cfg_destroy(config);
-	}
 	if (r < 0 && r != -ENOTCONN && r != -ENODEV)
 		log_error(
 			"%s: the connection to the kernel broke: %s", s->mountpoint, strerror(-r));
@@ -225,22 +222,45 @@ static int make_options(const struct session *s, bool allow_other, char **ret)
 	return r;
 }
 
+static bool resumes(const struct session *s)
+{
+	return s->fs->keep->device >= 0;
+}
+
+/* Without it the mount works, and ends with this process. */
+static void hand_in_device(struct session *s)
+{
+	struct mount_keep *keep = s->fs->keep;
+	int r = 0;
+
+	if (!resumes(s) && keep->keep)
+		r = keep->keep(keep->arg, MOUNT_KEEP_DEVICE, fuse_session_fd(s->se));
+	if (r < 0)
+		log_warn("%s: its connection is not kept: %s", s->mountpoint, strerror(-r));
+}
+
 static int mount_it(struct session *s, bool allow_other, struct error *err)
 {
 	cleanup_free char *opts = NULL;
 	struct error cause = ERROR_INIT;
-	char program[] = "granary", flag[] = "-o", *argv[] = {program, flag, NULL, NULL};
+	char device[32], program[] = "granary", flag[] = "-o",
+			 *argv[] = {program, flag, NULL, NULL};
 	struct fuse_args args = {.argc = 3, .argv = argv};
 	int r;
 
 	if (make_options(s, allow_other, &opts) < 0)
 		return error_set(err, -ENOMEM, "out of memory");
 	argv[2] = opts;
+	/* libfuse takes a device that is there already by this name. */
+	if (resumes(s))
+		snprintf(device, sizeof(device), "/dev/fd/%d", s->fs->keep->device);
 	captured = &cause;
 	s->se = fuse_session_new(&args, &operations, sizeof(operations), s->fs);
-	r = s->se ? fuse_session_mount(s->se, s->mountpoint) : -1;
+	r = s->se ? fuse_session_mount(s->se, resumes(s) ? device : s->mountpoint) : -1;
 	captured = NULL;
 	fuse_opt_free_args(&args);
+	if (r == 0)
+		loop_attach(&s->requests, s->se, &s->fs->device);
 	if (r != 0)
 		return error_set(err, -EIO, "cannot mount on %s: %s", s->mountpoint,
 			cause.text[0]
@@ -248,6 +268,7 @@ static int mount_it(struct session *s, bool allow_other, struct error *err)
 				: "not permitted, and fusermount3 could not help; a container "
 				  "needs the capability SYS_ADMIN");
 	passthrough_attach(&s->fs->passthrough, fuse_session_fd(s->se));
+	hand_in_device(s);
 	return 0;
 }
 
@@ -261,26 +282,6 @@ static int await_answer_locked(struct session *s)
 	if (s->probed)
 		return s->probe_result;
 	return s->ended ? -EIO : r;
-}
-
-static int start_threads(struct session *s, struct error *err)
-{
-	int r = thread_start(&s->loop, loop_main, s);
-
-	if (r < 0)
-		return error_set_errno(err, r, "cannot start a thread");
-	s->loop_started = true;
-	r = thread_start(&s->prober, probe_main, s);
-	if (r < 0)
-		return error_set_errno(err, r, "cannot start a thread");
-	s->prober_started = true;
-	{
-		mutex_guard(&s->mu);
-		r = await_answer_locked(s);
-	}
-	if (r < 0)
-		return error_set_errno(err, r, "the mount on %s does not answer", s->mountpoint);
-	return 0;
 }
 
 /* A larger window means larger requests for whoever reads in sequence, and more than he wants for
@@ -302,6 +303,58 @@ static void widen_read_ahead(const struct session *s)
 	fprintf(f, "%d\n", kb);
 	if (fclose(f) != 0)
 		log_debug("%s: %s", path, strerror(errno));
+}
+
+/* What whoever resumes has to know; the mount is as the kernel was told once. */
+static void keep_facts(struct session *s)
+{
+	struct mount_state *state = s->fs->keep->state;
+
+	state->mode = (uint32_t)atomic_load(&s->fs->mode);
+	state->passthrough = passthrough_is_on(&s->fs->passthrough);
+	state->device_number = s->dev;
+	state->mount_id = s->mount_id;
+	snprintf(state->mountpoint, sizeof(state->mountpoint), "%s", s->mountpoint);
+}
+
+/* Nobody looks at the path: somebody else may have mounted there since, over what is still open. */
+static int resume(struct session *s, struct error *err)
+{
+	const struct mount_state *state = s->fs->keep->state;
+	int r = device_replay(&s->fs->device, s->se, err);
+
+	if (r < 0)
+		return r;
+	s->dev = state->device_number;
+	s->mount_id = state->mount_id;
+	passthrough_resume(&s->fs->passthrough);
+	r = thread_start(&s->loop, loop_main, s);
+	if (r < 0)
+		return error_set_errno(err, r, "cannot start a thread");
+	s->loop_started = true;
+	return 0;
+}
+
+static int start_threads(struct session *s, struct error *err)
+{
+	int r = thread_start(&s->loop, loop_main, s);
+
+	if (r < 0)
+		return error_set_errno(err, r, "cannot start a thread");
+	s->loop_started = true;
+	r = thread_start(&s->prober, probe_main, s);
+	if (r < 0)
+		return error_set_errno(err, r, "cannot start a thread");
+	s->prober_started = true;
+	{
+		mutex_guard(&s->mu);
+		r = await_answer_locked(s);
+	}
+	if (r < 0)
+		return error_set_errno(err, r, "the mount on %s does not answer", s->mountpoint);
+	widen_read_ahead(s);
+	keep_facts(s);
+	return 0;
 }
 
 static void start_passthrough(struct session *s)
@@ -332,14 +385,14 @@ int session_start(
 		return error_set(err, -ENOMEM, "out of memory");
 	}
 	s->fs = fs;
-	fs->passthrough.wanted = !opts->no_passthrough;
+	fs->passthrough.wanted = resumes(s) ? fs->keep->state->passthrough : !opts->no_passthrough;
 	mutex_init(&s->mu);
 	cond_init(&s->changed);
+	loop_init(&s->requests);
 	r = mount_it(s, opts->allow_other, err);
 	if (r == 0) {
-		r = start_threads(s, err);
+		r = resumes(s) ? resume(s, err) : start_threads(s, err);
 		if (r == 0) {
-			widen_read_ahead(s);
 			start_preload(s, opts);
 			order_start(&fs->order);
 			start_passthrough(s);
@@ -347,7 +400,8 @@ int session_start(
 			return 0;
 		}
 	}
-	session_free(s);
+	if (!resumes(s))
+		session_free(s);
 	return r;
 }
 
@@ -386,6 +440,7 @@ void session_stop(struct session *s)
 	if (still_mounted(s) && mountpoint_unmount(s->mountpoint, &err) < 0)
 		log_warn("%s", err.text);
 	fuse_session_exit(s->se);
+	loop_stop(&s->requests);
 }
 
 void session_free(struct session *s)
@@ -402,6 +457,7 @@ void session_free(struct session *s)
 		fuse_session_destroy(s->se);
 	if (s->prober_started)
 		pthread_join(s->prober, NULL);
+	loop_deinit(&s->requests);
 	cond_deinit(&s->changed);
 	mutex_deinit(&s->mu);
 	free(s->mountpoint);
@@ -413,8 +469,8 @@ void session_free(struct session *s)
 
 static int forget_children(struct session *s, struct manifest *m)
 {
-	struct manifest_entry root, child;
-	int r = manifest_entry(m, 0, &root);
+	struct manifest_entry root = {0}, child;
+	int r = m ? manifest_entry(m, 0, &root) : 0;
 
 	for (uint32_t i = 0; r == 0 && i < root.children; i++) {
 		r = manifest_entry(m, root.first_child + i, &child);

@@ -2,6 +2,9 @@
  * The connection to the kernel: mounts, negotiates, and runs the threads that take requests for one
  * struct fs.
  *
+ * Where fs->keep has the device of a mount, it goes on with that in place of the client before
+ * (device.h): nothing is mounted, and what that one left unanswered is answered.
+ *
  * Calling sequence: start (the mount answers when it returns), wait (until the mount is gone or
  * stop was called), fs_stop, free. stop and invalidate from any thread in between.
  */
@@ -29,7 +32,7 @@ void session_stop(struct session *s);
 /* Closes the connection: whoever still has the mount open gets ENOTCONN. NULL is fine. */
 void session_free(struct session *s);
 
-/* After fs->slots shows another snapshot than `old`: makes the kernel ask for every name and for
+/* After fs->slots shows another snapshot than `old` (NULL: lost): makes the kernel ask for every name and for
  * the root anew. 0, or -errno when the kernel took less than all of it. */
 int session_invalidate(struct session *s, struct manifest *old, struct error *err);
 

@@ -15,9 +15,12 @@
 #include "common/sync.h"
 #include "manifest/manifest.h"
 
+struct mount_state;
+
 #define SNAPSHOT_SLOTS 9 /* the shown one and eight older ones */
 
 struct snapshot_slots {
+	struct mount_state *state; /* what is shown is written there before it is */
 	struct mutex mu;
 	/* guarded by mu */
 	uint32_t current; /* its manifest is at current % SNAPSHOT_SLOTS */
@@ -25,7 +28,13 @@ struct snapshot_slots {
 };
 
 /* Takes a reference of its own. */
-void snapshot_slots_init(struct snapshot_slots *s, struct manifest *first);
+void snapshot_slots_init(
+	struct snapshot_slots *s, struct manifest *first, struct mount_state *state);
+/* Goes on as the state says; `shown` is the one that it names. The older ones follow by _keep, as far
+ * as they are there. */
+void snapshot_slots_resume(
+	struct snapshot_slots *s, struct manifest *shown, struct mount_state *state);
+void snapshot_slots_keep(struct snapshot_slots *s, uint32_t number, struct manifest *older);
 void snapshot_slots_deinit(struct snapshot_slots *s);
 
 /* Shows `m` from now on (a reference of its own); 0, or -EOVERFLOW when the numbers are used up. */

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "fuse/node_id.h"
@@ -14,11 +15,29 @@
 #define FETCH_TIMEOUT_MAX_MS 640000
 #define RETRY_MS 1000
 
+/* Before the kernel sees a node of it. Where that fails the file's name is what is left. */
+static void keep_file(struct switcher *s, uint32_t number, const struct manifest_info *info)
+{
+	struct mount_keep *keep = s->fs->keep;
+	cleanup_fd int fd = keep->keep ? manifest_cache_file(s->manifests, info->digest) : -1;
+	int r = !keep->keep ? 0 : fd < 0 ? fd : keep->keep(keep->arg, number, fd);
+
+	if (r < 0)
+		log_warn("dataset %s: snapshot %" PRIu64 " is not kept for another client: %s",
+			s->fs->dataset, info->snapshot, strerror(-r));
+}
+
 static int show(struct switcher *s, struct manifest *next, struct error *err)
 {
-	struct manifest *old = snapshot_slots_get(&s->fs->slots, NODE_SLOT_CURRENT, NULL);
+	struct mount_state *state = s->fs->keep->state;
+	uint32_t slot = 0;
+	struct manifest *old = snapshot_slots_get(&s->fs->slots, NODE_SLOT_CURRENT, &slot);
 	const struct manifest_info *info = manifest_info(next);
-	int r = snapshot_slots_show(&s->fs->slots, next);
+	int r;
+
+	keep_file(s, slot + 1, info);
+	atomic_store(&state->invalidating, 1);
+	r = snapshot_slots_show(&s->fs->slots, next);
 
 	if (r < 0)
 		error_set_errno(err, r, "no more snapshots can be shown: mount anew");
@@ -26,6 +45,8 @@ static int show(struct switcher *s, struct manifest *next, struct error *err)
 		order_drop_all(&s->fs->order);
 	if (r == 0)
 		r = session_invalidate(s->session, old, err);
+	if (r == 0)
+		atomic_store(&state->invalidating, 0);
 	manifest_unref(old);
 	if (r == 0)
 		log_info("dataset %s: now showing snapshot %" PRIu64, s->fs->dataset,
@@ -66,12 +87,33 @@ static bool bring(struct switcher *s, const char *digest)
 	return r == 0;
 }
 
+/* A client that was killed between the two may have told the kernel nothing, or a part. */
+static void finish_switch(struct switcher *s)
+{
+	struct mount_state *state = s->fs->keep->state;
+	struct manifest *old = NULL;
+	struct error err = ERROR_INIT;
+	uint32_t slot = 0;
+
+	if (!atomic_load(&state->invalidating))
+		return;
+	manifest_unref(snapshot_slots_get(&s->fs->slots, NODE_SLOT_CURRENT, &slot));
+	if (slot > 0)
+		old = snapshot_slots_get(&s->fs->slots, slot - 1, NULL);
+	if (session_invalidate(s->session, old, &err) < 0)
+		log_warn("dataset %s: %s", s->fs->dataset, err.text);
+	else
+		atomic_store(&state->invalidating, 0);
+	manifest_unref(old);
+}
+
 static void *switcher_main(void *arg)
 {
 	struct switcher *s = arg;
 	char digest[MANIFEST_DIGEST_TEXT_BYTES];
 	bool done;
 
+	finish_switch(s);
 	mutex_lock(&s->mu);
 	while (!s->stopping) {
 		if (!s->wanted[0]) {

@@ -339,6 +339,7 @@ int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	if (r < 0)
 		return r;
 	p->pid = request->pid;
+	p->takeovers = request->takeovers;
 	p->seen_ms = now_ms;
 	p->shown = request->snapshot;
 	if (!dataset_snapshot(d, p->assigned)) {
@@ -466,6 +467,7 @@ static Granary__V1__MountStatus *status_new(
 	m->mountpoint = printable(p->mountpoint);
 	m->host = printable(p->host);
 	m->pid = p->pid;
+	m->takeovers = p->takeovers;
 	m->snapshot = p->shown;
 	m->mode = strdup(p->mode);
 	m->job = strdup(p->job_id ? p->job : "");

@@ -32,6 +32,7 @@ struct mount_peer {
 	uint64_t dataset_id;
 	char *mountpoint, *host, *host_id; /* NULL: only known from the database */
 	uint64_t pid;
+	uint64_t takeovers;
 	char mode[32];
 	char job[JOB_NAME_BYTES]; /* while it is live and job_id is not 0 */
 	uint64_t job_id;	  /* that may have ended since; 0: none */

@@ -138,7 +138,7 @@ class Daemons(Base):
 
     def test_a_killed_mount_leaves_the_others_clean_and_is_replaced(self):
         self.read_all(1)
-        self.mounter.kill()
+        self.granary.kill_mount(self.mounter, self.mount)
         with self.assertRaises(OSError):
             os.listdir(self.mount)
         self.mounter = self.start_mount()

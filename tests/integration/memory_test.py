@@ -88,7 +88,7 @@ class Memory(suite.Case):
                     lambda n: self.read_at_random(mount, number * THREADS + n, until),
                     range(THREADS)))
 
-        watch = Watch(server.pid)
+        watch = Watch(self.granary.client_of(mount))
         running = readers.Running(many, range(PROCESSES))
         while time.monotonic() < until:
             time.sleep(1)

@@ -7,9 +7,11 @@
 #include <assert.h>
 #include <cmocka.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "common/sync.h"
 #include "fuse/open_files.h"
+#include "fuse/open_records.h"
 
 struct fake_whole {
 	struct block_whole whole;
@@ -323,6 +325,70 @@ static void a_storm_of_opens_never_mixes_the_ways(void **state)
 	open_files_deinit(&storm_table);
 }
 
+static void what_another_client_left_is_followed_and_given_up_once_it_is_idle(void **state)
+{
+	struct open_files t = table(3);
+	struct fake_whole w = fake(), idle = fake();
+	struct open_backing gone, backing = {7, &w.whole, 0}, other = {8, &idle.whole, 1};
+	int32_t id = 0;
+	struct open_waiter waiter;
+
+	(void)state;
+	w.wanted = idle.wanted = true;
+	assert_true(open_files_resume(&t, 1, &backing));
+	assert_true(open_files_resume(&t, 2, &other));
+	assert_false(open_files_resume(&t, 2, &other));
+	assert_true(open_files_resume_open(&t, 1, true));
+	assert_true(open_files_resume_open(&t, 1, true));
+	assert_true(open_files_resume_open(&t, 3, true));
+	assert_int_equal(open_files_backing(&t, 1), 7);
+	assert_int_equal(open_files_backing(&t, 3), 0);
+	/* The way of those who have it open, though the store wants it back. */
+	assert_int_equal(enter(&t, 1), OPEN_AS_PASSED);
+	assert_int_equal(enter(&t, 3), OPEN_AS_CACHED);
+	/* Idle: anew. */
+	assert_int_equal(open_files_enter(&t, 2, &waiter, &id, &gone), OPEN_DECIDE);
+	assert_int_equal(gone.id, 8);
+	assert_null(open_files_decided(&t, 2, &(struct open_backing){0}));
+	for (int i = 0; i < 3; i++) {
+		assert_false(open_files_collect(&t, 0, false, &gone));
+		open_files_leave(&t, 1, true, 0);
+	}
+	assert_true(open_files_collect(&t, 0, false, &gone));
+	assert_int_equal(gone.id, 7);
+	/* Without room for an open that is there, nothing begins to be passed through. */
+	assert_int_equal(enter(&t, 4), OPEN_DECIDE);
+	assert_null(open_files_decided(&t, 4, &(struct open_backing){0}));
+	assert_false(open_files_resume_open(&t, 5, true));
+	assert_int_equal(t.untracked, 1);
+	open_files_deinit(&t);
+}
+
+static void what_is_given_up_is_recorded_before_it_can_be_decided_anew(void **state)
+{
+	struct open_files t = table(10);
+	struct fake_whole w = fake();
+	struct open_records records;
+	struct mount_state *kept;
+	struct error err = ERROR_INIT;
+	struct open_backing gone;
+	int fd;
+
+	(void)state;
+	assert_int_equal(mount_state_new(&kept, &fd, &err), 0);
+	open_records_init(&records, kept);
+	t.records = &records;
+	pass(&t, 1, 7, &w);
+	kept->backings[0].use = BACKING_USED;
+	open_files_leave(&t, 1, true, 0);
+	assert_true(open_files_collect(&t, 1, false, &gone));
+	assert_int_equal(atomic_load(&kept->backings[0].use), BACKING_CLOSING);
+	open_files_deinit(&t);
+	open_records_deinit(&records);
+	mount_state_unmap(kept);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -332,6 +398,8 @@ int main(void)
 		cmocka_unit_test(a_full_table_gives_up_idle_ones_first),
 		cmocka_unit_test(beyond_a_full_table_nothing_begins_to_be_passed_through),
 		cmocka_unit_test(at_the_end_all_is_collected_and_late_releases_do_no_harm),
+		cmocka_unit_test(what_another_client_left_is_followed_and_given_up_once_it_is_idle),
+		cmocka_unit_test(what_is_given_up_is_recorded_before_it_can_be_decided_anew),
 		cmocka_unit_test(a_storm_of_opens_never_mixes_the_ways),
 	};
 

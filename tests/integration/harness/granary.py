@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 
@@ -113,6 +114,20 @@ class Granary:
             if mount["mountpoint"] == str(mountpoint):
                 return mount["pid"]
         raise AssertionError(f"status knows no mount at {mountpoint}")
+
+    def client_of(self, mountpoint, seconds=READY_SECONDS):
+        """The process that serves it: `granary mount` itself supervises that one."""
+        def find():
+            return next((pid for pid in process.processes_with(str(mountpoint))
+                         if "supervised" in process.threads(pid)), None)
+
+        return suite.wait_until(find, seconds, f"a client of {mountpoint}")
+
+    def kill_mount(self, server, mountpoint):
+        """kill -9 of both at once, so that neither replaces the other."""
+        server.signal(signal.SIGSTOP)
+        os.kill(self.client_of(mountpoint), signal.SIGKILL)
+        server.kill()
 
     def processes(self):
         return process.processes_with(str(self.state))

@@ -56,6 +56,15 @@ def processes_with(text):
     return found
 
 
+def threads(pid):
+    """Their names; none of a process that is gone."""
+    try:
+        return [(task / "comm").read_text(errors="replace").strip()
+                for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def end_pid(pid, seconds=10):
     """SIGTERM, and SIGKILL to one that does not listen."""
     for number in (signal.SIGTERM, signal.SIGKILL):
