@@ -37,6 +37,11 @@ static unsigned class_of(size_t len)
 	return c;
 }
 
+size_t buffer_room(size_t len)
+{
+	return BUFFER_MIN_BYTES << class_of(len);
+}
+
 struct buffer_pool *buffer_pool_new(uint64_t budget_bytes, buffer_reclaim_fn *reclaim, void *arg)
 {
 	struct buffer_pool *p = calloc(1, sizeof(*p));

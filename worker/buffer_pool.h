@@ -37,6 +37,8 @@ struct buffer_pool *buffer_pool_new(uint64_t budget_bytes, buffer_reclaim_fn *re
  * `reclaim` is not called any more. NULL is fine. */
 void buffer_pool_free(struct buffer_pool *p);
 
+/* What a buffer for len takes of the budget. */
+size_t buffer_room(size_t len);
 /* A buffer with room for len (1..BUFFER_MAX_BYTES): 0, -ETIMEDOUT, -ENOMEM. */
 int buffer_pool_get(struct buffer_pool *p, size_t len, int64_t deadline_ms, struct buffer **ret);
 void buffer_put(struct buffer *b);

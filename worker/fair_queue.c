@@ -54,8 +54,11 @@ static bool has_memory(const struct fair_queue *q, const struct fair_turn *t)
 	const struct fair_flow *f = t->flow;
 	bool alone = q->waiting == f && !f->next;
 
-	return t->begun || alone || f->held_bytes == 0 ||
-	       f->held_bytes + t->hold_bytes <= q->hold_max_bytes;
+	if (t->begun || q->held_bytes == 0)
+		return true;
+	if (q->held_bytes + t->hold_bytes > q->held_max_bytes)
+		return false;
+	return alone || f->held_bytes == 0 || f->held_bytes + t->hold_bytes <= q->flow_max_bytes;
 }
 
 static struct fair_turn *next_of_class(const struct fair_queue *q, enum fair_class class)
@@ -90,8 +93,10 @@ void fair_queue_take(struct fair_queue *q, struct fair_turn *t)
 		f->start_s[t->class] = q->now_s[t->class] - FAIR_LAG_S;
 	if (f->start_s[t->class] > q->now_s[t->class])
 		q->now_s[t->class] = f->start_s[t->class];
-	if (!t->begun)
+	if (!t->begun) {
 		f->held_bytes += t->hold_bytes;
+		q->held_bytes += t->hold_bytes;
+	}
 	t->begun = true;
 	if (t->queued)
 		fair_queue_remove(q, t);
@@ -118,11 +123,12 @@ void fair_queue_move(struct fair_turn *t, struct fair_flow *to)
 	t->flow = to;
 }
 
-void fair_queue_end(struct fair_turn *t)
+void fair_queue_end(struct fair_queue *q, struct fair_turn *t)
 {
 	assert(!t->queued);
 	if (!t->begun)
 		return;
 	t->begun = false;
 	t->flow->held_bytes -= t->hold_bytes;
+	q->held_bytes -= t->hold_bytes;
 }

@@ -12,8 +12,9 @@
  * own, so that what a flow got of what nobody waiting wanted does not count against it.
  *
  * Within a flow turns are in order of arrival, but those that have begun go first: what holds memory
- * is finished before more is taken. A flow whose begun turns hold `hold_max_bytes` begins no further
- * ones while another flow waits.
+ * is finished before more is taken. A flow whose begun turns hold `flow_max_bytes` begins no further
+ * ones while another flow waits, and none does while all hold `held_max_bytes`: then only what holds
+ * memory goes, of whatever class.
  *
  * Pure, without time or locks: the caller's lock.
  */
@@ -47,7 +48,8 @@ struct fair_queue {
 	struct fair_flow *waiting;
 	double now_s[FAIR_CLASSES];
 	unsigned queued;
-	uint64_t hold_max_bytes;
+	uint64_t held_bytes; /* of all flows */
+	uint64_t flow_max_bytes, held_max_bytes;
 };
 
 void fair_queue_add(struct fair_queue *q, struct fair_turn *t, enum fair_class class);
@@ -64,4 +66,4 @@ void fair_queue_reweigh(struct fair_queue *q, struct fair_flow *f, double factor
 /* One that does not wait becomes another flow's, with its memory. */
 void fair_queue_move(struct fair_turn *t, struct fair_flow *to);
 /* Lets go of the memory of a turn that does not wait. */
-void fair_queue_end(struct fair_turn *t);
+void fair_queue_end(struct fair_queue *q, struct fair_turn *t);

@@ -378,7 +378,7 @@ static bool begin_locked(struct fetch_table *t, struct fetch *f, bool urgent)
 {
 	if (!work_queue_ready(t->queue))
 		return false;
-	origin_queue_open(t->origins, &f->turn, f->job, f->end - f->start);
+	origin_queue_open(t->origins, &f->turn, f->job, (uint32_t)buffer_room(f->end - f->start));
 	if (!origin_queue_ask(t->origins, &f->turn, f->end - f->start, urgent) ||
 		work_queue_add(t->queue, &f->work, urgent))
 		return true;

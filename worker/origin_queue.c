@@ -35,6 +35,7 @@ struct origin_queue {
 	struct cond changed;
 	pthread_t thread;
 	bool started;
+	uint64_t memory_bytes;
 
 	/* guarded by mu */
 	struct origin_share *share;
@@ -285,7 +286,7 @@ bool origin_queue_ask(
 	t->want_bytes = want_bytes;
 	fair_queue_add(&q->fair, &t->fair, class);
 	/* Nobody before it: then it need not wait for the thread. */
-	if (q->fair.queued == 1 && try_locked(q, t, now_ns) == 0)
+	if (fair_queue_next(&q->fair) == &t->fair && try_locked(q, t, now_ns) == 0)
 		return true;
 	begin_wait_locked(t, now_ns);
 	cond_signal(&q->changed);
@@ -374,7 +375,7 @@ void origin_queue_close(struct origin_queue *q, struct origin_turn *t)
 	mutex_guard(&q->mu);
 	assert(!t->passing && t->job->open > 0);
 	t->job->waited_us += (uint64_t)atomic_load(&t->waited_us);
-	fair_queue_end(&t->fair);
+	fair_queue_end(&q->fair, &t->fair);
 	t->job->open--;
 	/* Another of its job may have waited for the memory. */
 	if (q->fair.queued > 0)
@@ -401,6 +402,9 @@ static void take_share_locked(struct origin_queue *q, struct origin_share *share
 		j->weight_before = weight_locked(q, j);
 	q->share = share;
 	origin_window_set(&q->window, rate);
+	/* Without a limit a get waits for nothing here. */
+	q->fair.flow_max_bytes = rate > 0 ? q->memory_bytes / 4 : UINT64_MAX;
+	q->fair.held_max_bytes = rate > 0 ? q->memory_bytes / 4 * 3 : UINT64_MAX;
 	DL_FOREACH (q->by_use, j)
 		j->granted_bytes_per_s = granted_locked(q, j->name);
 	reweigh_locked(q, &q->nameless);
@@ -503,7 +507,7 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-struct origin_queue *origin_queue_new(uint64_t hold_bytes)
+struct origin_queue *origin_queue_new(uint64_t memory_bytes)
 {
 	struct origin_queue *q = calloc(1, sizeof(*q));
 	struct error err = ERROR_INIT;
@@ -512,7 +516,8 @@ struct origin_queue *origin_queue_new(uint64_t hold_bytes)
 		return NULL;
 	mutex_init(&q->mu);
 	cond_init(&q->changed);
-	q->fair.hold_max_bytes = hold_bytes;
+	q->memory_bytes = memory_bytes;
+	q->fair.flow_max_bytes = q->fair.held_max_bytes = UINT64_MAX;
 	if (origin_share_new(NULL, &q->share, &err) < 0) {
 		origin_queue_free(q);
 		return NULL;

@@ -57,8 +57,9 @@ struct origin_turn {
 	_Atomic int64_t waited_us;
 };
 
-/* `hold_bytes`: of memory that the begun gets of one job may have while another's wait. */
-struct origin_queue *origin_queue_new(uint64_t hold_bytes); /* NULL when memory is out */
+/* `memory_bytes`: what gets have to share. Under a limit those that have begun take three quarters of
+ * it at most, and a quarter those of one job while another's wait. NULL when memory is out. */
+struct origin_queue *origin_queue_new(uint64_t memory_bytes);
 int origin_queue_start(struct origin_queue *q, struct error *err);
 void origin_queue_stop(struct origin_queue *q); /* joins; NULL, and one never started, are fine */
 void origin_queue_free(struct origin_queue *q); /* NULL is fine */

@@ -13,7 +13,6 @@
 
 #define SEND_MEMORY_BYTES ((uint64_t)64 << 20) /* bytes of the store on their way to readers */
 #define SETTLE_CHECK_MS 5
-#define ORIGIN_HOLDERS 4 /* jobs that can fill the memory of fetches, while others wait */
 
 /* Members from the first made to the last; freed in the opposite order. */
 struct worker {
@@ -66,7 +65,7 @@ static int make_fetches(struct worker *w, const struct worker_options *opts, str
 	};
 	int r;
 
-	w->origins = origin_queue_new(fetch.memory_bytes / ORIGIN_HOLDERS);
+	w->origins = origin_queue_new(fetch.memory_bytes);
 	if (!w->origins)
 		return error_set(err, -ENOMEM, "out of memory");
 	r = origin_queue_start(w->origins, err);

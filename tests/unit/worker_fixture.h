@@ -291,6 +291,7 @@ static inline struct manifest *fx_snapshot(struct fx *f)
 
 struct fx_tuning {
 	unsigned fetch_threads;
+	uint64_t fetch_memory_bytes;
 	int64_t fetch_timeout_ms, read_timeout_ms;
 	bool share_manifests; /* with the master, as on its host */
 };
@@ -311,6 +312,7 @@ static inline void fx_worker_start(struct fx *f, const struct fx_tuning *tune)
 
 	if (tune) {
 		opts.fetch_threads = tune->fetch_threads;
+		opts.fetch_memory_bytes = tune->fetch_memory_bytes;
 		opts.fetch_timeout_ms = tune->fetch_timeout_ms;
 		opts.read_timeout_ms = tune->read_timeout_ms;
 	}

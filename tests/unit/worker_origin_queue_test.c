@@ -251,7 +251,7 @@ static struct job *serve(struct fair_queue *q)
 
 static void backlogged_jobs_share_by_weight(void **state)
 {
-	struct fair_queue q = {.hold_max_bytes = UINT64_MAX};
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = UINT64_MAX};
 	struct job a = {.weight = 3}, b = {.weight = 1};
 
 	(void)state;
@@ -266,7 +266,7 @@ static void backlogged_jobs_share_by_weight(void **state)
 
 static void a_job_that_was_idle_has_its_share_at_once_and_no_more(void **state)
 {
-	struct fair_queue q = {.hold_max_bytes = UINT64_MAX};
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = UINT64_MAX};
 	struct job a = {.weight = 30000}, b = {.weight = 10000};
 	unsigned first = 0;
 
@@ -287,7 +287,7 @@ static void a_job_that_was_idle_has_its_share_at_once_and_no_more(void **state)
 
 static void a_job_that_grows_need_not_pay_in_its_old_coin(void **state)
 {
-	struct fair_queue q = {.hold_max_bytes = UINT64_MAX};
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = UINT64_MAX};
 	struct job a = {.weight = 10000}, b = {.weight = 1};
 
 	(void)state;
@@ -307,7 +307,7 @@ static void a_job_that_grows_need_not_pay_in_its_old_coin(void **state)
 
 static void who_waits_goes_before_what_nobody_waits_for(void **state)
 {
-	struct fair_queue q = {.hold_max_bytes = UINT64_MAX};
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = UINT64_MAX};
 	struct job a = {.weight = 1}, b = {.weight = 1000};
 	struct fair_turn *t;
 
@@ -322,7 +322,7 @@ static void who_waits_goes_before_what_nobody_waits_for(void **state)
 
 static void what_holds_memory_is_finished_first(void **state)
 {
-	struct fair_queue q = {.hold_max_bytes = 8 * MIB};
+	struct fair_queue q = {.flow_max_bytes = 8 * MIB, .held_max_bytes = UINT64_MAX};
 	struct job a = {.weight = 1000}, b = {.weight = 1};
 
 	(void)state;
@@ -338,7 +338,7 @@ static void what_holds_memory_is_finished_first(void **state)
 
 static void a_job_that_holds_its_part_of_the_memory_begins_no_more_while_others_wait(void **state)
 {
-	struct fair_queue q = {.hold_max_bytes = 8 * MIB};
+	struct fair_queue q = {.flow_max_bytes = 8 * MIB, .held_max_bytes = UINT64_MAX};
 	struct job a = {.weight = 1000}, b = {.weight = 1};
 	struct fair_turn *last;
 
@@ -351,7 +351,7 @@ static void a_job_that_holds_its_part_of_the_memory_begins_no_more_while_others_
 	for (int i = 0; i < 20; i++)
 		assert_ptr_equal(serve(&q), &b);
 	/* One is finished. */
-	fair_queue_end(&a.turns[0]);
+	fair_queue_end(&q, &a.turns[0]);
 	assert_ptr_equal(serve(&q), &a);
 	last = &b.turns[0];
 	fair_queue_remove(&q, last);
@@ -360,10 +360,33 @@ static void a_job_that_holds_its_part_of_the_memory_begins_no_more_while_others_
 	assert_ptr_equal(serve(&q), &a);
 }
 
+static void with_the_memory_taken_only_what_holds_some_goes(void **state)
+{
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = 8 * MIB};
+	struct job a = {.weight = 1}, b = {.weight = 1000};
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++)
+		add(&q, &a, i, FAIR_URGENT, 4 * MIB);
+	serve(&q);
+	fair_queue_take(&q, &a.turns[1]); /* under way */
+	/* Nobody waits for it any more, and many wait for others. */
+	fair_queue_remove(&q, &a.turns[0]);
+	fair_queue_add(&q, &a.turns[0], FAIR_IDLE);
+	for (size_t i = 0; i < 20; i++)
+		add(&q, &b, i, FAIR_URGENT, 4 * MIB);
+	for (int i = 0; i < 10; i++)
+		assert_ptr_equal(serve(&q), &a);
+	fair_queue_remove(&q, &a.turns[0]);
+	assert_null(serve(&q));
+	fair_queue_end(&q, &a.turns[0]);
+	assert_ptr_equal(serve(&q), &b);
+}
+
 static void many_jobs_share_alike(void **state)
 {
 	static struct job jobs[500];
-	struct fair_queue q = {.hold_max_bytes = UINT64_MAX};
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = UINT64_MAX};
 
 	(void)state;
 	for (size_t i = 0; i < 500; i++) {
@@ -394,6 +417,7 @@ int main(void)
 		cmocka_unit_test(what_holds_memory_is_finished_first),
 		cmocka_unit_test(
 			a_job_that_holds_its_part_of_the_memory_begins_no_more_while_others_wait),
+		cmocka_unit_test(with_the_memory_taken_only_what_holds_some_goes),
 		cmocka_unit_test(many_jobs_share_alike),
 	};
 

@@ -359,8 +359,8 @@ static void prefetch_has_only_what_nobody_waits_for(void **state)
 	share_job(&s, "job-1", 7.5e6);
 	start(f, PIN_ALL, NULL);
 	fx_share(f, &s.message);
-	load_start(&la, f, a, LOAD_THREADS);
 	la.len = BLOCK_BYTES;
+	load_start(&la, f, a, LOAD_THREADS);
 	sleep(1);
 	for (uint64_t i = 0; i < 8; i++)
 		assert_int_equal(fx_prefetch(f, b, i), 0);
@@ -588,6 +588,35 @@ static void who_joins_a_get_of_a_slower_job_has_it_at_his_own_pace(void **state)
 	load_stop(&lb);
 }
 
+/* Each block is begun for its reader and then waits, with its buffer, until nobody waits. */
+static void blocks_that_nobody_waits_for_any_more_do_not_hold_up_readers(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *a = fx_add(f, "a", HUGE_BYTES);
+	const struct fx_tuning tune = {.fetch_threads = 4,
+		.fetch_memory_bytes = 16 * MIB,
+		.fetch_timeout_ms = 4000,
+		.read_timeout_ms = 4000};
+	struct reader r[40];
+	struct share s = {.message.limited = false};
+
+	share_init(&s, 20e6);
+	start(f, PIN_ALL, &tune);
+	fx_share(f, &s.message);
+	for (uint64_t i = 0; i < 40; i++) {
+		r[i] = (struct reader){.f = f, .q = {.file = a, .block = i, .len = 65536}};
+		assert_int_equal(pthread_create(&r[i].thread, NULL, reader_main, &r[i]), 0);
+	}
+	for (int i = 0; i < 40; i++) {
+		pthread_join(r[i].thread, NULL);
+		assert_int_equal(r[i].result, 0);
+	}
+	for (int ms = 0; ms < 30000 && fake.store->puts < 40; ms++)
+		usleep(1000);
+	assert_int_equal(fake.store->puts, 40);
+	assert_true((double)most_in_a_second(0) <= 1.02 * 20e6);
+}
+
 static void many_jobs_read_under_one_limit(void **state)
 {
 	static char names[48][16];
@@ -709,6 +738,7 @@ int main(void)
 		TEST(a_worker_ends_while_fetches_wait_for_their_turn),
 		TEST(readers_of_a_slow_job_do_not_keep_out_those_of_another),
 		TEST(who_joins_a_get_of_a_slower_job_has_it_at_his_own_pace),
+		TEST(blocks_that_nobody_waits_for_any_more_do_not_hold_up_readers),
 		TEST(many_jobs_read_under_one_limit),
 		TEST(the_heartbeat_says_what_a_job_got_and_waited),
 		TEST(shares_that_make_no_sense_are_not_taken),
