@@ -56,10 +56,9 @@ struct fx {
 	char seen_error[512];
 	char secret[32];		       /* "" for none */
 	const Granary__V1__OriginShare *share; /* NULL for none */
-	bool elastic;
 	uint64_t seen_job_bytes, seen_job_waited_us; /* of job-1 */
 
-	atomic_bool no_dataset, manifests_stall;
+	atomic_bool no_dataset, manifests_stall, elastic;
 	atomic_uint beats, manifest_fetches;
 	atomic_uint_fast64_t seen_origin_bytes, seen_failures, seen_pinned;
 
