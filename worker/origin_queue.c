@@ -122,12 +122,15 @@ static struct origin_job *add_job_locked(struct origin_queue *q, const char *nam
 	return j;
 }
 
-static struct origin_job *use_job_locked(struct origin_queue *q, const char *name)
+/* `job` is as a reader said it. */
+static struct origin_job *use_job_locked(struct origin_queue *q, const char *job)
 {
+	char name[DATASET_JOB_BYTES] = "";
 	struct origin_job *j;
 
-	if (!name[0])
+	if (!job[0])
 		return &q->nameless;
+	strncat(name, job, sizeof(name) - 1);
 	j = find_job_locked(q, name);
 	if (!j)
 		j = add_job_locked(q, name);

@@ -54,8 +54,8 @@ struct fx {
 	char digests[4][MANIFEST_DIGEST_TEXT_BYTES]; /* current first */
 	size_t digest_count;
 	char seen_error[512];
-	char secret[32];		       /* "" for none */
-	const Granary__V1__OriginShare *share; /* NULL for none */
+	char secret[32];			     /* "" for none */
+	const Granary__V1__OriginShare *share;	     /* NULL for none */
 	uint64_t seen_job_bytes, seen_job_waited_us; /* of job-1 */
 
 	atomic_bool no_dataset, manifests_stall, elastic;

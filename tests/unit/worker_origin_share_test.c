@@ -588,6 +588,28 @@ static void who_joins_a_get_of_a_slower_job_has_it_at_his_own_pace(void **state)
 	load_stop(&lb);
 }
 
+static void a_job_with_an_endless_name_is_cut(void **state)
+{
+	static char name[2000];
+	struct fx *f = *state;
+	const struct fx_file *a = fx_add(f, "a", HUGE_BYTES);
+	struct reader r[4];
+	struct share s = {.message.limited = false};
+
+	memset(name, 'x', sizeof(name) - 1);
+	share_init(&s, 500e3);
+	start(f, PIN_ALL, NULL);
+	fx_share(f, &s.message);
+	for (uint64_t i = 0; i < 4; i++) {
+		r[i] = (struct reader){.f = f, .q = {.file = a, .job = name + i, .len = 300000}};
+		assert_int_equal(pthread_create(&r[i].thread, NULL, reader_main, &r[i]), 0);
+	}
+	for (int i = 0; i < 4; i++) {
+		pthread_join(r[i].thread, NULL);
+		assert_int_equal(r[i].result, 0);
+	}
+}
+
 /* Each block is begun for its reader and then waits, with its buffer, until nobody waits. */
 static void blocks_that_nobody_waits_for_any_more_do_not_hold_up_readers(void **state)
 {
@@ -738,6 +760,7 @@ int main(void)
 		TEST(a_worker_ends_while_fetches_wait_for_their_turn),
 		TEST(readers_of_a_slow_job_do_not_keep_out_those_of_another),
 		TEST(who_joins_a_get_of_a_slower_job_has_it_at_his_own_pace),
+		TEST(a_job_with_an_endless_name_is_cut),
 		TEST(blocks_that_nobody_waits_for_any_more_do_not_hold_up_readers),
 		TEST(many_jobs_read_under_one_limit),
 		TEST(the_heartbeat_says_what_a_job_got_and_waited),
