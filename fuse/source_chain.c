@@ -296,13 +296,17 @@ static int ask_once(struct attempt *a, struct peer *p, struct error *err)
 	return r;
 }
 
-/* It waits for its share, only not there. */
-static void pause_before_again(struct attempt *a)
+/* It waits for its share, only not there: all of the time since `began_ms` that was not told of, with
+ * the ways between here and there, is such a wait. */
+static void pause_before_again(struct attempt *a, int64_t began_ms)
 {
 	const struct timespec pause = {.tv_nsec = AGAIN_PAUSE_MS * 1000000};
+	int64_t told_ms = (int64_t)(a->waited_us / 1000), ms;
 
 	nanosleep(&pause, NULL);
-	attempt_waited(a, AGAIN_PAUSE_MS);
+	ms = clock_mono_ms() - began_ms - told_ms;
+	if (ms > 0)
+		attempt_waited(a, (uint64_t)ms);
 }
 
 static int ask_peer(struct source_chain *c, struct peer *p, const struct block_range *range,
@@ -310,10 +314,12 @@ static int ask_peer(struct source_chain *c, struct peer *p, const struct block_r
 {
 	struct attempt a = {
 		.range = range, .job = c->job, .deadline_ms = deadline_ms, .cancel = cancel};
+	int64_t began_ms = clock_mono_ms();
 	int r = ask_once(&a, p, err);
 
 	while (r == 0 && a.filled < range->len && !atomic_load(&cancel->fired)) {
-		pause_before_again(&a);
+		pause_before_again(&a, began_ms);
+		began_ms = clock_mono_ms();
 		r = ask_once(&a, p, err);
 	}
 	*ret_fetched = a.fetched;

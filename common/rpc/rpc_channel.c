@@ -253,6 +253,9 @@ int rpc_outgoing_result(struct rpc_outgoing *o, struct error *err)
 	case GRPC_STATUS_UNAVAILABLE:
 		return error_set(err, code, "no connection to %s: %.*s", address, text_len, text);
 	case GRPC_STATUS_DEADLINE_EXCEEDED:
+		/* The server's own, and not the call's. */
+		if (o->deadline_ms == CLOCK_NEVER && text_len > 0)
+			return error_set(err, code, "%.*s", text_len, text);
 		return error_set(err, code, "%s did not answer %s within %" PRId64 " ms", address,
 			o->path, o->deadline_ms - o->started_ms);
 	default:
