@@ -161,13 +161,6 @@ static int64_t deadline_of(const struct fetch *f)
 	return f->deadline_ms + origin_turn_waited_us(&f->turn) / 1000;
 }
 
-/* Many small gets take longer than one large one: each piece has the time of a fetch. */
-static void renew_deadline(struct fetch *f)
-{
-	f->deadline_ms = clock_deadline_ms(fetch_table_timeout_ms(f->table)) -
-			 origin_turn_waited_us(&f->turn) / 1000;
-}
-
 static int get_buffer(struct fetch *f, struct error *err)
 {
 	int64_t deadline_ms = deadline_of(f), slice_ms;
@@ -296,10 +289,8 @@ static int run_turn(struct fetch *f, struct error *err)
 	f->turn.undivided |= received >= f->turn.bytes + (uint64_t)SKIPPED_MIN_BYTES;
 	if (r < 0 && r != -ECANCELED)
 		dataset_count_failure(f->dataset, err->text);
-	if (r == 0) {
+	if (r == 0)
 		set_filled(f, f->piece_start + f->turn.bytes);
-		renew_deadline(f);
-	}
 	return r;
 }
 

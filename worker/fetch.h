@@ -1,7 +1,8 @@
 /*
  * One get from the origin that readers share: a stretch [start, end) of a block on its way, or just
  * arrived. Where the origins' bandwidth is limited it comes in pieces, and has no thread while it
- * waits for its next turn (origin_queue.h); that wait counts towards nobody's deadline.
+ * waits for its next turn (origin_queue.h). That wait counts towards nobody's deadline, nor does what
+ * its earlier pieces took.
  *
  *	        readers join                      all bytes read, or stored, or failed
  *	QUEUED ----> RUNNING ----> ARRIVED ----> (out of the table)
@@ -59,7 +60,7 @@ struct fetch {
 	enum fetch_goal goal;
 	uint32_t start, end; /* within the block */
 	bool sequential;     /* asked for with read-ahead */
-	int64_t deadline_ms; /* moved on by what it waits for its turns */
+	int64_t deadline_ms; /* moved on by origin_turn_waited_us */
 	char job[DATASET_JOB_BYTES];
 
 	/* owned by the running thread until filled says that there is something */
@@ -106,7 +107,7 @@ struct fetch_reader {
 	fetch_gone_fn *gone;
 	fetch_waits_fn *waits;
 	void *arg; /* of gone and waits */
-	/* Of the time in fetch_wait, that for which the fetch waited for its turn. */
+	/* Of the time in fetch_wait, what the limit cost: origin_turn_waited_us. */
 	uint64_t waited_us, told_us;
 };
 /* As it is now. */

@@ -58,11 +58,6 @@ struct buffer_pool *fetch_table_buffers(struct fetch_table *t)
 	return t->buffers;
 }
 
-int64_t fetch_table_timeout_ms(const struct fetch_table *t)
-{
-	return t->timeout_ms;
-}
-
 struct origin_queue *fetch_table_origins(struct fetch_table *t)
 {
 	return t->origins;

@@ -88,7 +88,6 @@ struct mutex *fetch_table_lock(struct fetch_table *t);
 struct store *fetch_table_store(struct fetch_table *t);
 struct buffer_pool *fetch_table_buffers(struct fetch_table *t);
 struct origin_queue *fetch_table_origins(struct fetch_table *t);
-int64_t fetch_table_timeout_ms(const struct fetch_table *t);
 /* Asks for the turn of the next piece. False: the fetch will be run again when it has it. */
 bool fetch_table_next_turn(struct fetch *f);
 /* The run is over: takes the fetch out of the table, or keeps its unread bytes. */

@@ -230,7 +230,9 @@ int64_t origin_turn_waited_us(const struct origin_turn *t)
 {
 	int64_t us = atomic_load(&t->waited_us);
 
-	return us < 0 ? us + clock_mono_ns() / NS_PER_US : us;
+	if (us < 0)
+		us += clock_mono_ns() / NS_PER_US;
+	return us + atomic_load(&t->pieces_us);
 }
 
 static void begin_wait_locked(struct origin_turn *t, int64_t now_ns)
@@ -274,6 +276,8 @@ void origin_queue_open(
 	t->fair = (struct fair_turn){.flow = &t->job->flow, .hold_bytes = hold_bytes};
 	t->passing = false;
 	atomic_init(&t->waited_us, 0);
+	atomic_init(&t->pieces_us, 0);
+	t->got_us = 0;
 }
 
 bool origin_queue_ask(
@@ -287,6 +291,8 @@ bool origin_queue_ask(
 	assert(!t->passing && !t->fair.queued);
 	now_ns = clock_mono_ns();
 	t->want_bytes = want_bytes;
+	atomic_fetch_add(&t->pieces_us, t->got_us);
+	t->got_us = 0;
 	fair_queue_add(&q->fair, &t->fair, class);
 	/* Nobody before it: then it need not wait for the thread. */
 	if (fair_queue_next(&q->fair) == &t->fair && try_locked(q, t, now_ns) == 0)
@@ -358,17 +364,20 @@ void origin_queue_withdraw(struct origin_queue *q, struct origin_turn *t)
 
 void origin_queue_done(struct origin_queue *q, struct origin_turn *t, uint64_t bytes)
 {
+	int64_t now_ns;
 	double more;
 
 	mutex_guard(&q->mu);
 	if (!t->passing)
 		return;
+	now_ns = clock_mono_ns();
+	t->got_us = (now_ns - t->pass.begun_ns) / NS_PER_US;
 	t->passing = false;
 	t->job->origin_bytes += bytes;
 	more = (double)bytes - (double)t->bytes;
 	if (t->pass.paced && limited_locked(q) && more != 0)
 		fair_queue_charge(&t->job->flow, t->fair.class, more / weight_locked(q, t->job));
-	origin_window_end(&q->window, &t->pass, bytes, clock_mono_ns());
+	origin_window_end(&q->window, &t->pass, bytes, now_ns);
 	if (q->fair.queued > 0)
 		cond_signal(&q->changed);
 }

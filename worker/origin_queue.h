@@ -55,6 +55,8 @@ struct origin_turn {
 	bool passing;
 	/* Of all its waits, but the sum minus when the last one began while it lasts. */
 	_Atomic int64_t waited_us;
+	int64_t got_us;		   /* what the last piece took */
+	_Atomic int64_t pieces_us; /* what those before it took */
 };
 
 /* `memory_bytes`: what gets have to share. Under a limit those that have begun take three quarters of
@@ -83,7 +85,8 @@ void origin_queue_withdraw(struct origin_queue *q, struct origin_turn *t);
 void origin_queue_done(struct origin_queue *q, struct origin_turn *t, uint64_t bytes);
 void origin_queue_close(struct origin_queue *q, struct origin_turn *t);
 
-/* How long it has waited for turns so far, this one included; any thread, no lock. */
+/* What the limit has cost it so far: its waits for turns, this one included, and the gets of all pieces
+ * but the last, since one whole get need not be longer than one piece's. Any thread, no lock. */
 int64_t origin_turn_waited_us(const struct origin_turn *t);
 
 /* ---- what is told of it ----------------------------------------------------------------------- */

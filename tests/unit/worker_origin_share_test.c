@@ -400,6 +400,23 @@ static void who_waits_for_his_share_longer_than_the_timeout_does_not_fail(void *
 	assert_true((double)most_in_a_second(0) <= 1.02 * 200e3);
 }
 
+/* One get would take 60 ms, those of the pieces take longer than the timeout. */
+static void gets_in_many_pieces_from_a_slow_origin_do_not_fail(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *a = fx_add(f, "a", HUGE_BYTES);
+	const struct fx_tuning tune = {.fetch_timeout_ms = 700, .read_timeout_ms = 700};
+	struct fx_read q = {.file = a, .job = "a", .len = 2 * MIB};
+	struct share s = {.message.limited = false};
+
+	share_init(&s, 5e6);
+	start(f, PIN_ALL, &tune);
+	fx_share(f, &s.message);
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = 60});
+	assert_int_equal(fx_read(f, &q), 0);
+}
+
 static void an_origin_that_hangs_still_times_out_under_a_limit(void **state)
 {
 	struct fx *f = *state;
@@ -754,6 +771,7 @@ int main(void)
 		TEST(a_job_without_a_grant_is_slow_and_never_fails),
 		TEST(prefetch_has_only_what_nobody_waits_for),
 		TEST(who_waits_for_his_share_longer_than_the_timeout_does_not_fail),
+		TEST(gets_in_many_pieces_from_a_slow_origin_do_not_fail),
 		TEST(an_origin_that_hangs_still_times_out_under_a_limit),
 		TEST(a_huge_block_comes_whole_under_a_tiny_limit),
 		TEST(a_read_that_waits_for_its_turn_can_be_called_off),
