@@ -168,10 +168,14 @@ int mount_client_run(const struct mount_client_options *opts)
 {
 	struct client c = {.opts = opts};
 	struct error err = ERROR_INIT;
+	const struct mount_settings *settings;
 	int r;
 
-	r = supervised_init(&c.supervised, opts->sock, opts->set, opts->state, opts->resume,
-		opts->settled, &err);
+	/* Whoever died may have written nonsense over them. */
+	r = mount_settings_read(opts->state, &settings, &err);
+	if (r == 0)
+		r = supervised_init(&c.supervised, opts->sock, opts->set, opts->state, opts->resume,
+			opts->settled, &err);
 	c.supervised.leave = leave;
 	c.supervised.arg = &c;
 	rpc_init();

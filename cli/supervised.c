@@ -205,38 +205,52 @@ static void take(struct supervised *s, const struct keep_message *m)
 	}
 }
 
-static void *supervised_main(void *arg)
+/* All that has come; -EAGAIN as long as there may be more. */
+static int hear(struct supervised *s, int sock)
 {
-	struct supervised *s = arg;
 	struct keep_message m;
 	int fd, r;
 
-	pthread_setname_np(pthread_self(), "supervised");
-	{
-		mutex_guard(&s->mu);
-		s->self = lingering_thread();
-		if (s->self >= 0)
-			send_locked(s, KEEP_THREAD, 0, s->self);
+	while ((r = keep_receive(sock, &m, &fd)) == 0) {
+		if (fd >= 0)
+			close(fd);
+		take(s, &m);
 	}
-	for (;;) {
-		struct pollfd p = {.events = POLLIN};
+	return r;
+}
 
-		mutex_lock(&s->mu);
-		p.fd = s->sock;
-		if (s->ending && s->sock < 0) {
-			mutex_unlock(&s->mu);
-			return NULL;
-		}
-		mutex_unlock(&s->mu);
-		poll(&p, 1, POLL_MS);
-		while (p.fd >= 0 && (r = keep_receive(p.fd, &m, &fd)) == 0) {
-			if (fd >= 0)
-				close(fd);
-			take(s, &m);
-		}
-		if (p.fd < 0 || r != -EAGAIN)
+static void tell_thread(struct supervised *s)
+{
+	mutex_guard(&s->mu);
+
+	s->self = lingering_thread();
+	if (s->self >= 0)
+		send_locked(s, KEEP_THREAD, 0, s->self);
+}
+
+/* -1 while there is none; false: none is wanted any more. */
+static bool current_socket(struct supervised *s, int *ret)
+{
+	mutex_guard(&s->mu);
+
+	*ret = s->sock;
+	return !s->ending || s->sock >= 0;
+}
+
+static void *supervised_main(void *arg)
+{
+	struct pollfd p = {.events = POLLIN};
+	struct supervised *s = arg;
+
+	pthread_setname_np(pthread_self(), "supervised");
+	tell_thread(s);
+	while (current_socket(s, &p.fd)) {
+		if (p.fd >= 0)
+			poll(&p, 1, POLL_MS);
+		if (p.fd < 0 || hear(s, p.fd) != -EAGAIN)
 			replace_supervisor(s);
 	}
+	return NULL;
 }
 
 int supervised_start(struct supervised *s, struct error *err)

@@ -327,7 +327,7 @@ static void on_parting(struct supervisor *s)
 static void receive_all(struct supervisor *s)
 {
 	struct keep_message m;
-	int fd, r;
+	int fd, r = -EAGAIN;
 
 	while (s->sock >= 0 && (r = keep_receive(s->sock, &m, &fd)) == 0)
 		take(s, &m, fd);
@@ -386,7 +386,8 @@ static void on_time(struct supervisor *s)
 		if (r < 0)
 			retry(s, strerror(-r));
 	}
-	if (s->pid && s->dying.ending && lingering_look(&s->dying, s->pid)) {
+	/* One that has said good-bye is waited for: nobody comes after it. */
+	if (s->pid && s->dying.ending && !s->bye && lingering_look(&s->dying, s->pid)) {
 		receive_all(s);
 		on_client_end(s);
 		return;
@@ -406,7 +407,7 @@ static int wait_ms(const struct supervisor *s)
 		left = clock_left_ms(s->listen_ms);
 		ms = ms < 0 || left < ms ? left : ms;
 	}
-	return s->pid && s->dying.ending ? LINGERING_STEP_MS : (int)ms;
+	return s->pid && s->dying.ending && !s->bye ? LINGERING_STEP_MS : (int)ms;
 }
 
 static void step(struct supervisor *s)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "fuse/mount.h"
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
@@ -48,7 +49,7 @@ int mount_state_check(const struct mount_state *s, struct error *err)
 			"and mount again to change to it",
 			s->version, MOUNT_STATE_VERSION);
 	if (s->settings_bytes > sizeof(s->settings) || s->init_bytes > sizeof(s->init) ||
-		!memchr(s->mountpoint, '\0', sizeof(s->mountpoint)))
+		s->mode > MOUNT_MODE_OPEN || !memchr(s->mountpoint, '\0', sizeof(s->mountpoint)))
 		return error_set(err, -EPROTO, "the mount's state is damaged");
 	return 0;
 }
