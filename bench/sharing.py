@@ -2,11 +2,15 @@
 """Three jobs share a cache and a limited origin: what was predicted against what the readers get.
 
     sharing.py [--storage joint|lru|private|whole] [--policy max-min|fifo|sjf] [--seconds N]
+    sharing.py --total
 
 An S3 server (MinIO behind a proxy that logs every request), three datasets, three loaders with known
 steps (loader.py), one `granary up` with three mounts. From the second epoch of each job on, for N seconds:
 bytes at the readers against the prediction as it was written down before, body bytes at the proxy in
 any sliding second against the limit.
+
+With --total another mix runs to its end under joint, lru and private, each from an empty cache, beside
+what `granary sim` says of it.
 """
 
 import argparse
@@ -44,6 +48,13 @@ class Job:
 
 # 30, 24 and 40 MB/s when nothing waits; 55, 110 and 220 MB.
 MIX = [Job("small", 500, 30, 0.110), Job("middle", 1000, 24, 0.110), Job("large", 2000, 40, 0.110)]
+
+
+# Of which each is read so often.
+TOTAL_MIX = [Job("small", 864, 30, 0.110), Job("middle", 1000, 24, 0.110),
+             Job("large", 1000, 40, 0.110)]
+TOTAL_EPOCHS = [10, 10, 2]
+TOTAL_SECONDS = 900
 
 
 class Loader:
@@ -97,14 +108,15 @@ def busiest_second(requests):
 class Cluster:
     """One host with a mount for each job."""
 
-    def __init__(self, work, storage, policy):
+    def __init__(self, work, server, mix, storage, policy):
         self.work = work
-        self.server = s3_origin.S3Origin(work)
-        self.host = granary.Granary(work, "sharing", environment=self.server.environment())
+        self.mix = mix
+        self.server = server
+        self.host = granary.Granary(work, storage, environment=self.server.environment())
         self.mounts = []
-        for job in MIX:
-            url = self.server.fill(job.name, trees.samples(job.files, FILE_BYTES, seed=job.name))
-            mountpoint = work.directory(f"mnt-{job.name}")
+        for job in mix:
+            url = f"s3://{job.name}"
+            mountpoint = work.directory(f"mnt-{storage}-{job.name}")
             flags = ["--name", job.name, "--job", job.name, "--no-preload", *self.server.flags]
             if not self.mounts:
                 self.host.up(url, mountpoint, *flags, "--cache-size", CACHE, "--storage", storage,
@@ -119,7 +131,7 @@ class Cluster:
 
     def start(self, epochs=None):
         loaders = [Loader(self.work, job, mountpoint, number, epochs and epochs[number])
-                   for number, (job, mountpoint) in enumerate(zip(MIX, self.mounts))]
+                   for number, (job, mountpoint) in enumerate(zip(self.mix, self.mounts))]
         for loader in loaders:
             self.work.at_close(loader.close)
         return loaders
@@ -140,8 +152,15 @@ class Cluster:
                          "stands still")
 
 
+def fill(work, mix):
+    server = s3_origin.S3Origin(work)
+    for job in mix:
+        server.fill(job.name, trees.samples(job.files, FILE_BYTES, seed=job.name))
+    return server
+
+
 def window(work, storage, policy, seconds):
-    cluster = Cluster(work, storage, policy)
+    cluster = Cluster(work, fill(work, MIX), MIX, storage, policy)
     loaders = cluster.start()
     cluster.settle(loaders)
     predicted = cluster.jobs()
@@ -168,6 +187,50 @@ def window(work, storage, policy, seconds):
             "origin_bytes_per_s": body / (end - begin), "busiest_second": busiest_second(requests)}
 
 
+def simulated(mix, storage, policy, cache_bytes):
+    """Seconds until all jobs have ended."""
+    problem = {
+        "capacity": {"gpus": len(mix), "cache_bytes": cache_bytes, "remote_bytes_per_s": LIMIT},
+        "datasets": [{"name": job.name, "bytes": job.files * FILE_BYTES} for job in mix],
+        "jobs": [{"name": job.name, "dataset": job.name, "gpus": 1,
+                  "ideal_bytes_per_s": job.ideal, "arrival_s": 0,
+                  "remaining_bytes": job.files * FILE_BYTES * epochs}
+                 for job, epochs in zip(mix, TOTAL_EPOCHS)]}
+    done = subprocess.run([suite.BINARY, "sim", "-", "--policy", policy, "--storage", storage, "-o",
+                           "json"], input=json.dumps(problem), text=True, capture_output=True,
+                          check=True)
+    return json.loads(done.stdout)["results"][0]["makespan_s"]
+
+
+def total(work, server, storage, policy):
+    cluster = Cluster(work, server, TOTAL_MIX, storage, policy)
+    usable = cluster.host.json("job", "ls")["cluster"]["cache_bytes"]
+    # A file of 110,000 bytes takes up to a page more of the cache.
+    cache_bytes = int(usable * FILE_BYTES / (FILE_BYTES + 4096))
+    begun = time.time()
+    loaders = cluster.start(TOTAL_EPOCHS)
+    for loader in loaders:
+        loader.process.wait(TOTAL_SECONDS)
+    seconds = max(loader.steps()[-1]["at"] for loader in loaders) - begun
+    for mountpoint in cluster.mounts:
+        cluster.host.umount(mountpoint)
+    cluster.host.wait_ended()
+    return {"storage": storage, "policy": policy, "seconds": seconds,
+            "simulated": simulated(TOTAL_MIX, storage, policy, cache_bytes)}
+
+
+def totals(work, policy):
+    server = fill(work, TOTAL_MIX)
+    results = [total(work, server, storage, policy) for storage in ("joint", "lru", "private")]
+    print("| storage | total | to joint | simulated | measured / simulated |")
+    print("|---|---|---|---|---|")
+    for result in results:
+        print(f"| {result['storage']} | {result['seconds']:.0f} s | "
+              f"{result['seconds'] / results[0]['seconds']:.2f} | {result['simulated']:.0f} s | "
+              f"**{result['seconds'] / result['simulated']:.3f}** |")
+    return results
+
+
 def print_window(result):
     print("| job | f* | f* by its steps | cache | origin share | predicted | measured | measured / predicted |")
     print("|---|---|---|---|---|---|---|---|")
@@ -187,14 +250,18 @@ def main():
     parser.add_argument("--storage", default="joint", choices=["joint", "lru", "private", "whole"])
     parser.add_argument("--policy", default="max-min", choices=["max-min", "fifo", "sjf"])
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--total", action="store_true", help="a mix to its end, three times")
     parser.add_argument("--json", type=pathlib.Path, help="keep the figures there")
     arguments = parser.parse_args()
     work = workspace.Workspace()
     try:
-        result = window(work, arguments.storage, arguments.policy, arguments.seconds)
+        if arguments.total:
+            result = totals(work, arguments.policy)
+        else:
+            result = window(work, arguments.storage, arguments.policy, arguments.seconds)
+            print_window(result)
     finally:
         work.close()
-    print_window(result)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -43,6 +43,18 @@ static void worker_reply_deinit(struct worker_reply *r)
 	free(r->list);
 }
 
+/* What a job is to have of the origins when it asks. Joint decides it; under the others it is max-min
+ * fair over what jobs ask for, which equal weights come to by themselves, and a prediction would not:
+ * an LRU that is said to have all of a dataset may have lost it. */
+static double job_weight_locked(const struct master *m, const struct job *j, size_t count)
+{
+	const struct master_cluster *c = &m->cluster;
+
+	if (c->storage == STORAGE_POLICY_JOINT)
+		return j->share.remote_bytes_per_s;
+	return (c->origin_bytes_per_s - c->other_bytes_per_s) / (double)count;
+}
+
 /* The worker's part of the origins' bandwidth. */
 static int origin_share_fill_locked(struct master *m, struct worker_reply *r, uint64_t worker_id)
 {
@@ -68,7 +80,7 @@ static int origin_share_fill_locked(struct master *m, struct worker_reply *r, ui
 		granary__v1__job_share__init(&to->msg);
 		memcpy(to->name, j->name, sizeof(to->name));
 		to->msg.job = to->name;
-		to->msg.bytes_per_s = j->share.remote_bytes_per_s * part;
+		to->msg.bytes_per_s = job_weight_locked(m, j, count) * part;
 		r->job_list[r->origin_share.n_jobs++] = &to->msg;
 	}
 	return 0;
