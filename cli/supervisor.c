@@ -31,8 +31,7 @@
 #define RETRY_FIRST_MS 50 /* doubled each time, after one without a pause */
 #define RETRY_MAX_MS 1600
 #define READY_MS 20000 /* of a client that goes on with a mount */
-#define HAND_OVER_MS 5000
-#define LEAVE_MS 2000 /* a client that is to end for another is killed then */
+#define LEAVE_MS 2000  /* a client that is to end for another is killed then */
 #define LISTEN_RETRY_MS 50
 #define LISTEN_GIVE_UP_MS 3600000
 #define STEP_MS 500
@@ -518,60 +517,4 @@ void supervisor_deinit(struct supervisor *s)
 	if (s->lock >= 0)
 		close(s->lock);
 	keep_set_close(&s->set);
-}
-
-/* ---- started by a client --------------------------------------------------------------------- */
-
-static int await(enum keep_kind kind, int *ret_fd, uint64_t *ret_value)
-{
-	int64_t deadline_ms = clock_deadline_ms(HAND_OVER_MS);
-	struct keep_message m;
-	int r = keep_await(SUPERVISOR_SOCKET, deadline_ms, &m, ret_fd);
-
-	if (r == 0 && (m.kind != kind || *ret_fd < 0))
-		r = -EPROTO;
-	*ret_value = m.value;
-	return r;
-}
-
-static int meet_client(struct supervisor *s, struct error *err)
-{
-	struct mount_state *state;
-	struct keep_set set;
-	uint64_t pid;
-	int fd = -1, r;
-
-	keep_set_init(&set);
-	r = await(KEEP_STATE, &set.state, &pid);
-	if (r == 0)
-		r = await(KEEP_CLIENT, &fd, &pid);
-	if (r < 0)
-		return error_set_errno(err, r, "the client did not hand over the mount");
-	r = mount_state_map(set.state, &state, err);
-	if (r == 0)
-		r = supervisor_init(s, state, &set, err);
-	if (r < 0)
-		return r;
-	s->pidfd = fd;
-	s->pid = (pid_t)pid;
-	s->sock = SUPERVISOR_SOCKET;
-	s->ready = true;
-	s->began_ms = clock_mono_ms();
-	log_set_level((enum log_level)s->settings->log_level);
-	reopen_log(s);
-	return 0;
-}
-
-int supervisor_main(void)
-{
-	struct error err = ERROR_INIT;
-	struct supervisor s;
-
-	if (meet_client(&s, &err) < 0) {
-		log_error("%s", err.text);
-		return EXIT_FAILED;
-	}
-	supervisor_run(&s);
-	supervisor_deinit(&s);
-	return s.code;
 }

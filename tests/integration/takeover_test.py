@@ -539,6 +539,18 @@ class One(Base):
                 self.assertFalse(is_mounted(mount))
                 self.assertEqual(process.processes_with(str(mount)), [])
 
+    def test_without_stdin_stdout_and_stderr(self):
+        mount = self.work.directory("closed")
+        subprocess.run(["sh", "-c", f"exec {suite.BINARY} mount d {mount} --daemon --state-dir "
+                        f"{self.granary.state} <&- >&- 2>&-"], env=self.granary.environment,
+                       check=True, timeout=WAIT)
+        for _ in range(2):
+            self.wait_replaced(mount, self.kill_client(mount))
+            self.assertEqual((mount / "small/299").read_bytes(), self.objects["small/299"])
+            time.sleep(1.1)
+        self.granary.umount(mount)
+        suite.wait_until(lambda: not process.processes_with(str(mount)), WAIT, "ended")
+
     def test_a_daemon_is_replaced_too(self):
         mount = self.work.directory("daemon")
         self.granary.ask("mount", "d", mount, "--daemon")
