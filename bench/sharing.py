@@ -209,8 +209,12 @@ def total(work, server, storage, policy):
     cache_bytes = int(usable * FILE_BYTES / (FILE_BYTES + 4096))
     begun = time.time()
     loaders = cluster.start(TOTAL_EPOCHS)
-    for loader in loaders:
-        loader.process.wait(TOTAL_SECONDS)
+    left = dict(zip((job.name for job in TOTAL_MIX), loaders))
+    while left and time.time() - begun < TOTAL_SECONDS:
+        for name in [name for name, loader in left.items() if loader.process.poll() is not None]:
+            left.pop(name)
+            cluster.host.ask("job", "end", name)
+        time.sleep(0.1)
     seconds = max(loader.steps()[-1]["at"] for loader in loaders) - begun
     for mountpoint in cluster.mounts:
         cluster.host.umount(mountpoint)

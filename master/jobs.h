@@ -23,7 +23,7 @@
 #include "master/dataset_registry.h"
 #include "master/namespace_db.h"
 
-#define JOBS_MAX 10000 /* a list of all of them fits one message */
+#define JOBS_MAX 4096 /* as many as workers take shares of */
 #define JOB_NAME_BYTES 64
 #define JOB_GPUS_MAX 1000000
 #define JOB_EPOCHS_MAX 1000000

@@ -8,7 +8,7 @@
  * Memory, at worst: 32 MiB (RocksDB and code), 112 MiB for each running import of at most 4, 8 KiB
  * for each dataset of at most 10,000 and 6 MiB for all their configuration, 2 KiB for each worker
  * of at most 4,096 and 512 bytes for each dataset that it has blocks of, 9 KiB for each mount of at
- * most 65,536, 2 KiB for each job of at most 10,000, and 16 MiB for each call being answered.
+ * most 65,536, 2 KiB for each job of at most 4,096, and 16 MiB for each call being answered.
  */
 #pragma once
 
