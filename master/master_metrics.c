@@ -13,6 +13,7 @@ enum {
 	WORKERS_ALIVE,
 	MOUNTS,
 	IMPORTS_RUNNING,
+	JOBS,
 
 	/* of a dataset */
 	BYTES,
@@ -28,6 +29,16 @@ enum {
 	SNAPSHOT,
 	SNAPSHOT_AGE,
 	IMPORTING,
+
+	/* of a job */
+	JOB_MOUNTS,
+	JOB_CACHE_BYTES,
+	JOB_REMOTE,
+	JOB_IDEAL,
+	JOB_PREDICTED,
+	JOB_HIT_BYTES,
+	JOB_MISS_BYTES,
+	JOB_ORIGIN_BYTES,
 	METRICS
 };
 #define FIRST_OF_DATASET BYTES
@@ -66,6 +77,26 @@ static struct metric metrics[METRICS] = {
 		"Time since the current snapshot was made.", "dataset"),
 	[IMPORTING] = METRIC_GAUGE("granary_master_dataset_importing",
 		"1 while the origin of the dataset is being listed.", "dataset"),
+	[JOBS] = METRIC_GAUGE("granary_master_jobs", "Training jobs."),
+	[JOB_MOUNTS] = METRIC_GAUGE(
+		"granary_master_job_mounts", "Mounts of the job that were heard lately.", "job"),
+	[JOB_CACHE_BYTES] = METRIC_GAUGE(
+		"granary_master_job_cache_bytes", "Cache that its dataset is allotted.", "job"),
+	[JOB_REMOTE] = METRIC_GAUGE("granary_master_job_origin_share_bytes_per_second",
+		"What it is allotted of limited origins.", "job"),
+	[JOB_IDEAL] = METRIC_GAUGE("granary_master_job_ideal_bytes_per_second",
+		"How fast it could read if nothing waited; no series while that is not known.",
+		"job"),
+	[JOB_PREDICTED] = METRIC_GAUGE("granary_master_job_predicted_bytes_per_second",
+		"How fast it can read with what it was allotted; no series while its ideal is not "
+		"known.",
+		"job"),
+	[JOB_HIT_BYTES] = METRIC_COUNTER("granary_master_job_hit_bytes_total",
+		"Bytes that its mounts read and a store had.", "job"),
+	[JOB_MISS_BYTES] = METRIC_COUNTER("granary_master_job_miss_bytes_total",
+		"Bytes that its mounts read and that came from the origin.", "job"),
+	[JOB_ORIGIN_BYTES] = METRIC_COUNTER("granary_master_job_origin_bytes_total",
+		"Bytes of objects that were read from origins for it.", "job"),
 };
 
 struct numbers {
@@ -75,6 +106,14 @@ struct numbers {
 		failed_reads, mounts, snapshot;
 	int64_t age_s;
 	bool importing;
+};
+
+struct job_numbers {
+	char name[JOB_NAME_BYTES];
+	size_t mounts;
+	double ideal;
+	struct job_share share;
+	struct job_counters counters;
 };
 
 struct master_metrics {
@@ -136,6 +175,26 @@ static size_t copy(struct master *m, struct totals *totals, struct numbers *list
 	return n;
 }
 
+/* At most `room` jobs; returns how many. */
+static size_t copy_jobs(struct master *m, size_t *ret_all, struct job_numbers *list, size_t room)
+{
+	struct job *j, *next;
+	size_t n = 0;
+
+	mutex_guard(&m->mu);
+	*ret_all = HASH_COUNT(m->jobs.by_name);
+	HASH_ITER (hh, m->jobs.by_name, j, next) {
+		if (n == room)
+			break;
+		list[n] = (struct job_numbers){.mounts = j->live_mounts,
+			.ideal = job_ideal_bytes_per_s(j),
+			.share = j->share,
+			.counters = j->counters};
+		memcpy(list[n++].name, j->name, sizeof(j->name));
+	}
+	return n;
+}
+
 /* ---- without it ------------------------------------------------------------------------------ */
 
 static void show(int which, const char *name, double value)
@@ -165,6 +224,31 @@ static void show_dataset(const struct numbers *n)
 	show(IMPORTING, n->name, n->importing);
 }
 
+static void show_job(const struct job_numbers *j)
+{
+	show(JOB_MOUNTS, j->name, (double)j->mounts);
+	show(JOB_CACHE_BYTES, j->name, (double)j->share.cache_bytes);
+	show(JOB_REMOTE, j->name, j->share.remote_bytes_per_s);
+	if (j->ideal > 0) {
+		show(JOB_IDEAL, j->name, j->ideal);
+		show(JOB_PREDICTED, j->name, j->share.predicted_bytes_per_s);
+	}
+	count(JOB_HIT_BYTES, j->name, j->counters.hit_bytes);
+	count(JOB_MISS_BYTES, j->name, j->counters.miss_bytes);
+	count(JOB_ORIGIN_BYTES, j->name, j->counters.origin_bytes);
+}
+
+/* After the series of datasets and jobs were cleared. */
+static void collect_jobs(struct master *m)
+{
+	cleanup_free struct job_numbers *list = calloc(MASTER_METRICS_JOBS_MAX, sizeof(*list));
+	size_t all, n = copy_jobs(m, &all, list, list ? MASTER_METRICS_JOBS_MAX : 0);
+
+	metric_set(metric_only(&metrics[JOBS]), (double)all);
+	for (size_t i = 0; i < n; i++)
+		show_job(&list[i]);
+}
+
 static void collect(void *arg)
 {
 	struct master_metrics *mm = arg;
@@ -176,11 +260,12 @@ static void collect(void *arg)
 	metric_set(metric_only(&metrics[WORKERS_ALIVE]), (double)totals.workers_alive);
 	metric_set(metric_only(&metrics[MOUNTS]), (double)totals.mounts);
 	metric_set(metric_only(&metrics[IMPORTS_RUNNING]), totals.imports);
-	/* Datasets come and go. */
+	/* Datasets and jobs come and go. */
 	for (int i = FIRST_OF_DATASET; i < METRICS; i++)
 		metric_clear(&metrics[i]);
 	for (size_t i = 0; i < n; i++)
 		show_dataset(&list[i]);
+	collect_jobs(mm->master);
 }
 
 struct master_metrics *master_metrics_start(struct master *m)

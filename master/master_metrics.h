@@ -6,6 +6,7 @@
 #pragma once
 
 #define MASTER_METRICS_DATASETS_MAX 256
+#define MASTER_METRICS_JOBS_MAX 256
 
 struct master;
 struct master_metrics;
