@@ -203,6 +203,32 @@ class Sharing(suite.Case):
     def answers(self):
         return self.granary.ask("job", "ls", check=False).returncode == 0
 
+    def test_two_jobs_on_one_dataset_share_its_cache(self):
+        for name in ("a", "b"):
+            arguments = [self.url("a"), self.mounts[name], "--name", "d", "--job", name,
+                         "--no-preload"]
+            if name == "a":
+                self.granary.up(*arguments, "--origin-limit", "100MB/s", "--cache-size", "70MB")
+            else:
+                self.granary.run("up", *arguments, *self.granary.directories())
+            self.granary.ask("job", "start", name, "--ideal-rate", "1GB/s")
+        size = FILES * BYTES
+        listed = self.granary.json("job", "ls")
+        self.assertEqual([job["cache_bytes"] for job in listed["jobs"]], [size, size])
+        # Charged once: 4 KiB a file at the most beside its bytes.
+        taken = listed["cluster"]["cache_bytes"] - listed["cluster"]["cache_bytes_left"]
+        self.assertGreaterEqual(taken, size)
+        self.assertLessEqual(taken, size + FILES * 4096)
+        for name in ("a", "b"):
+            for path in self.mounts[name].iterdir():
+                path.read_bytes()
+        self.granary.settled_stat("d")
+        jobs = {job["name"]: job for job in self.granary.json("job", "ls")["jobs"]}
+        self.assertEqual(jobs["a"]["miss_bytes"], size)
+        self.assertEqual(jobs["a"]["origin_bytes"], size)
+        self.assertEqual((jobs["b"]["hit_bytes"], jobs["b"]["miss_bytes"]), (size, 0))
+        self.assertEqual(jobs["b"]["origin_bytes"], 0)
+
     def test_a_quota_moves_cache_while_jobs_read(self):
         self.up()
         jobs = [self.read("a"), self.read("b")]
