@@ -9,7 +9,7 @@
  *	KEEP_READY		->			it serves
  *	KEEP_BYE		->			it has unmounted, or was unmounted: nobody comes after it
  *			<-	KEEP_LEAVE		end at once, another one takes over
- *			<-	KEEP_SETTLED		another supervisor may be started from now on
+ *			<-	KEEP_GO			to one that tries: whoever has the mount knows of it now
  *	KEEP_CLIENT, pidfd	->			to a new supervisor, after the state and before the rest
  *	KEEP_STATE, memfd	->
  *
@@ -21,7 +21,7 @@
  *	KEEP_CLIENT, pidfd	->			the one that tries
  *	KEEP_READY		->			it serves: the old supervisor ends
  *
- * Whatever the end that goes away without the last word, the supervisor starts a client again.
+ * Whether it came to that is decided by the state's `tried`, not by who heard what.
  */
 #pragma once
 
@@ -35,11 +35,11 @@ enum keep_kind {
 	KEEP_READY,
 	KEEP_BYE,
 	KEEP_LEAVE,
-	KEEP_SETTLED,
 	KEEP_CLIENT,
 	KEEP_STATE,
 	KEEP_ASK,
 	KEEP_THREAD,
+	KEEP_GO,
 };
 
 struct keep_message {

@@ -17,6 +17,7 @@
 #define LOG_SUBSYSTEM "mount"
 #include "common/log.h"
 
+#define GO_MS 5000
 #define METRICS_RETRY_MS 2000
 #define METRICS_STEP_US 20000
 
@@ -124,8 +125,9 @@ static int tell_ready(struct client *c, struct error *err)
 	fflush(NULL);
 	if (r == 0 && daemon)
 		daemonize_detach(opts->daemon);
-	if (r == 0)
-		supervised_ready(&c->supervised);
+	/* Another one has the mount again and waits for the end of this process. */
+	if (r == 0 && supervised_ready(&c->supervised) < 0)
+		_exit(EXIT_FAILED);
 	return r;
 }
 
@@ -164,6 +166,19 @@ static int run(struct client *c, struct error *err)
 	return r;
 }
 
+/* Whoever has the mount until this one serves must be able to end it, should nothing come of it: two
+ * clients would answer the same requests. */
+static void await_go(int sock)
+{
+	struct keep_message m;
+	int fd = -1;
+
+	if (keep_await(sock, clock_deadline_ms(GO_MS), &m, &fd) < 0 || m.kind != KEEP_GO)
+		_exit(EXIT_FAILED);
+	if (fd >= 0)
+		close(fd);
+}
+
 int mount_client_run(const struct mount_client_options *opts)
 {
 	struct client c = {.opts = opts};
@@ -171,11 +186,13 @@ int mount_client_run(const struct mount_client_options *opts)
 	const struct mount_settings *settings;
 	int r;
 
+	if (opts->tries)
+		await_go(opts->sock);
 	/* Whoever died may have written nonsense over them. */
 	r = mount_settings_read(opts->state, &settings, &err);
 	if (r == 0)
 		r = supervised_init(&c.supervised, opts->sock, opts->set, opts->state, opts->resume,
-			opts->settled, &err);
+			opts->tries, &err);
 	c.supervised.leave = leave;
 	c.supervised.arg = &c;
 	rpc_init();
@@ -188,6 +205,7 @@ int mount_client_run(const struct mount_client_options *opts)
 		log_error("%s: cannot go on with the mount: %s", opts->state->mountpoint, err.text);
 		_exit(EXIT_FAILED);
 	}
+	supervised_stop(&c.supervised);
 	metrics_http_stop(c.metrics[0]);
 	metrics_http_stop(c.metrics[1]);
 	rpc_deinit();

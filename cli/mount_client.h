@@ -15,10 +15,10 @@ struct mount_client_options {
 	const struct keep_set *set; /* taken over */
 	int sock;		    /* to the supervisor; taken over */
 	bool resume;		    /* the mount is there already */
-	bool settled;		    /* as in supervised.h */
-	struct daemonize *daemon;   /* NULL or in the foreground: stdio stays */
-	const char *said;	    /* what was done, for stderr; NULL: nothing is said */
-	bool json;		    /* tells about the mount on stdout */
+	bool tries; /* as in supervised.h; waits for KEEP_GO before it touches anything */
+	struct daemonize *daemon; /* NULL or in the foreground: stdio stays */
+	const char *said;	  /* what was done, for stderr; NULL: nothing is said */
+	bool json;		  /* tells about the mount on stdout */
 };
 
 /* Serves until the mount has ended; the exit code. The process has no thread before, and ends after. */

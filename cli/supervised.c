@@ -54,12 +54,16 @@ static int keep(void *arg, int64_t what, int fd)
 }
 
 int supervised_init(struct supervised *s, int sock, const struct keep_set *set,
-	struct mount_state *state, bool resume, bool settled, struct error *err)
+	struct mount_state *state, bool resume, bool tries, struct error *err)
 {
 	int r = 0;
 
-	*s = (struct supervised){
-		.state = state, .sock = sock, .self = -1, .set = *set, .settled = settled};
+	*s = (struct supervised){.state = state,
+		.sock = sock,
+		.self = -1,
+		.set = *set,
+		.settled = resume && !tries,
+		.tries = tries};
 	s->keep = (struct mount_keep){.state = state, .device = -1, .keep = keep, .arg = s};
 	for (size_t i = 0; i < SNAPSHOT_SLOTS; i++)
 		s->keep.manifests[i] = -1;
@@ -75,10 +79,16 @@ int supervised_init(struct supervised *s, int sock, const struct keep_set *set,
 	return r < 0 ? error_set_errno(err, r, "the connection to the kernel was not kept") : 0;
 }
 
-void supervised_ready(struct supervised *s)
+int supervised_ready(struct supervised *s)
 {
+	uint32_t tried = 1;
 	mutex_guard(&s->mu);
+
+	if (s->tries && !atomic_compare_exchange_strong(&s->state->tried, &tried, 0))
+		return -ECANCELED;
+	s->settled = true;
 	send_locked(s, KEEP_READY, 0, -1);
+	return 0;
 }
 
 void supervised_bye(struct supervised *s)
@@ -165,30 +175,39 @@ static void reap(struct supervised *s)
 	s->child = 0;
 }
 
-static void replace_supervisor(struct supervised *s)
+/* 0, or -ECANCELED when none is wanted any more. */
+static int drop_socket(struct supervised *s)
 {
-	int r;
+	mutex_guard(&s->mu);
 
-	{
-		mutex_guard(&s->mu);
-		if (s->sock >= 0)
-			close(s->sock);
-		s->sock = -1;
-		if (s->ending)
-			return;
-		if (!s->settled)
-			_exit(1);
-	}
+	if (s->ending)
+		return -ECANCELED;
+	if (!s->settled)
+		_exit(1);
+	if (s->sock >= 0)
+		close(s->sock);
+	s->sock = -1;
+	return 0;
+}
+
+/* False: the process is about to end. */
+static bool replace_supervisor(struct supervised *s)
+{
+	int r = drop_socket(s);
+
+	if (r < 0)
+		return false;
 	reap(s);
 	r = start_supervisor(s);
 	if (r == 0) {
 		log_warn("%s: its supervisor was gone: another one, process %d, goes on",
 			s->state->mountpoint, (int)s->child);
-		return;
+		return true;
 	}
 	log_warn("%s: there is no supervisor, and none can be started: %s", s->state->mountpoint,
 		strerror(-r));
 	usleep(RETRY_MS * 1000);
+	return true;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */
@@ -198,10 +217,6 @@ static void take(struct supervised *s, const struct keep_message *m)
 	if (m->kind == KEEP_LEAVE) {
 		s->leave(s->arg);
 		_exit(0);
-	}
-	if (m->kind == KEEP_SETTLED) {
-		mutex_guard(&s->mu);
-		s->settled = true;
 	}
 }
 
@@ -228,27 +243,27 @@ static void tell_thread(struct supervised *s)
 		send_locked(s, KEEP_THREAD, 0, s->self);
 }
 
-/* -1 while there is none; false: none is wanted any more. */
-static bool current_socket(struct supervised *s, int *ret)
+static int current_socket(struct supervised *s)
 {
 	mutex_guard(&s->mu);
 
-	*ret = s->sock;
-	return !s->ending || s->sock >= 0;
+	return s->sock;
 }
 
 static void *supervised_main(void *arg)
 {
-	struct pollfd p = {.events = POLLIN};
 	struct supervised *s = arg;
+	bool go_on = true;
 
 	pthread_setname_np(pthread_self(), "supervised");
 	tell_thread(s);
-	while (current_socket(s, &p.fd)) {
+	while (go_on) {
+		struct pollfd p = {.fd = current_socket(s), .events = POLLIN};
+
 		if (p.fd >= 0)
 			poll(&p, 1, POLL_MS);
 		if (p.fd < 0 || hear(s, p.fd) != -EAGAIN)
-			replace_supervisor(s);
+			go_on = replace_supervisor(s);
 	}
 	return NULL;
 }
@@ -257,5 +272,20 @@ int supervised_start(struct supervised *s, struct error *err)
 {
 	int r = thread_start(&s->thread, supervised_main, s);
 
+	s->started = r == 0;
 	return r < 0 ? error_set_errno(err, r, "cannot start a thread") : 0;
+}
+
+void supervised_stop(struct supervised *s)
+{
+	if (!s->started)
+		return;
+	{
+		mutex_guard(&s->mu);
+		s->ending = true;
+		/* Wakes the thread; the other end sees nothing of it. */
+		if (s->sock >= 0)
+			shutdown(s->sock, SHUT_RD);
+	}
+	pthread_join(s->thread, NULL);
 }

@@ -78,7 +78,7 @@ static void client_main(struct supervisor *s, int sock)
 		.set = &s->set,
 		.sock = sock,
 		.resume = goes_on(s),
-		.settled = goes_on(s) && s->trial < 0,
+		.tries = s->trial >= 0,
 		.said = !goes_on(s)	? "mounted"
 			: s->trial >= 0 ? "took over"
 					: NULL,
@@ -122,6 +122,8 @@ static int start_client(struct supervisor *s)
 	r = s->pidfd < 0 ? -errno : 0;
 	if (r == 0 && s->trial >= 0)
 		r = keep_send(s->trial, KEEP_CLIENT, (uint64_t)s->pid, s->pidfd);
+	if (r == 0 && s->trial >= 0)
+		r = keep_send(s->sock, KEEP_GO, 0, -1);
 	/* Nobody would be told of its end. */
 	if (r < 0) {
 		kill(s->pid, SIGKILL);
@@ -276,14 +278,13 @@ static void on_ready(struct supervisor *s)
 	struct error err = ERROR_INIT;
 
 	s->ready = true;
-	/* From here on it is this process's. A failure means that the one before is gone. */
+	/* A failure means that the one before is gone. */
 	if (s->trial >= 0) {
 		keep_send(s->trial, KEEP_READY, 0, -1);
 		close(s->trial);
 		s->trial = -1;
 		mount_settings_set_log(s->state, s->log_file);
 	}
-	keep_send(s->sock, KEEP_SETTLED, 0, -1);
 	s->json = false;
 	if (!s->daemon)
 		return;
@@ -475,7 +476,7 @@ int supervisor_init(struct supervisor *s, struct mount_state *state, const struc
 		.sock = -1,
 		.held_fd = -1,
 		.dying = {.thread = -1}};
-	giver_init(&s->giver);
+	giver_init(&s->giver, state);
 	r = mount_settings_read(state, &s->settings, err);
 	if (r < 0)
 		return r;

@@ -163,9 +163,9 @@ int takeover_ask(const char *state_dir, const char *dataset, const char *mountpo
 
 /* ---- who is asked ---------------------------------------------------------------------------- */
 
-void giver_init(struct giver *g)
+void giver_init(struct giver *g, struct mount_state *state)
 {
-	*g = (struct giver){.lock = -1, .listener = -1, .conn = -1, .client = -1};
+	*g = (struct giver){.state = state, .lock = -1, .listener = -1, .conn = -1, .client = -1};
 }
 
 int giver_listen(struct giver *g, const char *state_dir, const char *mountpoint, struct error *err)
@@ -241,11 +241,15 @@ static void end_other_client(struct giver *g)
 static enum giver_event give_up(struct giver *g)
 {
 	enum giver_phase phase = g->phase;
+	uint32_t tried = 1;
 
 	close_at(&g->conn);
 	g->phase = GIVER_IDLE;
 	if (phase != GIVER_GIVEN)
 		return GIVER_NOTHING;
+	/* It serves already, and has or will have a supervisor. */
+	if (!atomic_compare_exchange_strong(&g->state->tried, &tried, 0))
+		return GIVER_TAKEN;
 	end_other_client(g);
 	return GIVER_BACK;
 }
@@ -275,7 +279,7 @@ static enum giver_event take(struct giver *g, const struct keep_set *set, bool r
 		g->client_pid = (pid_t)m->value;
 		return GIVER_NOTHING;
 	}
-	if (m->kind == KEEP_READY && g->phase == GIVER_GIVEN)
+	if (m->kind == KEEP_READY && g->phase == GIVER_GIVEN && !atomic_load(&g->state->tried))
 		return GIVER_TAKEN;
 	return give_up(g);
 }
@@ -300,6 +304,7 @@ enum giver_event giver_give(struct giver *g, const struct keep_set *set)
 {
 	g->phase = GIVER_GIVEN;
 	g->deadline_ms = clock_deadline_ms(GIVEN_MS);
+	atomic_store(&g->state->tried, 1);
 	if (keep_set_send(set, g->conn) < 0 || keep_send(g->conn, KEEP_BYE, 0, -1) < 0)
 		return give_up(g);
 	return GIVER_NOTHING;

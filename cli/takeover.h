@@ -44,6 +44,7 @@ enum giver_event {
 };
 
 struct giver {
+	struct mount_state *state;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	int lock, listener, conn;
 	enum giver_phase phase;
@@ -52,7 +53,7 @@ struct giver {
 	pid_t client_pid;
 };
 
-void giver_init(struct giver *g);
+void giver_init(struct giver *g, struct mount_state *state);
 /* `mountpoint` as takeover_resolve. What a predecessor left is removed; -EADDRINUSE: it still lives. */
 int giver_listen(struct giver *g, const char *state_dir, const char *mountpoint, struct error *err);
 void giver_close(struct giver *g);

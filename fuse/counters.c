@@ -96,10 +96,10 @@ void counters_deinit(struct counters *c)
 void counters_keep(struct counters *c, struct counters_kept *ret)
 {
 	for (int i = 0; i < OP_COUNT; i++)
-		ret->ops[i] = load(&c->ops[i]);
+		atomic_store(&ret->ops[i], load(&c->ops[i]));
 	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
-		ret->bytes[i] = load(&c->bytes[i]);
-	ret->failed_reads = load(&c->failed_reads);
+		atomic_store(&ret->bytes[i], load(&c->bytes[i]));
+	atomic_store(&ret->failed_reads, load(&c->failed_reads));
 }
 
 void counters_resume(struct counters *c, const struct counters_kept *kept, uint64_t takeovers)

@@ -61,7 +61,7 @@ void counters_deinit(struct counters *c);
 
 /* What a heartbeat tells, and what whoever comes after this process goes on from. */
 struct counters_kept {
-	uint64_t ops[OP_COUNT], bytes[BLOCK_FROM_COUNT], failed_reads;
+	_Atomic uint64_t ops[OP_COUNT], bytes[BLOCK_FROM_COUNT], failed_reads;
 };
 void counters_keep(struct counters *c, struct counters_kept *ret);
 /* Right after init, by the process that is the takeovers-th after the first. */

@@ -80,7 +80,7 @@ struct mount_state {
 	uint32_t mode;			  /* enum mount_mode */
 	uint32_t passthrough;		  /* INIT granted it */
 	uint64_t device_number, mount_id; /* as in struct session */
-	uint32_t init_bytes;
+	_Atomic uint32_t init_bytes;
 	unsigned char init[MOUNT_STATE_INIT_BYTES]; /* the kernel's INIT as it came */
 	char mountpoint[4096];
 	_Atomic uint32_t serving; /* the mount has answered: it can be taken over */
@@ -88,6 +88,9 @@ struct mount_state {
 	/* of the supervisor */
 	_Atomic uint64_t supervisor_pid; /* 0: there is none */
 	_Atomic uint64_t takeovers;	 /* clients after the first */
+	/* 1 while another supervisor's client tries to go on with the mount. Who makes it 0 has the mount:
+	 * that client once it serves, or the supervisor that has given it and wants it back. */
+	_Atomic uint32_t tried;
 
 	/* the switcher's thread writes */
 	_Atomic uint32_t current;      /* number of the slot that is shown */

@@ -216,10 +216,7 @@ class TakenOver(Base):
 
     def one_client(self, mount):
         """Never two at a time."""
-        found = [pid for pid in process.processes_with(str(mount))
-                 if "supervised" in process.threads(pid)]
-        self.assertLessEqual(len(found), 1)
-        return found
+        self.assertLessEqual(len(self.granary.clients_of(mount)), 1)
 
     def test_no_reader_notices(self):
         servers = [self.start_mount(mode)[1] for mode in ("open", "no-open")]

@@ -117,11 +117,13 @@ class Granary:
 
     def client_of(self, mountpoint, seconds=READY_SECONDS):
         """The process that serves it: `granary mount` itself supervises that one."""
-        def find():
-            return next((pid for pid in process.processes_with(str(mountpoint))
-                         if "supervised" in process.threads(pid)), None)
+        return suite.wait_until(lambda: next(iter(self.clients_of(mountpoint)), None), seconds,
+                                f"a client of {mountpoint}")
 
-        return suite.wait_until(find, seconds, f"a client of {mountpoint}")
+    def clients_of(self, mountpoint):
+        """One with a single thread has just been forked to become something else."""
+        return [pid for pid in process.processes_with(str(mountpoint))
+                if "supervised" in (names := process.threads(pid)) and len(names) > 1]
 
     def kill_mount(self, server, mountpoint):
         """kill -9 of both at once, so that neither replaces the other."""
