@@ -64,7 +64,7 @@ static double assumed_ideal(
 
 static void share_with_others(struct allocate_cluster *c, size_t jobs)
 {
-	double part = (double)c->others / (double)(c->others + jobs);
+	double part = jobs ? (double)c->others / (double)(c->others + jobs) : 1;
 
 	c->other_bytes_per_s =
 		c->origin_limited ? c->origin_bytes_per_s * most(part, OTHERS_SHARE) : 0;

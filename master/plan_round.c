@@ -103,6 +103,20 @@ bool plan_round_is_stale_locked(struct master *m)
 	return false;
 }
 
+void plan_round_went_by_locked(struct master *m)
+{
+	struct job *j, *next;
+
+	HASH_ITER (hh, m->jobs.by_name, j, next) {
+		struct dataset *d = dataset_registry_get(&m->datasets, j->dataset_id);
+
+		if (!d || !dataset_current(d))
+			continue;
+		j->effective_ratio = effective_ratio_locked(m, j, d);
+		j->planned_ideal = job_ideal_bytes_per_s(j);
+	}
+}
+
 static int by_id(const void *a, const void *b)
 {
 	const struct allocate_job *x = a, *y = b;
@@ -135,8 +149,6 @@ static int jobs_new_locked(struct master *m, struct plan_round *round)
 			.effective_bytes = effective_bytes_locked(m, j, d),
 			.irregular = j->irregular,
 		};
-		j->effective_ratio = effective_ratio_locked(m, j, d);
-		j->planned_ideal = job_ideal_bytes_per_s(j);
 	}
 	qsort(round->jobs, round->job_count, sizeof(*round->jobs), by_id);
 	return 0;

@@ -27,3 +27,5 @@ int plan_round_divide(struct plan_round *round);
 
 /* What can hit for some job, or how fast it could read, is not what the latest plan went by. */
 bool plan_round_is_stale_locked(struct master *m);
+/* The latest plan is to be one that goes by what is so now: right after init. */
+void plan_round_went_by_locked(struct master *m);

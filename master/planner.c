@@ -112,6 +112,7 @@ int planner_run(struct master *m)
 	mutex_lock(&m->mu);
 	wanted = m->plan_wanted;
 	r = plan_round_init_locked(m, &round);
+	plan_round_went_by_locked(m);
 	mutex_unlock(&m->mu);
 
 	before = calloc(round.count + 1, sizeof(*before));
