@@ -281,11 +281,10 @@ const struct command commands[] = {
 		{general_flags, master_flags}, command_quota_ls},
 	{"job start", "NAME", 1, 1, "Tell the master of a training job",
 		"A job gets a part of the cache and of the origins' bandwidth by how fast it could "
-		"read (--ideal-rate). Mounts name it with --job. For a job that is known the flags "
+		"read (--ideal-rate). A mount says which job it is for. For a job that is known the flags "
 		"change what they name.\n"
 		"\n"
 		"  granary job start resnet --dataset imagenet --gpus 8 --ideal-rate 800MB/s\n"
-		"  granary mount imagenet /mnt/imagenet --job resnet\n"
 		"  granary job end resnet",
 		{general_flags, master_flags, job_flags}, command_job_start},
 	{"job end", "NAME", 1, 1, "A job is over: others get its part",

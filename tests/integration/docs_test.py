@@ -181,10 +181,18 @@ class Documents(suite.Case):
         origin, mount = self.work.directory("origin"), self.work.directory("mnt")
         (origin / "file").write_bytes(b"bytes")
         granary = Granary(self.work)
-        granary.up(origin, mount)
+        granary.up(origin, mount, "--job", "train")
+        granary.ask("job", "start", "train", "--ideal-rate", "1GB/s")
         (mount / "file").read_bytes()
-        page = self.scrape(granary.state / "granary.metrics.sock")
-        there = set(re.findall(r"^# TYPE (\S+)", page, flags=re.M))
+
+        def metrics():
+            page = self.scrape(granary.state / "granary.metrics.sock")
+            return set(re.findall(r"^# TYPE (\S+)", page, flags=re.M))
+
+        # Bytes are counted when a get has ended, a moment after its reader has them.
+        suite.wait_until(lambda: "granary_worker_origin_bytes_total" in metrics(), EXAMPLE_SECONDS,
+                         "what was read is counted")
+        there = metrics()
         said = set()
         for name, text in self.each():
             for metric in METRIC.findall(" ".join(code(text))):
