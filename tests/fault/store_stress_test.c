@@ -17,7 +17,7 @@
 #define BLOCKS 1200u
 #define LARGE_FROM 1170u
 #define RANGE_MAX 200000u
-#define VIEW_ROOM (RANGE_MAX + STORE_VIEW_EXTRA_BYTES)
+#define VIEW_ROOM ((RANGE_MAX + STORE_VIEW_EXTRA_BYTES + 4095) / 4096 * 4096)
 
 static struct {
 	struct store *store;
