@@ -7,13 +7,6 @@
 
 #include "common/clock.h"
 
-char *rate_format(double bytes_per_s, char text[RATE_TEXT_BYTES])
-{
-	size_format((uint64_t)bytes_per_s, text);
-	strcat(text, "/s");
-	return text;
-}
-
 int job_call(struct client *c, const char *path, const ProtobufCMessage *request,
 	const ProtobufCMessageDescriptor *type, void *ret, struct error *err)
 {

@@ -4,14 +4,9 @@
 #pragma once
 
 #include "cli/client.h"
-#include "common/size.h"
 #include "granary/v1/job.pb-c.h"
 
 #define JOB_SERVICE "/granary.v1.JobService/"
-
-#define RATE_TEXT_BYTES (SIZE_TEXT_BYTES + 2)
-/* "1.50 GB/s"; returns `text`. */
-char *rate_format(double bytes_per_s, char text[RATE_TEXT_BYTES]);
 
 /* A job as the flags describe it; borrows from inv and name. */
 int job_request_read(const struct invocation *inv, const char *name,

@@ -28,10 +28,9 @@ static json_t *real_or_null(bool known, double value)
 	return known ? json_real(value) : json_null();
 }
 
-static json_t *job_to_json(const Granary__V1__Job *j, const Granary__V1__ClusterShare *cluster)
+static json_t *job_to_json(const Granary__V1__Job *j)
 {
 	bool ideal = j->ideal_source[0] != '\0', measured = j->measured_s > 0;
-	bool limited = !cluster || cluster->origin_limited;
 
 	return json_pack(
 		"{s:o, s:o, s:I, s:f, s:i, s:b, s:b, s:f, s:I, s:I, s:I, s:o, s:o, s:I, "
@@ -44,8 +43,8 @@ static json_t *job_to_json(const Granary__V1__Job *j, const Granary__V1__Cluster
 		"ideal_bytes_per_s", real_or_null(ideal, j->ideal_bytes_per_s), "ideal_source",
 		ideal ? output_text(j->ideal_source) : json_null(), "dataset_bytes",
 		(json_int_t)j->dataset_bytes, "cache_bytes", (json_int_t)j->cache_bytes,
-		"remote_bytes_per_s", real_or_null(limited, j->remote_bytes_per_s), "hit_ratio",
-		j->hit_ratio, "predicted_bytes_per_s",
+		"remote_bytes_per_s", real_or_null(j->origin_limited, j->remote_bytes_per_s),
+		"hit_ratio", j->hit_ratio, "predicted_bytes_per_s",
 		real_or_null(ideal, j->predicted_bytes_per_s), "reason", j->reason,
 		"read_bytes_per_s", real_or_null(measured, j->read_bytes_per_s),
 		"origin_bytes_per_s", real_or_null(measured, j->origin_bytes_per_s), "measured_s",
@@ -76,7 +75,7 @@ static void rate_cell(struct table *t, bool known, double bytes_per_s)
 	table_cell(t, "%s", known ? rate_format(bytes_per_s, text) : "-");
 }
 
-static void job_row(struct table *t, const Granary__V1__Job *j, bool limited)
+static void job_row(struct table *t, const Granary__V1__Job *j)
 {
 	char size[SIZE_TEXT_BYTES], cache[SIZE_TEXT_BYTES];
 	bool ideal = j->ideal_source[0] != '\0', measured = j->measured_s > 0;
@@ -88,7 +87,7 @@ static void job_row(struct table *t, const Granary__V1__Job *j, bool limited)
 	rate_cell(t, ideal, j->ideal_bytes_per_s);
 	table_cell(t, "%s of %s", size_format(j->cache_bytes, cache),
 		size_format(j->dataset_bytes, size));
-	rate_cell(t, limited, j->remote_bytes_per_s);
+	rate_cell(t, j->origin_limited, j->remote_bytes_per_s);
 	rate_cell(t, ideal, j->predicted_bytes_per_s);
 	rate_cell(t, measured, j->read_bytes_per_s);
 	rate_cell(t, measured, j->origin_bytes_per_s);
@@ -97,19 +96,18 @@ static void job_row(struct table *t, const Granary__V1__Job *j, bool limited)
 static void print_list(const Granary__V1__ListJobsReply *reply)
 {
 	const Granary__V1__ClusterShare *c = reply->cluster;
-	bool limited = c && c->origin_limited;
 	char a[RATE_TEXT_BYTES], b[RATE_TEXT_BYTES];
 	struct table *t = table_new("JOB\tDATASET\t>GPUS\t>MOUNTS\t>IDEAL\t>CACHE\t>ORIGIN SHARE\t"
 				    ">PREDICTED\t>READ\t>FROM ORIGIN");
 
 	for (size_t i = 0; i < reply->n_jobs; i++)
-		job_row(t, reply->jobs[i], limited);
+		job_row(t, reply->jobs[i]);
 	table_print(t, stdout);
 	table_free(t);
 	if (!c)
 		return;
 	printf("%s, %s; cache left %s", c->policy, c->storage, size_format(c->cache_bytes_left, a));
-	if (limited)
+	if (c->origin_limited)
 		printf("; origins %s, left %s", rate_format(c->origin_bytes_per_s, a),
 			rate_format(c->origin_bytes_per_s_left, b));
 	putchar('\n');
@@ -200,9 +198,9 @@ static void print_loader(const Granary__V1__Job *j)
 	field("", "%s", advice(j));
 }
 
-static void print_job(const Granary__V1__Job *j, const Granary__V1__ClusterShare *c)
+static void print_job(const Granary__V1__Job *j)
 {
-	bool ideal = j->ideal_source[0] != '\0', limited = c && c->origin_limited;
+	bool ideal = j->ideal_source[0] != '\0', limited = j->origin_limited;
 	char a[RATE_TEXT_BYTES], b[SIZE_TEXT_BYTES];
 
 	field("job", "%s%s", j->name, j->implicit ? " (started by its mount)" : "");
@@ -248,33 +246,17 @@ static void show_list(const struct invocation *inv, const Granary__V1__ListJobsR
 	}
 	jobs = json_array();
 	for (size_t i = 0; i < reply->n_jobs; i++)
-		json_array_append_new(jobs, job_to_json(reply->jobs[i], reply->cluster));
+		json_array_append_new(jobs, job_to_json(reply->jobs[i]));
 	output_json(json_pack("{s:o, s:o}", "jobs", jobs, "cluster",
 		reply->cluster ? cluster_to_json(reply->cluster) : json_null()));
 }
 
-/* The job of that name, with the cluster that it runs in. */
-static int show_one(
-	const struct invocation *inv, struct client *c, const char *name, struct error *err)
+static void show_job(const struct invocation *inv, const Granary__V1__Job *j)
 {
-	Granary__V1__ListJobsReply *reply = NULL;
-	const Granary__V1__Job *found = NULL;
-	int r = list(c, &reply, err);
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < reply->n_jobs; i++)
-		if (strcmp(reply->jobs[i]->name, name) == 0)
-			found = reply->jobs[i];
-	if (!found)
-		r = error_set(err, -ENOENT,
-			"there is no job '%s': `granary job ls` shows those there are", name);
-	else if (inv_json(inv))
-		output_json(job_to_json(found, reply->cluster));
+	if (inv_json(inv))
+		output_json(job_to_json(j));
 	else
-		print_job(found, reply->cluster);
-	granary__v1__list_jobs_reply__free_unpacked(reply, NULL);
-	return r;
+		print_job(j);
 }
 
 int command_job_start(struct invocation *inv)
@@ -291,7 +273,7 @@ int command_job_start(struct invocation *inv)
 		r = job_call(&c, JOB_SERVICE "Start", &request.base, &granary__v1__job__descriptor,
 			&j, &err);
 	if (r == 0)
-		r = show_one(inv, &c, request.name, &err);
+		show_job(inv, j);
 	granary__v1__job__free_unpacked(j, NULL);
 	client_close(&c);
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
@@ -332,12 +314,19 @@ int command_job_ls(struct invocation *inv)
 
 int command_job_explain(struct invocation *inv)
 {
+	Granary__V1__GetJobRequest request = GRANARY__V1__GET_JOB_REQUEST__INIT;
+	Granary__V1__Job *j = NULL;
 	struct error err = ERROR_INIT;
 	struct client c = {0};
 	int r = client_connect(inv, &c, &err);
 
+	request.name = (char *)inv_argument(inv, 0);
 	if (r == 0)
-		r = show_one(inv, &c, inv_argument(inv, 0), &err);
+		r = job_call(&c, JOB_SERVICE "Get", &request.base, &granary__v1__job__descriptor,
+			&j, &err);
+	if (r == 0)
+		show_job(inv, j);
+	granary__v1__job__free_unpacked(j, NULL);
 	client_close(&c);
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;
 }

@@ -6,6 +6,7 @@
 #include "cli/job_client.h"
 #include "cli/output.h"
 #include "cli/table.h"
+#include "common/size.h"
 
 #define SLOWER 0.99 /* less than this of a rate is slower */
 

@@ -114,3 +114,10 @@ char *size_format(uint64_t bytes, char text[SIZE_TEXT_BYTES])
 			value, units[unit]);
 	return text;
 }
+
+char *rate_format(double bytes_per_s, char text[RATE_TEXT_BYTES])
+{
+	size_format((uint64_t)bytes_per_s, text);
+	strcat(text, "/s");
+	return text;
+}

@@ -16,3 +16,7 @@ int rate_parse(const char *text, uint64_t *ret_bytes_per_s, struct error *err);
 #define SIZE_TEXT_BYTES 24
 /* "1.50 GB": three digits, decimal; returns `text`. */
 char *size_format(uint64_t bytes, char text[SIZE_TEXT_BYTES]);
+
+#define RATE_TEXT_BYTES (SIZE_TEXT_BYTES + 2)
+/* "1.50 GB/s"; returns `text`. */
+char *rate_format(double bytes_per_s, char text[RATE_TEXT_BYTES]);

@@ -5,8 +5,8 @@
  *  - All jobs run: Granary advises about GPUs and never queues.
  *  - A quota is the user's bound, least and most: it is kept whoever runs.
  *  - What no job can use goes to the datasets without job and quota, as without jobs (plan.h).
- *  - Of limited origins, readers without a job keep a part as large as a job's for each dataset that
- *    they have mounted, 1 % when there are none; each job has a floor of 1 % of an equal share.
+ *  - Of limited origins, readers without a job keep a part as large as a job's for each of their
+ *    mounts, 1 % when there are none; each job has a floor of 1 % of an equal share.
  *  - A job whose f* is unknown counts with the largest known one, or with its equal share of the
  *    origins, or with 1 GB/s.
  */
@@ -35,7 +35,7 @@ struct allocate_cluster {
 	double origin_bytes_per_s;
 	enum gpu_policy policy;
 	enum storage_policy storage;
-	size_t others; /* datasets that are mounted without a job */
+	size_t others; /* mounts without a job */
 	/* out */
 	uint64_t cache_bytes_left;
 	double origin_bytes_per_s_left;

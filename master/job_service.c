@@ -44,6 +44,7 @@ static Granary__V1__Job *planned_job(struct master *m, const char *name, struct 
 
 	mutex_guard(&m->mu);
 	master_wait_planned_locked(m, clock_deadline_ms(PLAN_WAIT_MS));
+	mounts_gather_loaders(&m->mounts, &m->jobs);
 	j = find_locked(m, name, err);
 	msg = j ? message_locked(m, j) : NULL;
 	if (j && !msg)

@@ -366,6 +366,7 @@ Granary__V1__Job *job_message(
 	m->mounts = j->live_mounts;
 	m->no_mount_for_s = j->live_mounts ? 0 : (now_ms - j->mountless_ms) / 1000;
 	m->ideal_bytes_per_s = ideal;
+	m->origin_limited = origin_limited;
 	m->loaders = j->loaders.count;
 	m->measured_ideal_bytes_per_s = j->loaders.ideal_bytes_per_s;
 	m->data_wait_ratio = j->loaders.wait_ratio;
