@@ -65,8 +65,7 @@ static int copy_entry(int from_dir, int to_dir, const char *name)
 	if (!S_ISREG(st.st_mode) || strcmp(name, "LOCK") == 0)
 		return 0;
 	/* RocksDB never writes to a table that is whole. */
-	if (suffix && strcmp(suffix, ".sst") == 0 &&
-		linkat(from_dir, name, to_dir, name, 0) == 0)
+	if (suffix && strcmp(suffix, ".sst") == 0 && linkat(from_dir, name, to_dir, name, 0) == 0)
 		return 0;
 	from = openat(from_dir, name, O_RDONLY | O_CLOEXEC);
 	if (from < 0)
@@ -151,8 +150,8 @@ int database_repair_in_copy(const char *dir, struct error *err)
 		r = copy_database(dir, copy);
 	if (r < 0) {
 		remove_tree(copy);
-		return error_set_errno(err, r, "cannot copy the database %s to %s for a repair", dir,
-			copy);
+		return error_set_errno(
+			err, r, "cannot copy the database %s to %s for a repair", dir, copy);
 	}
 	r = repair(copy, err);
 	if (r == 0) {

@@ -45,14 +45,15 @@ static void open_all_tables(const char *dir)
 	char **names, *text = NULL;
 	size_t count = 0;
 
-	rocksdb_options_set_max_open_files(o, -1); /* all tables are opened, not only the first few */
+	rocksdb_options_set_max_open_files(
+		o, -1); /* all tables are opened, not only the first few */
 	names = rocksdb_list_column_families(o, dir, &count, &text);
 	if (text || !names || count > FAMILIES_MAX)
 		return;
 	for (size_t i = 0; i < count; i++)
 		options[i] = o;
-	rocksdb_open_for_read_only_column_families(o, dir, (int)count,
-		(const char *const *)names, options, handles, false, &text);
+	rocksdb_open_for_read_only_column_families(
+		o, dir, (int)count, (const char *const *)names, options, handles, false, &text);
 }
 
 void database_trial_main(int argc, char **argv)
@@ -133,7 +134,8 @@ static bool died_of_it(int status)
 	}
 }
 
-static int run(const char *what, const char *dir, int *ret_status, char words[static ERROR_TEXT_BYTES])
+static int run(
+	const char *what, const char *dir, int *ret_status, char words[static ERROR_TEXT_BYTES])
 {
 	int ends[2], r;
 	pid_t pid;
@@ -155,7 +157,8 @@ static int run(const char *what, const char *dir, int *ret_status, char words[st
 
 static int died(const char *dir, int status, struct error *err)
 {
-	return error_set(err, -EBADMSG, "the database %s is damaged so that RocksDB dies of it (%s)", dir,
+	return error_set(err, -EBADMSG,
+		"the database %s is damaged so that RocksDB dies of it (%s)", dir,
 		strsignal(WTERMSIG(status)));
 }
 
