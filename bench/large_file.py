@@ -135,8 +135,7 @@ class Remote:
                 file.write(os.urandom(1 << 20))
         self.server.s3.create_bucket(Bucket=BUCKET)
         self.server.s3.upload_file(str(body), BUCKET, NAME)
-        self.server.make_public(BUCKET)
-        self.url = f"{self.server.endpoint}/{BUCKET}/{NAME}"
+        self.url, = self.server.signed_urls(BUCKET, [NAME])
         rows = [self.sequential(), self.records(), *self.peer()]
         body.unlink()
         return rows
