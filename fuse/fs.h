@@ -25,6 +25,7 @@
 #include "common/error.h"
 #include "fuse/block_source.h"
 #include "fuse/counters.h"
+#include "fuse/listing_habit.h"
 #include "fuse/device.h"
 #include "fuse/io_pool.h"
 #include "fuse/loader_pace.h"
@@ -64,6 +65,7 @@ struct fs {
 
 	struct snapshot_slots slots;
 	struct counters counters;
+	struct listing_habits listings;
 	struct read_ahead read_ahead;
 	struct read_failures read_failures;
 	struct io_pool pool;
