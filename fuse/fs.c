@@ -82,6 +82,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 		snapshot_slots_init(&fs->slots, first, fs->keep->state);
 	}
 	read_ahead_init(&fs->read_ahead);
+	file_sequence_init(&fs->sequence);
 	read_failures_init(&fs->read_failures);
 	preload_init(&fs->preload, fs);
 	order_init(&fs->order, fs, opts->order_memory_bytes);
@@ -102,6 +103,7 @@ void fs_deinit(struct fs *fs)
 	preload_deinit(&fs->preload);
 	read_failures_deinit(&fs->read_failures);
 	read_ahead_deinit(&fs->read_ahead);
+	file_sequence_deinit(&fs->sequence);
 	counters_deinit(&fs->counters);
 	snapshot_slots_deinit(&fs->slots);
 	mount_state_unmap(fs->own_keep.state);

@@ -277,6 +277,16 @@ static int prepare(
 	return 0;
 }
 
+/* Of a file's first read. */
+static void look_ahead(struct fs *fs, const struct fs_node *node, bool miss)
+{
+	struct file_sequence_advice files =
+		file_sequence_note(&fs->sequence, node->slot, node->index, miss);
+
+	if (!order_is_active(&fs->order))
+		prefetch_files(fs, node, &files);
+}
+
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	cleanup_fs_node struct fs_node node = FS_NODE_INIT;
@@ -317,8 +327,12 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		counters_read_took(&fs->counters, began_ns);
 		preload_note(&fs->preload, &node, (uint64_t)off, true);
 		fuse_reply_buf(req, (const char *)buffer, len);
+		if (off == 0)
+			look_ahead(fs, &node, false);
 		return;
 	}
+	if (off == 0)
+		look_ahead(fs, &node, true);
 	preload_note(&fs->preload, &node, (uint64_t)off, false);
 	submit(fs, req, &node, (uint64_t)off, len, ahead.bytes, announced == ORDER_BRINGS,
 		began_ns);
