@@ -101,10 +101,10 @@ static inline void counters_order_add(struct counters *c, enum counters_order wh
 	metric_add(c->order_series[what], n);
 }
 
-/* A read that was answered with bytes; began as of clock_mono_ns. */
-static inline void counters_read_took(struct counters *c, int64_t began_ns)
+/* A read that was answered with bytes. */
+static inline void counters_read_took(struct counters *c, int64_t took_ns)
 {
-	metric_observe(c->seconds_series, (double)(clock_mono_ns() - began_ns) / 1e9);
+	metric_observe(c->seconds_series, (double)took_ns / 1e9);
 }
 
 /* Counts a failed read, keeps its text, and logs it, but at most one line a second. */

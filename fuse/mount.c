@@ -139,6 +139,17 @@ static void report_loaders(struct mount *m, Granary__V1__MountHeartbeatRequest *
 	ret->loader_workers = st.workers;
 }
 
+static void report_sample(struct mount *m, Granary__V1__MountHeartbeatRequest *ret)
+{
+	struct sample_stat st;
+
+	sample_stat(&m->fs.sample, &st);
+	ret->sampled_windows = st.estimate.windows;
+	ret->sampled_ideal_bytes_per_s = st.estimate.ideal_bytes_per_s;
+	ret->sampled_ideal_error = st.estimate.error;
+	ret->consumed_bytes = st.consumed_bytes;
+}
+
 static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
 {
 	struct mount *m = arg;
@@ -155,6 +166,7 @@ static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
 	ret->last_error = m->last_error;
 	ret->mode = (char *)fs_mode_text(&m->fs);
 	report_loaders(m, ret);
+	report_sample(m, ret);
 	ret->takeovers = atomic_load(&m->fs.keep->state->takeovers);
 }
 
@@ -301,6 +313,7 @@ static int show_first(struct mount *m, const struct mount_options *opts, struct 
 		.mode = opts->mode,
 		.read_timeout_ms = opts->read_timeout_ms,
 		.order_memory_bytes = opts->order_memory_bytes,
+		.sample_ppm = opts->sample_ppm,
 		.keep = m->keep,
 	};
 	struct manifest *manifest;

@@ -143,11 +143,21 @@ static void fail(struct read_job *j, const char *cause)
 	fuse_reply_err(j->req, interrupted ? EINTR : EIO);
 }
 
+/* Right before the answer, which ends the request. */
+static void note_took(struct fs *fs, fuse_req_t req, int64_t began_ns)
+{
+	int64_t now_ns = clock_mono_ns();
+
+	counters_read_took(&fs->counters, now_ns - began_ns);
+	sample_took(
+		&fs->sample, (int32_t)fuse_req_ctx(req)->pid, now_ns - began_ns, now_ns / 1000000);
+}
+
 static void reply_held(
 	struct fs *fs, fuse_req_t req, struct order_held *held, uint32_t len, int64_t began_ns)
 {
 	counters_bytes(&fs->counters, held->from, len);
-	counters_read_took(&fs->counters, began_ns);
+	note_took(fs, req, began_ns);
 	fuse_reply_buf(req, (const char *)held->bytes, len);
 	order_release(&fs->order, held, len);
 }
@@ -177,7 +187,7 @@ static void job_run(struct io_job *job)
 	}
 	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
 		counters_bytes(&j->fs->counters, i, tally.bytes[i]);
-	counters_read_took(&j->fs->counters, j->began_ns);
+	note_took(j->fs, j->req, j->began_ns);
 	fuse_req_interrupt_func(j->req, NULL, NULL);
 	fuse_reply_buf(j->req, (const char *)buffer, j->len);
 }
@@ -277,6 +287,14 @@ static int prepare(
 	return 0;
 }
 
+/* That one of the sample is read again is no sign of another epoch: it says nothing of the others. */
+static void note_preload(
+	struct fs *fs, const struct fs_node *node, uint64_t offset, bool from_store)
+{
+	if (!sample_has_file(&fs->sample, &node->entry))
+		preload_note(&fs->preload, node, offset, from_store);
+}
+
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	cleanup_fs_node struct fs_node node = FS_NODE_INIT;
@@ -300,13 +318,14 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		fuse_reply_buf(req, NULL, 0);
 		return;
 	}
+	sample_note(&fs->sample, &node, (uint64_t)off, len);
 	ahead = read_ahead_note(&fs->read_ahead, ino, (uint64_t)off, len, node.entry.size);
 	if (!order_is_active(&fs->order))
 		prefetch_start(fs, &node, ahead.block, ahead.end);
 	else
 		announced = order_take(&fs->order, &node, (uint64_t)off, len, &held);
 	if (announced == ORDER_HAS) {
-		preload_note(&fs->preload, &node, (uint64_t)off, false);
+		note_preload(fs, &node, (uint64_t)off, false);
 		reply_held(fs, req, &held, len, began_ns);
 		return;
 	}
@@ -314,12 +333,12 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	if (announced == ORDER_NONE && buffer &&
 		read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
 		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
-		counters_read_took(&fs->counters, began_ns);
-		preload_note(&fs->preload, &node, (uint64_t)off, true);
+		note_took(fs, req, began_ns);
+		note_preload(fs, &node, (uint64_t)off, true);
 		fuse_reply_buf(req, (const char *)buffer, len);
 		return;
 	}
-	preload_note(&fs->preload, &node, (uint64_t)off, false);
+	note_preload(fs, &node, (uint64_t)off, false);
 	submit(fs, req, &node, (uint64_t)off, len, ahead.bytes, announced == ORDER_BRINGS,
 		began_ns);
 }

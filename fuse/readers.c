@@ -3,7 +3,7 @@
 #include <stdbool.h>
 
 /* Two threads of one place: the second is not counted. */
-static bool claim(struct reader *entry, int32_t thread, int64_t now_ms)
+static bool claim(struct readers_entry *entry, int32_t thread, int64_t now_ms)
 {
 	int32_t there = atomic_load_explicit(&entry->thread, memory_order_relaxed);
 
@@ -16,7 +16,8 @@ static bool claim(struct reader *entry, int32_t thread, int64_t now_ms)
 
 void readers_note(struct readers *r, int32_t thread, int64_t waited_ns, int64_t now_ms)
 {
-	struct reader *entry = &r->table[((uint32_t)thread * 0x9e3779b1u >> 16) % READERS_MAX];
+	struct readers_entry *entry =
+		&r->table[((uint32_t)thread * 0x9e3779b1u >> 16) % READERS_MAX];
 
 	atomic_fetch_add_explicit(&r->waited_ns, (uint64_t)waited_ns, memory_order_relaxed);
 	if (thread > 0 && claim(entry, thread, now_ms))
@@ -28,7 +29,7 @@ unsigned readers_count(const struct readers *r, int64_t ms)
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < READERS_MAX; i++) {
-		const struct reader *entry = &r->table[i];
+		const struct readers_entry *entry = &r->table[i];
 
 		count += atomic_load(&entry->thread) != 0 &&
 			 atomic_load(&entry->last_ms) - atomic_load(&entry->first_ms) >= ms / 2;

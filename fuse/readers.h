@@ -16,7 +16,7 @@
 
 struct readers {
 	_Atomic uint64_t waited_ns; /* cumulative, summed over reads */
-	struct reader {
+	struct readers_entry {
 		_Atomic int32_t thread; /* 0: free */
 		_Atomic int64_t first_ms, last_ms;
 	} table[READERS_MAX];

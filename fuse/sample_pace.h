@@ -22,9 +22,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SAMPLE_WINDOW_MS 30000
+#define SAMPLE_WINDOW_MS 10000
 #define SAMPLE_LEAST 16
-#define SAMPLE_WINDOWS 8
+#define SAMPLE_WINDOWS 16
 #define SAMPLE_WAITS_LITTLE 0.1
 
 /* What was seen until now, cumulative but for `readers` and `blind`. */
