@@ -131,6 +131,7 @@ static int load_one(
 	p->miss_bytes = s->miss_bytes;
 	p->failed_reads = s->failed_reads;
 	p->direct_origin_bytes = s->direct_origin_bytes;
+	p->consumed_bytes = s->consumed_bytes;
 	p->seen_ms = load->now_ms;
 	return 0;
 }
@@ -153,6 +154,7 @@ static int put_as(const struct mount_peer *p, uint64_t snapshot, struct namespac
 	s.miss_bytes = p->miss_bytes;
 	s.failed_reads = p->failed_reads;
 	s.direct_origin_bytes = p->direct_origin_bytes;
+	s.consumed_bytes = p->consumed_bytes;
 	return namespace_batch_put(batch, NAMESPACE_MOUNT, p->id, 0, &s.base);
 }
 
@@ -257,9 +259,10 @@ static bool count_up(uint64_t *counted, uint64_t said, uint64_t *total)
 }
 
 /* What a mount added to its dataset's counters is its job's as well. */
-static void count_job(
-	struct job *j, const struct dataset *d, uint64_t hit, uint64_t miss, uint64_t origin)
+static void count_job(struct job *j, const struct dataset *d, uint64_t hit, uint64_t miss,
+	uint64_t origin, uint64_t consumed)
 {
+	j->counters.consumed_bytes += consumed;
 	j->counters.hit_bytes += d->hit_bytes - hit;
 	j->counters.miss_bytes += d->miss_bytes - miss;
 	j->counters.origin_bytes += d->origin_bytes - origin;
@@ -269,7 +272,7 @@ static void count_job(
 void mounts_count(struct mount_peer *p, struct dataset *d, struct job *j,
 	const Granary__V1__MountHeartbeatRequest *last)
 {
-	uint64_t hit = d->hit_bytes, miss = d->miss_bytes, origin = d->origin_bytes;
+	uint64_t hit = d->hit_bytes, miss = d->miss_bytes, origin = d->origin_bytes, consumed = 0;
 	bool failed = last->failed_reads != p->failed_reads, dirty;
 
 	dirty = count_up(&p->hit_bytes, last->hit_bytes, &d->hit_bytes);
@@ -277,9 +280,10 @@ void mounts_count(struct mount_peer *p, struct dataset *d, struct job *j,
 	dirty |= count_up(&p->failed_reads, last->failed_reads, &d->failed_reads);
 	dirty |= count_up(&p->direct_origin_bytes, last->direct_origin_bytes, &d->origin_bytes);
 	d->totals_dirty |= dirty;
+	dirty |= count_up(&p->consumed_bytes, last->consumed_bytes, &consumed);
 	p->dirty |= dirty;
 	if (j && dirty)
-		count_job(j, d, hit, miss, origin);
+		count_job(j, d, hit, miss, origin, consumed);
 	if (failed && last->last_error[0])
 		dataset_set_error(d, last->last_error);
 	text_copy_printable(p->last_error, sizeof(p->last_error), last->last_error);
@@ -300,6 +304,7 @@ static struct mount_peer *adopt(struct mounts *m, struct dataset *d,
 	p->miss_bytes = request->miss_bytes;
 	p->failed_reads = request->failed_reads;
 	p->direct_origin_bytes = request->direct_origin_bytes;
+	p->consumed_bytes = request->consumed_bytes;
 	p->dirty = true;
 	return p;
 }
@@ -315,6 +320,17 @@ static void take_loaders(struct mount_peer *p, const Granary__V1__MountHeartbeat
 	if (sane)
 		p->loaders = (struct job_loaders){request->loaders, request->loader_workers,
 			request->ideal_bytes_per_s, request->data_wait_ratio};
+}
+
+/* A client that has just taken over has nothing to say yet. */
+static void take_sampled(struct mount_peer *p, const Granary__V1__MountHeartbeatRequest *request)
+{
+	double ideal = request->sampled_ideal_bytes_per_s, error = request->sampled_ideal_error;
+
+	if (request->sampled_windows == 0 || !(ideal >= 0 && ideal <= PROBLEM_RATE_MAX) ||
+		!(error >= 0 && error <= 1))
+		return;
+	p->sampled = (struct job_sampled){true, ideal == 0, ideal, error};
 }
 
 int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
@@ -349,6 +365,7 @@ int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	text_copy_printable(p->mode, sizeof(p->mode), request->mode);
 	mounts_count(p, d, j, request);
 	take_loaders(p, request);
+	take_sampled(p, request);
 	*ret_revived = !p->live;
 	set_live(p, d, true);
 	attach(p, j);
@@ -417,6 +434,8 @@ void mounts_gather_loaders(const struct mounts *m, struct jobs *jobs)
 
 		if (j && p->loaders.count)
 			job_add_loaders(j, &p->loaders);
+		if (j && p->sampled.told)
+			job_add_sampled(j, &p->sampled);
 	}
 }
 
