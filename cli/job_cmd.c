@@ -28,6 +28,15 @@ static json_t *real_or_null(bool known, double value)
 	return known ? json_real(value) : json_null();
 }
 
+static json_t *waits_to_json(const Granary__V1__ReadWaits *w)
+{
+	if (!w)
+		return json_null();
+	return json_pack("{s:f, s:f, s:f, s:f, s:f}", "share", (double)w->share_us / 1e6, "origin",
+		(double)w->origin_us / 1e6, "peer", (double)w->peer_us / 1e6, "disk",
+		(double)w->disk_us / 1e6, "queue", (double)w->queue_us / 1e6);
+}
+
 static json_t *job_to_json(const Granary__V1__Job *j)
 {
 	bool ideal = j->ideal_source[0] != '\0', measured = j->measured_s > 0;
@@ -36,7 +45,7 @@ static json_t *job_to_json(const Granary__V1__Job *j)
 	return json_pack(
 		"{s:o, s:o, s:I, s:f, s:i, s:b, s:b, s:f, s:I, s:I, s:I, s:o, s:o, s:I, "
 		"s:I, s:o, s:f, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:I, s:o, s:o, s:I, "
-		"s:o, s:o, s:o, s:o, s:o, s:o}",
+		"s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"name", output_text(j->name), "dataset", output_text(j->dataset), "gpus",
 		(json_int_t)j->gpus, "weight", j->weight, "epochs", (int)j->epochs, "irregular",
 		(int)j->irregular, "implicit", (int)j->implicit, "min_remote_bytes_per_s",
@@ -66,7 +75,9 @@ static json_t *job_to_json(const Granary__V1__Job *j)
 		"consumed_bytes_per_s", real_or_null(consumed && measured, j->consumed_bytes_per_s),
 		"consumed_epochs",
 		real_or_null(consumed && j->dataset_bytes > 0,
-			(double)j->consumed_bytes / (double)j->dataset_bytes));
+			(double)j->consumed_bytes / (double)j->dataset_bytes),
+		"read_wait_s", waits_to_json(j->read_waits), "read_wait_measured_s",
+		measured ? waits_to_json(j->read_waits_measured) : json_null());
 }
 
 static json_t *cluster_to_json(const Granary__V1__ClusterShare *c)
@@ -175,6 +186,20 @@ static void print_what_if(const Granary__V1__Job *j)
 		rate_format(bandwidth, rate), now > 0 ? 100 * (bandwidth / now - 1) : 0);
 }
 
+static void print_waits(const char *name, const Granary__V1__ReadWaits *w)
+{
+	double all;
+
+	if (!w)
+		return;
+	all = (double)(w->share_us + w->origin_us + w->peer_us + w->disk_us + w->queue_us);
+	field(name,
+		"%.1f s: origin share %.1f, origin %.1f, peers %.1f, disk %.1f, queue of the mount "
+		"%.1f",
+		all / 1e6, (double)w->share_us / 1e6, (double)w->origin_us / 1e6,
+		(double)w->peer_us / 1e6, (double)w->disk_us / 1e6, (double)w->queue_us / 1e6);
+}
+
 static void print_measured(const Granary__V1__Job *j)
 {
 	char a[RATE_TEXT_BYTES], b[RATE_TEXT_BYTES];
@@ -193,7 +218,10 @@ static void print_measured(const Granary__V1__Job *j)
 			size_format(j->consumed_bytes, a),
 			j->dataset_bytes ? (double)j->consumed_bytes / (double)j->dataset_bytes : 0,
 			rate_format(j->consumed_bytes_per_s, b));
-	field("waited for share", "%.1f s, summed over requests to origins",
+	print_waits("reads waited", j->read_waits);
+	if (j->measured_s > 0)
+		print_waits("of that, lately", j->read_waits_measured);
+	field("waited for share", "%.1f s, summed over the workers' requests to origins",
 		(double)j->waited_us / 1e6);
 }
 

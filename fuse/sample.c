@@ -38,7 +38,8 @@ bool sample_has_file(struct sample *s, const struct manifest_entry *file)
 
 /* ---- how much of the dataset it is ----------------------------------------------------------- */
 
-static void expect(const struct sample *s, const struct manifest_info *info, struct sample_size *ret)
+static void expect(
+	const struct sample *s, const struct manifest_info *info, struct sample_size *ret)
 {
 	for (unsigned level = 0; level < SAMPLE_LEVELS; level++) {
 		double share = (double)s->ppm / SAMPLE_PPM_MAX / (1u << level);
@@ -47,7 +48,8 @@ static void expect(const struct sample *s, const struct manifest_info *info, str
 	}
 }
 
-static void count_block(const struct sample *s, uint64_t hash, uint64_t bytes, struct sample_size *ret)
+static void count_block(
+	const struct sample *s, uint64_t hash, uint64_t bytes, struct sample_size *ret)
 {
 	for (unsigned level = 0; level < SAMPLE_LEVELS && hash < threshold_at(s, level); level++) {
 		ret[level].share += (double)bytes;
@@ -120,8 +122,9 @@ static void queue_locked(struct sample *s, const struct sample_unit *unit)
 {
 	if (s->queued == SAMPLE_QUEUE_MAX) {
 		if (!s->lost)
-			log_warn("%s: too much was read of the sample at once: it says nothing of the "
-				 "job any more",
+			log_warn(
+				"%s: too much was read of the sample at once: it says nothing of the "
+				"job any more",
 				s->fs->dataset);
 		s->lost = true;
 		return;
@@ -272,7 +275,8 @@ void sample_stat(struct sample *s, struct sample_stat *ret)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-void sample_init(struct sample *s, struct fs *fs, uint32_t ppm, const char *dataset, const char *job)
+void sample_init(
+	struct sample *s, struct fs *fs, uint32_t ppm, const char *dataset, const char *job)
 {
 	memset(s, 0, sizeof(*s));
 	s->fs = fs;

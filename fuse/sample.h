@@ -84,12 +84,13 @@ struct sample {
 		uint64_t ino, block;
 		int64_t due_ms;
 		bool again; /* asked for again while it waited */
-	} *queue; /* a ring */
+	} *queue;	    /* a ring */
 	unsigned head, queued;
 };
 
 /* ppm: of the dataset, 0 for none. job: of the metric. */
-void sample_init(struct sample *s, struct fs *fs, uint32_t ppm, const char *dataset, const char *job);
+void sample_init(
+	struct sample *s, struct fs *fs, uint32_t ppm, const char *dataset, const char *job);
 void sample_deinit(struct sample *s); /* after stop */
 /* Without a sample it does nothing. */
 int sample_start(struct sample *s, struct fuse_session *se, struct error *err);

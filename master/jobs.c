@@ -56,6 +56,35 @@ static struct job *add(struct jobs *jobs, const char *name, uint64_t id, struct 
 	return j;
 }
 
+/* ---- waits ----------------------------------------------------------------------------------- */
+
+const char *const job_wait_names[JOB_WAITS] = {"share", "origin", "peer", "disk", "queue"};
+
+struct job_waits job_waits_read(const Granary__V1__ReadWaits *said)
+{
+	struct job_waits none = {0};
+
+	if (!said)
+		return none;
+	return (struct job_waits){
+		{said->share_us, said->origin_us, said->peer_us, said->disk_us, said->queue_us}};
+}
+
+static Granary__V1__ReadWaits *waits_message(const struct job_waits *w)
+{
+	Granary__V1__ReadWaits *m = malloc(sizeof(*m));
+
+	if (!m)
+		return NULL;
+	granary__v1__read_waits__init(m);
+	m->share_us = w->us[0];
+	m->origin_us = w->us[1];
+	m->peer_us = w->us[2];
+	m->disk_us = w->us[3];
+	m->queue_us = w->us[4];
+	return m;
+}
+
 /* ---- the database ---------------------------------------------------------------------------- */
 
 struct load {
@@ -89,8 +118,10 @@ static int load_one(
 	j->mountless_ms = load->now_ms;
 	j->share = (struct job_share){
 		s->cache_bytes, s->remote_bytes_per_s, s->hit_ratio, s->predicted_bytes_per_s};
-	j->counters = (struct job_counters){
-		s->hit_bytes, s->miss_bytes, s->origin_bytes, s->waited_us, s->consumed_bytes};
+	j->counters = (struct job_counters){s->hit_bytes, s->miss_bytes, s->origin_bytes,
+		s->waited_us, s->consumed_bytes, {{0}}};
+	for (size_t i = 0; i < s->n_read_waits_us && i < JOB_WAITS; i++)
+		j->counters.waits.us[i] = s->read_waits_us[i];
 	return 0;
 }
 
@@ -127,6 +158,8 @@ int job_put(const struct job *j, struct namespace_batch *batch)
 	s.origin_bytes = j->counters.origin_bytes;
 	s.waited_us = j->counters.waited_us;
 	s.consumed_bytes = j->counters.consumed_bytes;
+	s.n_read_waits_us = JOB_WAITS;
+	s.read_waits_us = (uint64_t *)j->counters.waits.us;
 	return namespace_batch_put(batch, NAMESPACE_JOB, j->id, 0, &s.base);
 }
 
@@ -323,7 +356,7 @@ static void take_sample(struct job *j, int64_t now_ms)
 		return;
 	j->samples[j->sample_next] =
 		(struct job_sample){now_ms, j->counters.hit_bytes + j->counters.miss_bytes,
-			j->counters.origin_bytes, j->counters.consumed_bytes};
+			j->counters.origin_bytes, j->counters.consumed_bytes, j->counters.waits};
 	j->sample_next = (j->sample_next + 1) % JOB_SAMPLES;
 	if (j->sample_count < JOB_SAMPLES)
 		j->sample_count++;
@@ -371,6 +404,8 @@ void job_measured(const struct job *j, int64_t now_ms, struct job_rates *ret)
 		.consumed_bytes_per_s =
 			(double)(c->consumed_bytes - oldest->consumed_bytes) / seconds,
 	};
+	for (int i = 0; i < JOB_WAITS; i++)
+		ret->waits.us[i] = c->waits.us[i] - oldest->waits.us[i];
 }
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -437,5 +472,7 @@ Granary__V1__Job *job_message(
 	m->origin_bytes = j->counters.origin_bytes;
 	m->waited_us = j->counters.waited_us;
 	m->consumed_bytes = j->counters.consumed_bytes;
+	m->read_waits = waits_message(&j->counters.waits);
+	m->read_waits_measured = waits_message(&rates.waits);
 	return m;
 }

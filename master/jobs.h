@@ -31,10 +31,21 @@
 #define JOB_SAMPLE_MS 2000
 #define JOB_SAMPLES 31 /* a minute */
 
+/* For what reads of mounts waited, in microseconds. */
+#define JOB_WAITS 5
+struct job_waits {
+	uint64_t us[JOB_WAITS];
+};
+/* "share", "origin", "peer", "disk", "queue". */
+extern const char *const job_wait_names[JOB_WAITS];
+/* NULL: nothing was said. */
+struct job_waits job_waits_read(const Granary__V1__ReadWaits *said);
+
 struct job_counters {
 	uint64_t hit_bytes, miss_bytes, origin_bytes, waited_us;
-	uint64_t
-		consumed_bytes; /* the page cache's answers included, as samples say; 0: none did */
+	/* The page cache's answers included, as samples say; 0: none did. */
+	uint64_t consumed_bytes;
+	struct job_waits waits;
 };
 
 /* What the scheduler gave it last. */
@@ -84,6 +95,7 @@ struct job {
 	struct job_sample {
 		int64_t at_ms;
 		uint64_t read_bytes, origin_bytes, consumed_bytes;
+		struct job_waits waits;
 	} samples[JOB_SAMPLES]; /* a ring */
 	unsigned sample_count, sample_next;
 
@@ -139,6 +151,7 @@ bool jobs_expire(struct jobs *jobs, struct dataset_registry *datasets, int64_t n
 struct job_rates {
 	double seconds; /* that were looked at, a minute at most; 0: too early to say */
 	double read_bytes_per_s, origin_bytes_per_s, consumed_bytes_per_s;
+	struct job_waits waits; /* within them */
 };
 void job_measured(const struct job *j, int64_t now_ms, struct job_rates *ret);
 

@@ -41,6 +41,7 @@ enum {
 	JOB_MISS_BYTES,
 	JOB_ORIGIN_BYTES,
 	JOB_CONSUMED_BYTES,
+	JOB_READ_WAIT,
 	METRICS
 };
 #define FIRST_OF_DATASET BYTES
@@ -106,6 +107,8 @@ static struct metric metrics[METRICS] = {
 		"Bytes that it read, the page cache's answers included, as a sample shows; 0 without "
 		"one.",
 		"job"),
+	[JOB_READ_WAIT] = METRIC_SECONDS_COUNTER("granary_master_job_read_wait_seconds_total",
+		"For what reads of its mounts waited, as these have it.", "job", "cause"),
 };
 
 struct numbers {
@@ -250,6 +253,9 @@ static void show_job(const struct job_numbers *j)
 	count(JOB_MISS_BYTES, j->name, j->counters.miss_bytes);
 	count(JOB_ORIGIN_BYTES, j->name, j->counters.origin_bytes);
 	count(JOB_CONSUMED_BYTES, j->name, j->counters.consumed_bytes);
+	for (int i = 0; i < JOB_WAITS; i++)
+		metric_set(metric_with(&metrics[JOB_READ_WAIT], j->name, job_wait_names[i]),
+			(double)j->counters.waits.us[i] / 1e6);
 }
 
 /* After the series of datasets and jobs were cleared. */

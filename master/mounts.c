@@ -132,6 +132,8 @@ static int load_one(
 	p->failed_reads = s->failed_reads;
 	p->direct_origin_bytes = s->direct_origin_bytes;
 	p->consumed_bytes = s->consumed_bytes;
+	for (size_t i = 0; i < s->n_read_waits_us && i < JOB_WAITS; i++)
+		p->waits.us[i] = s->read_waits_us[i];
 	p->seen_ms = load->now_ms;
 	return 0;
 }
@@ -155,6 +157,8 @@ static int put_as(const struct mount_peer *p, uint64_t snapshot, struct namespac
 	s.failed_reads = p->failed_reads;
 	s.direct_origin_bytes = p->direct_origin_bytes;
 	s.consumed_bytes = p->consumed_bytes;
+	s.n_read_waits_us = JOB_WAITS;
+	s.read_waits_us = (uint64_t *)p->waits.us;
 	return namespace_batch_put(batch, NAMESPACE_MOUNT, p->id, 0, &s.base);
 }
 
@@ -259,20 +263,32 @@ static bool count_up(uint64_t *counted, uint64_t said, uint64_t *total)
 }
 
 /* What a mount added to its dataset's counters is its job's as well. */
-static void count_job(struct job *j, const struct dataset *d, uint64_t hit, uint64_t miss,
-	uint64_t origin, uint64_t consumed)
+static void count_job(
+	struct job *j, const struct dataset *d, uint64_t hit, uint64_t miss, uint64_t origin)
 {
-	j->counters.consumed_bytes += consumed;
 	j->counters.hit_bytes += d->hit_bytes - hit;
 	j->counters.miss_bytes += d->miss_bytes - miss;
 	j->counters.origin_bytes += d->origin_bytes - origin;
 	j->dirty = true;
 }
 
+/* What is counted of jobs only. False: nothing is new. */
+static bool count_for_job(
+	struct mount_peer *p, struct job *j, const Granary__V1__MountHeartbeatRequest *last)
+{
+	struct job_waits said = job_waits_read(last->read_waits);
+	struct job_counters nobody = {0}, *to = j ? &j->counters : &nobody;
+	bool dirty = count_up(&p->consumed_bytes, last->consumed_bytes, &to->consumed_bytes);
+
+	for (int i = 0; i < JOB_WAITS; i++)
+		dirty |= count_up(&p->waits.us[i], said.us[i], &to->waits.us[i]);
+	return dirty;
+}
+
 void mounts_count(struct mount_peer *p, struct dataset *d, struct job *j,
 	const Granary__V1__MountHeartbeatRequest *last)
 {
-	uint64_t hit = d->hit_bytes, miss = d->miss_bytes, origin = d->origin_bytes, consumed = 0;
+	uint64_t hit = d->hit_bytes, miss = d->miss_bytes, origin = d->origin_bytes;
 	bool failed = last->failed_reads != p->failed_reads, dirty;
 
 	dirty = count_up(&p->hit_bytes, last->hit_bytes, &d->hit_bytes);
@@ -280,10 +296,10 @@ void mounts_count(struct mount_peer *p, struct dataset *d, struct job *j,
 	dirty |= count_up(&p->failed_reads, last->failed_reads, &d->failed_reads);
 	dirty |= count_up(&p->direct_origin_bytes, last->direct_origin_bytes, &d->origin_bytes);
 	d->totals_dirty |= dirty;
-	dirty |= count_up(&p->consumed_bytes, last->consumed_bytes, &consumed);
+	dirty |= count_for_job(p, j, last);
 	p->dirty |= dirty;
 	if (j && dirty)
-		count_job(j, d, hit, miss, origin, consumed);
+		count_job(j, d, hit, miss, origin);
 	if (failed && last->last_error[0])
 		dataset_set_error(d, last->last_error);
 	text_copy_printable(p->last_error, sizeof(p->last_error), last->last_error);
@@ -305,6 +321,7 @@ static struct mount_peer *adopt(struct mounts *m, struct dataset *d,
 	p->failed_reads = request->failed_reads;
 	p->direct_origin_bytes = request->direct_origin_bytes;
 	p->consumed_bytes = request->consumed_bytes;
+	p->waits = job_waits_read(request->read_waits);
 	p->dirty = true;
 	return p;
 }

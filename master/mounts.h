@@ -40,6 +40,7 @@ struct mount_peer {
 	uint64_t shown;		  /* that it says it shows */
 	uint64_t hit_bytes, miss_bytes, failed_reads, direct_origin_bytes;
 	uint64_t consumed_bytes; /* as its sample says; cumulative */
+	struct job_waits waits;
 	struct job_loaders loaders;
 	struct job_sampled sampled;
 	char last_error[ERROR_TEXT_BYTES];
