@@ -130,7 +130,7 @@ static void queue_locked(struct sample *s, const struct sample_unit *unit)
 		return;
 	}
 	s->queue[(s->head + s->queued++) % SAMPLE_QUEUE_MAX] = *unit;
-	if (s->queued == 1)
+	if (s->queued == 1 || s->queued == SAMPLE_QUEUE_MAX / 2 + 1)
 		cond_signal(&s->work);
 }
 
@@ -233,7 +233,7 @@ static void *sample_main(void *arg)
 	while (r != -ENODEV && r != -ENOTCONN && (work = await_work(s, &unit)) != WORK_NONE) {
 		if (work == WORK_COUNT)
 			count(s);
-		else
+		else if (s->se)
 			/* -ENOENT: the kernel has forgotten the file, and its pages. */
 			r = fuse_lowlevel_notify_inval_inode(s->se, unit.ino,
 				(off_t)(unit.block * BLOCK_BYTES), (off_t)BLOCK_BYTES);

@@ -92,7 +92,7 @@ struct sample {
 void sample_init(
 	struct sample *s, struct fs *fs, uint32_t ppm, const char *dataset, const char *job);
 void sample_deinit(struct sample *s); /* after stop */
-/* Without a sample it does nothing. */
+/* Without a sample it does nothing. se: NULL in tests, then nothing is dropped. */
 int sample_start(struct sample *s, struct fuse_session *se, struct error *err);
 void sample_stop(struct sample *s);
 

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "master/plan_round.h"
+
 #define LIMIT 1e8
 
 static void add_data(struct fixture *f)
@@ -313,6 +315,36 @@ static void samples_of_all_mounts_add_up_unless_one_is_held_back(void **state)
 	assert_ideal(f, "", 0, 0);
 }
 
+static bool stale(struct fixture *f)
+{
+	mutex_guard(&f->master->mu);
+	return plan_round_is_stale_locked(f->master);
+}
+
+static void one_that_moves_by_more_than_it_may_be_wrong_makes_a_new_plan(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id;
+
+	add_data(f);
+	id = open_for(f, "train");
+	assert_false(stale(f));
+	beat_sampled(f, id, (struct sampled){.windows = 1, .ideal = 100, .error = 0.02});
+	assert_true(stale(f));
+	{
+		mutex_guard(&f->master->mu);
+		plan_round_went_by_locked(f->master);
+	}
+	beat_sampled(f, id, (struct sampled){.windows = 2, .ideal = 109, .error = 0.02});
+	assert_false(stale(f));
+	beat_sampled(f, id, (struct sampled){.windows = 2, .ideal = 111, .error = 0.02});
+	assert_true(stale(f));
+	beat_sampled(f, id, (struct sampled){.windows = 2, .ideal = 111, .error = 0.25});
+	assert_false(stale(f));
+	beat_sampled(f, id, (struct sampled){.windows = 2, .ideal = 74, .error = 0.25});
+	assert_true(stale(f));
+}
+
 /* What the page cache answered is read, too. */
 static void what_was_consumed_is_counted_once_and_ends_the_first_epoch(void **state)
 {
@@ -476,6 +508,7 @@ int main(void)
 		TEST(a_name_is_of_one_dataset),
 		TEST(what_is_declared_goes_before_steps_and_these_before_samples),
 		TEST(samples_of_all_mounts_add_up_unless_one_is_held_back),
+		TEST(one_that_moves_by_more_than_it_may_be_wrong_makes_a_new_plan),
 		TEST(what_was_consumed_is_counted_once_and_ends_the_first_epoch),
 		TEST(what_workers_fetched_for_a_job_is_counted_once),
 		TEST(workers_divide_the_limit_by_their_capacity),
