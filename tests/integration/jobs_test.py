@@ -1,6 +1,7 @@
 """Training jobs as people, a batch scheduler's plugin and mounts see them."""
 
 import json
+import mmap
 import random
 import subprocess
 import sys
@@ -21,6 +22,7 @@ LIMIT = 10_000_000
 SLOWER = 0.995
 STEP_FILES = 10
 STEP_SECONDS = 0.1
+SAMPLE_DROP_SECONDS = 2.5
 SAMPLED_SECONDS = 30  # two windows of ten seconds at least
 
 
@@ -340,6 +342,26 @@ class Jobs(suite.Case):
         self.assertIsNone(job["ideal_bytes_per_s"])
         self.assertIsNone(job["ideal_source"])
         self.assertLess(abs(job["consumed_bytes_per_s"] / loader.rate() - 1), 0.2)
+
+    def test_what_is_mapped_stays_as_it_is_while_it_is_dropped(self):
+        self.up("--job", "train", "--sample", "100%")
+        wanted = trees.samples(FILES, BYTES)
+        names = sorted(wanted)[:20]
+        maps = {}
+        for name in names:
+            with open(self.mount / name, "rb") as file:
+                maps[name] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        ends, rounds = time.monotonic() + 8, 0
+        while time.monotonic() < ends:
+            for name in names:
+                self.assertEqual(maps[name][:], wanted[name], name)
+            rounds += 1
+            time.sleep(0.1 if rounds % 10 else SAMPLE_DROP_SECONDS)
+        self.granary.settled_stat("d")
+        # It was asked for again, more than once, and not by each look at it.
+        consumed = self.jobs()["train"]["consumed_bytes"]
+        self.assertGreater(consumed, 2 * len(names) * BYTES)
+        self.assertLess(consumed, rounds * len(names) * BYTES)
 
     def test_what_a_sample_may_be(self):
         for text in ("-1", "101%", "1x", "", "nan"):
