@@ -100,6 +100,7 @@ struct mount_state {
 	/* the master link's thread writes */
 	_Atomic uint32_t plan_at; /* which of `plans` holds; 0: none, else 1 or 2 */
 	struct counters_kept counters;
+	_Atomic uint32_t sample_level; /* sample.h: what left the sample is in the page cache */
 
 	/* guarded by open_records.mu */
 	_Atomic int32_t last_backing_id;  /* the highest that the kernel gave */

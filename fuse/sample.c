@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "fuse/fs.h"
+#include "fuse/mount_state.h"
 #include "fuse/node_id.h"
 #include "fuse/ops.h"
 #include "fuse/thread.h"
@@ -103,6 +104,7 @@ static void thin_locked(struct sample *s, uint64_t reads)
 		level++;
 	s->level = level;
 	atomic_store(&s->threshold, threshold_at(s, level));
+	atomic_store(&s->fs->keep->state->sample_level, level);
 }
 
 /* ---- reads ----------------------------------------------------------------------------------- */
@@ -281,7 +283,8 @@ void sample_init(
 	memset(s, 0, sizeof(*s));
 	s->fs = fs;
 	s->ppm = ppm;
-	s->threshold = threshold_at(s, 0);
+	s->level = atomic_load(&fs->keep->state->sample_level) % SAMPLE_LEVELS;
+	s->threshold = threshold_at(s, s->level);
 	mutex_init(&s->mu);
 	cond_init(&s->work);
 	metrics_register(metrics, 1);
