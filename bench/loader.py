@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A training loader whose compute-bound rate is known: batches of files, each followed by a step.
 
-    loader.py DIR READERS BATCH STEP_SECONDS SEED LOG [EPOCHS]
+    loader.py [--page-cache] DIR READERS BATCH STEP_SECONDS SEED LOG [EPOCHS]
 
-Threads read shuffled files past the page cache (O_DIRECT) into a short queue of batches, as loaders do;
+Threads read shuffled files past the page cache (O_DIRECT), or through it, into a short queue of batches, as loaders do;
 the main thread takes a batch and computes for STEP_SECONDS. LOG gets a line of JSON for each step: when
 it ended, the bytes read so far, the epochs ended. The mount is told of each step as well
 (granary_order.timed). Without EPOCHS it goes on until it is killed.
@@ -27,8 +27,8 @@ BUFFER_BYTES = 1 << 20
 BATCHES_AHEAD = 2
 
 
-def read(path, buffer):
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
+def read(path, buffer, how):
+    handle = os.open(path, os.O_RDONLY | how)
     try:
         return os.readv(handle, [buffer])
     finally:
@@ -56,10 +56,10 @@ class Epochs:
             return self.order.pop()
 
 
-def reader(epochs, ready):
+def reader(epochs, ready, how):
     buffer = mmap.mmap(-1, BUFFER_BYTES)
     while (path := epochs.next()) is not None:
-        ready.put(read(path, buffer))
+        ready.put(read(path, buffer, how))
     ready.put(None)
 
 
@@ -79,14 +79,17 @@ def batches(ready, size, readers):
 
 
 def main():
-    directory, readers, batch, step, seed, log = sys.argv[1:7]
-    count = int(sys.argv[7]) if len(sys.argv) > 7 else -1
+    arguments, how = sys.argv[1:], os.O_DIRECT
+    if arguments[0] == "--page-cache":
+        arguments, how = arguments[1:], 0
+    directory, readers, batch, step, seed, log = arguments[:6]
+    count = int(arguments[6]) if len(arguments) > 6 else -1
     readers, batch, step = int(readers), int(batch), float(step)
     paths = sorted(str(path) for path in pathlib.Path(directory).rglob("*") if path.is_file())
     epochs = Epochs(paths, int(seed), count)
     ready = queue.Queue(BATCHES_AHEAD * batch)
     for _ in range(readers):
-        threading.Thread(target=reader, args=(epochs, ready), daemon=True).start()
+        threading.Thread(target=reader, args=(epochs, ready, how), daemon=True).start()
     files = total = 0
     begun = time.monotonic()
     with open(log, "w", encoding="ascii") as lines:

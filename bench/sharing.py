@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Three jobs share a cache and a limited origin: what was predicted against what the readers get.
 
-    sharing.py [--storage joint|lru|private|whole] [--policy max-min|fifo|sjf] [--seconds N]
-    sharing.py --total
+    sharing.py [--storage joint|lru|private|whole] [--policy max-min|fifo|sjf] [--seconds N] [--cgroup]
+    sharing.py --total [--cgroup]
 
 An S3 server (MinIO behind a proxy that logs every request), three datasets, three loaders with known
 steps (loader.py), one `granary up` with three mounts. From the second epoch of each job on, for N seconds:
 bytes at the readers against the prediction as it was written down before, body bytes at the proxy in
 any sliding second against the limit.
+
+Loaders read past the page cache (O_DIRECT); with --cgroup through it, each in a control group with room
+for itself and a tenth of the smallest dataset.
 
 With --total another mix runs to its end under joint, lru and private, each from an empty cache, beside
 what `granary sim` says of it.
@@ -24,12 +27,14 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/integration"))
 
+import memory_group  # noqa: E402
 from harness import granary, s3_origin, suite, trees, workspace  # noqa: E402
 
 FILE_BYTES = 110_000
 LIMIT = 10_000_000
 CACHE = "107MB"
 READERS = 4
+GROUP_BYTES = 14 << 20  # a loader takes 9 MiB
 FILL_SECONDS = 300
 STILL_SECONDS = 5
 
@@ -58,11 +63,14 @@ TOTAL_SECONDS = 900
 
 
 class Loader:
-    def __init__(self, work, job, directory, number, epochs=None):
+    def __init__(self, work, job, directory, number, epochs, cgroup):
         self.log = work.path / f"{job.name}.steps"
+        self.group = memory_group.MemoryGroup(job.name, GROUP_BYTES) if cgroup else None
         self.process = subprocess.Popen(
-            [sys.executable, ROOT / "bench/loader.py", directory, str(READERS), str(job.batch),
-             str(job.step), str(number), self.log, *([str(epochs)] if epochs else [])])
+            [sys.executable, ROOT / "bench/loader.py", *(["--page-cache"] if cgroup else []), directory,
+             str(READERS), str(job.batch), str(job.step), str(number), self.log,
+             *([str(epochs)] if epochs else [])],
+            preexec_fn=self.group.join if self.group else None)
 
     def steps(self):
         if not self.log.exists():
@@ -82,6 +90,9 @@ class Loader:
     def close(self):
         self.process.kill()
         self.process.wait()
+        if self.group:
+            self.group.close()
+            self.group = None
 
 
 def _at(points, when):
@@ -108,8 +119,9 @@ def busiest_second(requests):
 class Cluster:
     """One host with a mount for each job."""
 
-    def __init__(self, work, server, mix, storage, policy):
+    def __init__(self, work, server, mix, storage, policy, cgroup):
         self.work = work
+        self.cgroup = cgroup
         self.mix = mix
         self.server = server
         self.host = granary.Granary(work, storage, environment=self.server.environment())
@@ -130,7 +142,7 @@ class Cluster:
         return {job["name"]: job for job in self.host.json("job", "ls")["jobs"]}
 
     def start(self, epochs=None):
-        loaders = [Loader(self.work, job, mountpoint, number, epochs and epochs[number])
+        loaders = [Loader(self.work, job, mountpoint, number, epochs and epochs[number], self.cgroup)
                    for number, (job, mountpoint) in enumerate(zip(self.mix, self.mounts))]
         for loader in loaders:
             self.work.at_close(loader.close)
@@ -159,8 +171,13 @@ def fill(work, mix):
     return server
 
 
-def window(work, storage, policy, seconds):
-    cluster = Cluster(work, fill(work, MIX), MIX, storage, policy)
+def _served(job):
+    """Bytes that its mounts were asked for."""
+    return job["hit_bytes"] + job["miss_bytes"]
+
+
+def window(work, storage, policy, seconds, cgroup):
+    cluster = Cluster(work, fill(work, MIX), MIX, storage, policy, cgroup)
     loaders = cluster.start()
     cluster.settle(loaders)
     predicted = cluster.jobs()
@@ -179,6 +196,7 @@ def window(work, storage, policy, seconds):
                      "remote_bytes_per_s": told["remote_bytes_per_s"],
                      "predicted": told["predicted_bytes_per_s"],
                      "measured": loader.rate(begin, end),
+                     "served": (_served(after[job.name]) - _served(told)) / (end - begin),
                      "measured_ideal": after[job.name]["measured_ideal_bytes_per_s"],
                      "plan_moved": after[job.name]["predicted_bytes_per_s"]
                      != told["predicted_bytes_per_s"]})
@@ -202,8 +220,8 @@ def simulated(mix, storage, policy, cache_bytes):
     return json.loads(done.stdout)["results"][0]["makespan_s"]
 
 
-def total(work, server, storage, policy):
-    cluster = Cluster(work, server, TOTAL_MIX, storage, policy)
+def total(work, server, storage, policy, cgroup):
+    cluster = Cluster(work, server, TOTAL_MIX, storage, policy, cgroup)
     usable = cluster.host.json("job", "ls")["cluster"]["cache_bytes"]
     # A file of 110,000 bytes takes up to a page more of the cache.
     cache_bytes = int(usable * FILE_BYTES / (FILE_BYTES + 4096))
@@ -223,13 +241,13 @@ def total(work, server, storage, policy):
             "simulated": simulated(TOTAL_MIX, storage, policy, cache_bytes)}
 
 
-def totals(work, policy):
+def totals(work, policy, cgroup):
     server = fill(work, TOTAL_MIX)
     results = []
     print("| storage | total | to joint | simulated | measured / simulated |")
     print("|---|---|---|---|---|")
     for storage in ("joint", "lru", "private"):
-        result = total(work, server, storage, policy)
+        result = total(work, server, storage, policy, cgroup)
         results.append(result)
         print(f"| {storage} | {result['seconds']:.0f} s | "
               f"{result['seconds'] / results[0]['seconds']:.2f} | {result['simulated']:.0f} s | "
@@ -247,6 +265,8 @@ def print_window(result):
               f"{row['remote_bytes_per_s'] / 1e6:.2f} MB/s | {row['predicted'] / 1e6:.2f} MB/s | "
               f"{row['measured'] / 1e6:.2f} MB/s | **{row['measured'] / row['predicted']:.3f}**"
               f"{' (the plan moved)' if row['plan_moved'] else ''} |")
+    print("of what loaders read the mounts were asked for " + ", ".join(
+        f"{row['served'] / row['measured']:.3f} ({row['job']})" for row in result["jobs"]))
     print(f"origin: {result['origin_bytes_per_s'] / result['limit']:.3f} of the limit on average, "
           f"{result['busiest_second'] / result['limit']:.3f} in the busiest second")
 
@@ -257,14 +277,19 @@ def main():
     parser.add_argument("--policy", default="max-min", choices=["max-min", "fifo", "sjf"])
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--total", action="store_true", help="a mix to its end, three times")
+    parser.add_argument("--cgroup", action="store_true",
+                        help="read through the page cache, in control groups that leave it no room")
     parser.add_argument("--json", type=pathlib.Path, help="keep the figures there")
     arguments = parser.parse_args()
+    if arguments.cgroup and not memory_group.can_be_had():
+        parser.error("no memory control group can be made here")
     work = workspace.Workspace()
     try:
         if arguments.total:
-            result = totals(work, arguments.policy)
+            result = totals(work, arguments.policy, arguments.cgroup)
         else:
-            result = window(work, arguments.storage, arguments.policy, arguments.seconds)
+            result = window(work, arguments.storage, arguments.policy, arguments.seconds,
+                            arguments.cgroup)
             print_window(result)
     finally:
         work.close()

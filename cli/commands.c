@@ -73,6 +73,9 @@ static const struct flag mount_flags[] = {
 		"Do not give small files to the kernel before they are asked for"},
 	{"no-passthrough", 0, FLAG_SWITCH, NULL, NULL, NULL,
 		"Do not let the kernel read cached large files by itself"},
+	{"sample", 0, FLAG_TEXT, "PERCENT", NULL, NULL,
+		"Of the dataset, that is always asked for again, so that the job is seen to read; 0: "
+		"nothing (1 % with --job)"},
 	{"read-timeout", 0, FLAG_NUMBER, "SECONDS", NULL, "60",
 		"A read that nobody could answer by then fails"},
 	{0},

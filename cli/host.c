@@ -16,6 +16,7 @@
 #include "common/metrics_http.h"
 #include "common/rpc/rpc.h"
 #include "common/sync.h"
+#include "fuse/sample.h"
 #include "granary/v1/host.pb-c.h"
 #include "master/master.h"
 #include "worker/worker.h"
@@ -138,6 +139,7 @@ static void serve_mount(struct rpc_call *call, void *arg)
 		.gid = q->gid,
 		.no_preload = q->no_preload,
 		.order_memory_bytes = q->order_memory_bytes,
+		.sample_ppm = q->sample_ppm <= SAMPLE_PPM_MAX ? q->sample_ppm : SAMPLE_PPM_MAX,
 		.no_passthrough = q->no_passthrough,
 		.read_timeout_ms = (int64_t)q->read_timeout_ms,
 	};

@@ -28,13 +28,24 @@ static json_t *real_or_null(bool known, double value)
 	return known ? json_real(value) : json_null();
 }
 
+static json_t *waits_to_json(const Granary__V1__ReadWaits *w)
+{
+	if (!w)
+		return json_null();
+	return json_pack("{s:f, s:f, s:f, s:f, s:f}", "share", (double)w->share_us / 1e6, "origin",
+		(double)w->origin_us / 1e6, "peer", (double)w->peer_us / 1e6, "disk",
+		(double)w->disk_us / 1e6, "queue", (double)w->queue_us / 1e6);
+}
+
 static json_t *job_to_json(const Granary__V1__Job *j)
 {
 	bool ideal = j->ideal_source[0] != '\0', measured = j->measured_s > 0;
+	bool consumed = j->consumed_bytes > 0;
 
 	return json_pack(
 		"{s:o, s:o, s:I, s:f, s:i, s:b, s:b, s:f, s:I, s:I, s:I, s:o, s:o, s:I, "
-		"s:I, s:o, s:f, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:I, s:o, s:o, s:I}",
+		"s:I, s:o, s:f, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:I, s:o, s:o, s:I, "
+		"s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"name", output_text(j->name), "dataset", output_text(j->dataset), "gpus",
 		(json_int_t)j->gpus, "weight", j->weight, "epochs", (int)j->epochs, "irregular",
 		(int)j->irregular, "implicit", (int)j->implicit, "min_remote_bytes_per_s",
@@ -54,7 +65,19 @@ static json_t *job_to_json(const Granary__V1__Job *j)
 		(json_int_t)j->loaders, "measured_ideal_bytes_per_s",
 		real_or_null(j->loaders > 0, j->measured_ideal_bytes_per_s), "data_wait_ratio",
 		real_or_null(j->loaders > 0, j->data_wait_ratio), "loader_workers",
-		(json_int_t)j->loader_workers);
+		(json_int_t)j->loader_workers, "ideal_error",
+		real_or_null(j->ideal_error > 0, j->ideal_error), "sampled_ideal_bytes_per_s",
+		real_or_null(j->sampled_ideal_bytes_per_s > 0, j->sampled_ideal_bytes_per_s),
+		"sampled_ideal_error",
+		real_or_null(j->sampled_ideal_bytes_per_s > 0, j->sampled_ideal_error),
+		"consumed_bytes",
+		consumed ? json_integer((json_int_t)j->consumed_bytes) : json_null(),
+		"consumed_bytes_per_s", real_or_null(consumed && measured, j->consumed_bytes_per_s),
+		"consumed_epochs",
+		real_or_null(consumed && j->dataset_bytes > 0,
+			(double)j->consumed_bytes / (double)j->dataset_bytes),
+		"read_wait_s", waits_to_json(j->read_waits), "read_wait_measured_s",
+		measured ? waits_to_json(j->read_waits_measured) : json_null());
 }
 
 static json_t *cluster_to_json(const Granary__V1__ClusterShare *c)
@@ -75,9 +98,22 @@ static void rate_cell(struct table *t, bool known, double bytes_per_s)
 	table_cell(t, "%s", known ? rate_format(bytes_per_s, text) : "-");
 }
 
+#define SOURCE_TEXT_BYTES 48
+
+/* Who says what its ideal rate is, and how sure that is. */
+static const char *source_text(const Granary__V1__Job *j, char text[static SOURCE_TEXT_BYTES])
+{
+	if (j->ideal_error > 0)
+		snprintf(text, SOURCE_TEXT_BYTES, "%.24s, +-%.0f %%", j->ideal_source,
+			ceil(100 * j->ideal_error));
+	else
+		snprintf(text, SOURCE_TEXT_BYTES, "%.24s", j->ideal_source);
+	return text;
+}
+
 static void job_row(struct table *t, const Granary__V1__Job *j)
 {
-	char size[SIZE_TEXT_BYTES], cache[SIZE_TEXT_BYTES];
+	char size[SIZE_TEXT_BYTES], cache[SIZE_TEXT_BYTES], source[SOURCE_TEXT_BYTES];
 	bool ideal = j->ideal_source[0] != '\0', measured = j->measured_s > 0;
 
 	table_cell(t, "%s", j->name);
@@ -85,6 +121,7 @@ static void job_row(struct table *t, const Granary__V1__Job *j)
 	table_cell(t, "%" PRIu64, j->gpus);
 	table_cell(t, "%" PRIu64, j->mounts);
 	rate_cell(t, ideal, j->ideal_bytes_per_s);
+	table_cell(t, "%s", ideal ? source_text(j, source) : "-");
 	table_cell(t, "%s of %s", size_format(j->cache_bytes, cache),
 		size_format(j->dataset_bytes, size));
 	rate_cell(t, j->origin_limited, j->remote_bytes_per_s);
@@ -97,8 +134,9 @@ static void print_list(const Granary__V1__ListJobsReply *reply)
 {
 	const Granary__V1__ClusterShare *c = reply->cluster;
 	char a[RATE_TEXT_BYTES], b[RATE_TEXT_BYTES];
-	struct table *t = table_new("JOB\tDATASET\t>GPUS\t>MOUNTS\t>IDEAL\t>CACHE\t>ORIGIN SHARE\t"
-				    ">PREDICTED\t>READ\t>FROM ORIGIN");
+	struct table *t =
+		table_new("JOB\tDATASET\t>GPUS\t>MOUNTS\t>IDEAL\tSOURCE\t>CACHE\t>ORIGIN SHARE\t"
+			  ">PREDICTED\t>READ\t>FROM ORIGIN");
 
 	for (size_t i = 0; i < reply->n_jobs; i++)
 		job_row(t, reply->jobs[i]);
@@ -148,6 +186,20 @@ static void print_what_if(const Granary__V1__Job *j)
 		rate_format(bandwidth, rate), now > 0 ? 100 * (bandwidth / now - 1) : 0);
 }
 
+static void print_waits(const char *name, const Granary__V1__ReadWaits *w)
+{
+	double all;
+
+	if (!w)
+		return;
+	all = (double)(w->share_us + w->origin_us + w->peer_us + w->disk_us + w->queue_us);
+	field(name,
+		"%.1f s: origin share %.1f, origin %.1f, peers %.1f, disk %.1f, queue of the mount "
+		"%.1f",
+		all / 1e6, (double)w->share_us / 1e6, (double)w->origin_us / 1e6,
+		(double)w->peer_us / 1e6, (double)w->disk_us / 1e6, (double)w->queue_us / 1e6);
+}
+
 static void print_measured(const Granary__V1__Job *j)
 {
 	char a[RATE_TEXT_BYTES], b[RATE_TEXT_BYTES];
@@ -161,7 +213,15 @@ static void print_measured(const Granary__V1__Job *j)
 		field("measured", "too early to say");
 	field("read", "%s of the mounts, %.1f %% of it without the origin", size_format(read, a),
 		read ? 100.0 * (double)j->hit_bytes / (double)read : 0.0);
-	field("waited for share", "%.1f s, summed over requests to origins",
+	if (j->consumed_bytes > 0)
+		field("consumed", "about %s with what the page cache answered, %.1f epochs; %s now",
+			size_format(j->consumed_bytes, a),
+			j->dataset_bytes ? (double)j->consumed_bytes / (double)j->dataset_bytes : 0,
+			rate_format(j->consumed_bytes_per_s, b));
+	print_waits("reads waited", j->read_waits);
+	if (j->measured_s > 0)
+		print_waits("of that, lately", j->read_waits_measured);
+	field("waited for share", "%.1f s, summed over the workers' requests to origins",
 		(double)j->waited_us / 1e6);
 }
 
@@ -198,10 +258,23 @@ static void print_loader(const Granary__V1__Job *j)
 	field("", "%s", advice(j));
 }
 
+static void print_sampled(const Granary__V1__Job *j)
+{
+	char rate[RATE_TEXT_BYTES];
+
+	if (j->sampled_ideal_bytes_per_s > 0)
+		field("sampled", "would read %s, +-%.0f %%: so much it reads while it hardly waits",
+			rate_format(j->sampled_ideal_bytes_per_s, rate),
+			ceil(100 * j->sampled_ideal_error));
+	else if (j->consumed_bytes > 0)
+		field("sampled",
+			"not enough yet to say how fast it could read, or its readers wait");
+}
+
 static void print_job(const Granary__V1__Job *j)
 {
 	bool ideal = j->ideal_source[0] != '\0', limited = j->origin_limited;
-	char a[RATE_TEXT_BYTES], b[SIZE_TEXT_BYTES];
+	char a[RATE_TEXT_BYTES], b[SIZE_TEXT_BYTES], source[SOURCE_TEXT_BYTES];
 
 	field("job", "%s%s", j->name, j->implicit ? " (started by its mount)" : "");
 	field("dataset", "%s, %s", j->dataset, size_format(j->dataset_bytes, b));
@@ -209,7 +282,7 @@ static void print_job(const Granary__V1__Job *j)
 	field("mounts", "%" PRIu64, j->mounts);
 	if (ideal)
 		field("ideal rate f*", "%s (%s)", rate_format(j->ideal_bytes_per_s, a),
-			j->ideal_source);
+			source_text(j, source));
 	else
 		field("ideal rate f*", "unknown: `granary job start %s --ideal-rate RATE` tells it",
 			j->name);
@@ -221,6 +294,7 @@ static void print_job(const Granary__V1__Job *j)
 			rate_format(j->predicted_bytes_per_s, a));
 	print_measured(j);
 	print_loader(j);
+	print_sampled(j);
 	field("so", "%s", j->reason);
 	if (ideal && limited && j->predicted_bytes_per_s < 0.999 * j->ideal_bytes_per_s)
 		print_what_if(j);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fuse/sample.h"
+
 #define ID_MAX (UINT32_MAX - 1)
 
 /* Not realpath: the mount point may be a dead mount that nothing can look into. */
@@ -26,11 +28,30 @@ static int absolute_mountpoint(const char *text, char **ret, struct error *err)
 	return 0;
 }
 
+/* Without a job nobody asks what it reads. */
+static int read_sample(const struct invocation *inv, uint32_t *ret_ppm, struct error *err)
+{
+	const char *text = inv_text(inv, "sample");
+	char *end = NULL;
+	double percent;
+
+	*ret_ppm = inv_text(inv, "job") ? SAMPLE_PPM_DEFAULT : 0;
+	if (!text)
+		return 0;
+	percent = strtod(text, &end);
+	if (end == text || !(percent >= 0 && percent <= 100) || (strcmp(end, "%") && *end))
+		return error_set(err, -EINVAL, "--sample is 0 to 100 %%, not '%s'", text);
+	if (*ret_ppm)
+		*ret_ppm = (uint32_t)(percent * SAMPLE_PPM_MAX / 100);
+	return 0;
+}
+
 int mount_flags_read(const struct invocation *inv, const char *dataset, const char *mountpoint,
 	struct mount_options *ret, struct error *err)
 {
 	uint64_t uid = inv_number(inv, "uid", geteuid()), gid = inv_number(inv, "gid", getegid());
 	uint64_t order_memory = inv_size(inv, "order-memory", 0);
+	uint32_t sample_ppm;
 	char *absolute;
 	int r;
 
@@ -39,6 +60,9 @@ int mount_flags_read(const struct invocation *inv, const char *dataset, const ch
 	if (inv_text(inv, "order-memory") &&
 		(order_memory < ORDER_MEMORY_LEAST_BYTES || order_memory > ORDER_MEMORY_MOST_BYTES))
 		return error_set(err, -EINVAL, "--order-memory is 16MiB to 16GiB");
+	r = read_sample(inv, &sample_ppm, err);
+	if (r < 0)
+		return r;
 	r = absolute_mountpoint(mountpoint, &absolute, err);
 	if (r < 0)
 		return r;
@@ -51,6 +75,7 @@ int mount_flags_read(const struct invocation *inv, const char *dataset, const ch
 		.uid = (uint32_t)uid,
 		.gid = (uint32_t)gid,
 		.order_memory_bytes = order_memory,
+		.sample_ppm = sample_ppm,
 		.no_preload = inv_switch(inv, "no-preload"),
 		.no_passthrough = inv_switch(inv, "no-passthrough"),
 		.read_timeout_ms = (int64_t)inv_number(inv, "read-timeout", 60) * 1000,

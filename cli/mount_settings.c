@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fuse/sample.h"
+
 _Static_assert(sizeof(struct mount_settings) <= MOUNT_STATE_SETTINGS_BYTES, "they have to fit");
 
 static int copy(char *to, size_t room, const char *text, const char *what, struct error *err)
@@ -37,6 +39,7 @@ int mount_settings_write(struct mount_state *state, const struct mount_options *
 		.gid = mo->gid,
 		.mode = (uint32_t)mo->mode,
 		.log_level = log_level(),
+		.sample_ppm = mo->sample_ppm,
 		.allow_other = mo->allow_other,
 		.no_preload = mo->no_preload,
 		.no_passthrough = mo->no_passthrough,
@@ -99,6 +102,7 @@ void mount_settings_options(const struct mount_settings *s, struct mount_options
 		.no_preload = s->no_preload,
 		.no_passthrough = s->no_passthrough,
 		.order_memory_bytes = s->order_memory_bytes,
+		.sample_ppm = s->sample_ppm <= SAMPLE_PPM_MAX ? s->sample_ppm : 0,
 		.read_timeout_ms = s->read_timeout_ms,
 	};
 }

@@ -26,7 +26,7 @@ struct mount_settings {
 	uint64_t pid;			/* of the first process: it names the metrics' socket */
 	uint64_t order_memory_bytes;
 	int64_t read_timeout_ms;
-	uint32_t uid, gid, mode, log_level;
+	uint32_t uid, gid, mode, log_level, sample_ppm;
 	bool allow_other, no_preload, no_passthrough;
 };
 

@@ -187,6 +187,7 @@ static int join_running(struct up *u, struct error *err)
 		q.gid = u->mount.gid;
 		q.no_preload = u->mount.no_preload;
 		q.order_memory_bytes = u->mount.order_memory_bytes;
+		q.sample_ppm = u->mount.sample_ppm;
 		q.no_passthrough = u->mount.no_passthrough;
 		q.mode = (char *)inv_text(u->inv, "mode");
 		q.job = (char *)(u->mount.job ? u->mount.job : "");

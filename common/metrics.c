@@ -206,10 +206,25 @@ void metric_set(struct metric_series *s, double value)
 	show(s);
 }
 
+static void add_bits(struct metric_series *s, double more)
+{
+	uint64_t old = atomic_load_explicit(&s->bits, memory_order_relaxed);
+
+	while (!atomic_compare_exchange_weak_explicit(&s->bits, &old,
+		to_bits(from_bits(old) + more), memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
+void metric_add_fraction(struct metric_series *s, double more)
+{
+	assert(s->metric->fractional);
+	add_bits(s, more);
+	show(s);
+}
+
 void metric_observe(struct metric_series *s, double value)
 {
 	const struct metric_buckets *b = s->metric->buckets;
-	uint64_t old = atomic_load_explicit(&s->bits, memory_order_relaxed);
 	unsigned i = 0;
 
 	assert(s->metric->type == METRIC_TYPE_HISTOGRAM);
@@ -217,9 +232,7 @@ void metric_observe(struct metric_series *s, double value)
 	while (i < b->n && !(value <= b->upper[i]))
 		i++;
 	atomic_fetch_add_explicit(&s->buckets[i], 1, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(&s->bits, &old,
-		to_bits(from_bits(old) + value), memory_order_relaxed, memory_order_relaxed))
-		;
+	add_bits(s, value);
 	show(s);
 }
 

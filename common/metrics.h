@@ -100,6 +100,8 @@ void metric_add(struct metric_series *s, uint64_t n);
 void metric_set_total(struct metric_series *s, uint64_t total);
 /* Gauges, and fractional counters. */
 void metric_set(struct metric_series *s, double value);
+/* Fractional counters of which several share a series. */
+void metric_add_fraction(struct metric_series *s, double more);
 /* Histograms. */
 void metric_observe(struct metric_series *s, double value);
 

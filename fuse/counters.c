@@ -13,6 +13,7 @@
 enum {
 	READ_BYTES,
 	READ_SECONDS,
+	READ_WAIT_SECONDS,
 	REQUESTS,
 	FAILED_READS,
 	PRELOADED_BYTES,
@@ -30,6 +31,11 @@ static struct metric metrics[METRICS] = {
 	[READ_SECONDS] = METRIC_HISTOGRAM("granary_client_read_seconds",
 		"Time from a read's arrival at the mount to its answer.", metric_seconds_buckets,
 		"dataset"),
+	[READ_WAIT_SECONDS] = METRIC_SECONDS_COUNTER("granary_client_read_wait_seconds_total",
+		"For what reads waited, from their arrival at the mount to their answer: their job's "
+		"share of the origins' bandwidth, the origin, another host's store, the disk of this "
+		"one, or a thread of the mount.",
+		"dataset", "job", "cause"),
 	[REQUESTS] = METRIC_COUNTER("granary_client_requests_total",
 		"Requests that the kernel made of the mount.", "dataset", "op"),
 	[FAILED_READS] = METRIC_COUNTER("granary_client_failed_reads_total",
@@ -61,6 +67,9 @@ static void make_series(struct counters *c, const char *dataset, const char *job
 	metrics_register(metrics, METRICS);
 	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
 		c->byte_series[i] = metric_with(&metrics[READ_BYTES], dataset, job, sources[i]);
+	for (int i = 0; i < READ_WAIT_COUNT; i++)
+		c->wait_series[i] =
+			metric_with(&metrics[READ_WAIT_SECONDS], dataset, job, read_wait_name(i));
 	for (int i = 0; i < OP_COUNT; i++)
 		c->op_series[i] = metric_with(&metrics[REQUESTS], dataset, counters_op_name(i));
 	c->seconds_series = metric_with(&metrics[READ_SECONDS], dataset);
@@ -80,16 +89,31 @@ static uint64_t load(atomic_uint_fast64_t *value)
 	return atomic_load_explicit(value, memory_order_relaxed);
 }
 
+static void collect(void *arg)
+{
+	struct counters *c = arg;
+
+	for (int i = 0; i < READ_WAIT_COUNT; i++) {
+		uint64_t ns = load(&c->waits_ns[i]);
+
+		metric_add_fraction(c->wait_series[i], (double)(ns - c->waits_shown_ns[i]) / 1e9);
+		c->waits_shown_ns[i] = ns;
+	}
+}
+
 void counters_init(struct counters *c, const char *dataset, const char *job)
 {
 	memset(c, 0, sizeof(*c));
 	mutex_init(&c->mu);
 	c->logged_ms = INT64_MIN / 2;
 	make_series(c, dataset, job);
+	c->collection = metrics_collect(collect, c);
 }
 
 void counters_deinit(struct counters *c)
 {
+	metrics_collect_remove(c->collection);
+	collect(c);
 	mutex_deinit(&c->mu);
 }
 
@@ -99,6 +123,8 @@ void counters_keep(struct counters *c, struct counters_kept *ret)
 		atomic_store(&ret->ops[i], load(&c->ops[i]));
 	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
 		atomic_store(&ret->bytes[i], load(&c->bytes[i]));
+	for (int i = 0; i < READ_WAIT_COUNT; i++)
+		atomic_store(&ret->waits_ns[i], load(&c->waits_ns[i]));
 	atomic_store(&ret->failed_reads, load(&c->failed_reads));
 }
 
@@ -113,6 +139,8 @@ void counters_resume(struct counters *c, const struct counters_kept *kept, uint6
 		atomic_store(&c->bytes[i], kept->bytes[i]);
 		metric_add(c->byte_series[i], kept->bytes[i]);
 	}
+	for (int i = 0; i < READ_WAIT_COUNT; i++)
+		atomic_store(&c->waits_ns[i], kept->waits_ns[i]);
 	atomic_store(&c->failed_reads, kept->failed_reads);
 	metric_add(c->failed_series, kept->failed_reads);
 }

@@ -13,6 +13,7 @@
 #include "common/metrics.h"
 #include "common/sync.h"
 #include "fuse/block_source.h"
+#include "fuse/read_waits.h"
 
 enum counters_op {
 	OP_LOOKUP,
@@ -38,7 +39,8 @@ enum counters_order {
 
 struct counters {
 	atomic_uint_fast64_t ops[OP_COUNT];
-	atomic_uint_fast64_t bytes[BLOCK_FROM_COUNT]; /* that readers asked for and got */
+	atomic_uint_fast64_t bytes[BLOCK_FROM_COUNT];	/* that readers asked for and got */
+	atomic_uint_fast64_t waits_ns[READ_WAIT_COUNT]; /* of reads, by cause */
 	atomic_uint_fast64_t failed_reads, interrupted_reads;
 	atomic_uint_fast64_t preloaded_bytes; /* among those of the local store */
 	/* of announced orders, in the order of enum counters_order */
@@ -47,7 +49,11 @@ struct counters {
 	/* constant */
 	struct metric_series *op_series[OP_COUNT], *byte_series[BLOCK_FROM_COUNT];
 	struct metric_series *failed_series, *preloaded_series, *seconds_series,
-		*order_series[COUNTERS_ORDER_COUNT], *takeovers_series;
+		*order_series[COUNTERS_ORDER_COUNT], *takeovers_series,
+		*wait_series[READ_WAIT_COUNT];
+	/* of the collector, which adds to the metrics what they do not have yet */
+	struct metrics_collection *collection;
+	uint64_t waits_shown_ns[READ_WAIT_COUNT];
 
 	struct mutex mu;
 	/* guarded by mu */
@@ -62,6 +68,7 @@ void counters_deinit(struct counters *c);
 /* What a heartbeat tells, and what whoever comes after this process goes on from. */
 struct counters_kept {
 	_Atomic uint64_t ops[OP_COUNT], bytes[BLOCK_FROM_COUNT], failed_reads;
+	_Atomic uint64_t waits_ns[READ_WAIT_COUNT];
 };
 void counters_keep(struct counters *c, struct counters_kept *ret);
 /* Right after init, by the process that is the takeovers-th after the first. */
@@ -83,6 +90,12 @@ static inline void counters_bytes(struct counters *c, enum block_from from, uint
 	metric_add(c->byte_series[from], bytes);
 }
 
+static inline void counters_waited(struct counters *c, enum read_wait cause, int64_t ns)
+{
+	if (ns > 0)
+		atomic_fetch_add_explicit(&c->waits_ns[cause], (uint64_t)ns, memory_order_relaxed);
+}
+
 /* Given to the kernel before a reader asked. */
 static inline void counters_preloaded(struct counters *c, uint64_t bytes)
 {
@@ -101,10 +114,10 @@ static inline void counters_order_add(struct counters *c, enum counters_order wh
 	metric_add(c->order_series[what], n);
 }
 
-/* A read that was answered with bytes; began as of clock_mono_ns. */
-static inline void counters_read_took(struct counters *c, int64_t began_ns)
+/* A read that was answered with bytes. */
+static inline void counters_read_took(struct counters *c, int64_t took_ns)
 {
-	metric_observe(c->seconds_series, (double)(clock_mono_ns() - began_ns) / 1e9);
+	metric_observe(c->seconds_series, (double)took_ns / 1e9);
 }
 
 /* Counts a failed read, keeps its text, and logs it, but at most one line a second. */

@@ -85,6 +85,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 	file_sequence_init(&fs->sequence);
 	read_failures_init(&fs->read_failures);
 	preload_init(&fs->preload, fs);
+	sample_init(&fs->sample, fs, opts->sample_ppm, fs->dataset, opts->job ? opts->job : "");
 	order_init(&fs->order, fs, opts->order_memory_bytes);
 	loader_pace_init(&fs->loaders);
 	return 0;
@@ -101,6 +102,7 @@ void fs_deinit(struct fs *fs)
 	loader_pace_deinit(&fs->loaders);
 	passthrough_deinit(&fs->passthrough);
 	preload_deinit(&fs->preload);
+	sample_deinit(&fs->sample);
 	read_failures_deinit(&fs->read_failures);
 	read_ahead_deinit(&fs->read_ahead);
 	file_sequence_deinit(&fs->sequence);

@@ -10,7 +10,7 @@
  * the number of files is the preload's plan: 0.27 bytes each, at most 8.6 MiB. Announced orders take
  * what they bring (ORDER_MEMORY_BYTES, hard), 16 bytes for each entry that waits (32 MiB for
  * ORDER_RANGES_MAX, and ORDER_RANGES_LEAST for each list: 4 MiB), 150 bytes for each of
- * ORDER_PIECES_MAX pieces (5 MiB), and nothing while none is announced. Mapped manifests are page
+ * ORDER_PIECES_MAX pieces (5 MiB), and nothing while none is announced. A sample takes 128 KiB. Mapped manifests are page
  * cache.
  *
  * Threading: all of it may be used by many threads at once; init and deinit when nobody else does.
@@ -37,6 +37,7 @@
 #include "fuse/preload.h"
 #include "fuse/read_ahead.h"
 #include "fuse/read_failures.h"
+#include "fuse/sample.h"
 #include "fuse/snapshot_slots.h"
 
 #define FS_READ_MAX_BYTES ((size_t)1 << 20) /* largest request that the kernel is told to make */
@@ -51,6 +52,7 @@ struct fs_options {
 	enum mount_mode mode;
 	int64_t read_timeout_ms;     /* 0: FS_READ_TIMEOUT_MS */
 	uint64_t order_memory_bytes; /* 0: ORDER_MEMORY_BYTES */
+	uint32_t sample_ppm;	     /* of the dataset, that the page cache does not keep */
 	struct mount_keep *keep;     /* NULL: what is kept ends with it */
 };
 
@@ -74,6 +76,7 @@ struct fs {
 	struct device device;
 	/* started and stopped by the session */
 	struct preload preload;
+	struct sample sample;
 	struct passthrough passthrough;
 	struct order order;
 	struct loader_pace loaders;

@@ -57,7 +57,9 @@ struct mount {
 	struct order_socket *order_socket;
 	struct switcher switcher;
 	pthread_t caretaker;
-	char last_error[ERROR_TEXT_BYTES]; /* of the report being sent */
+	/* of the report being sent */
+	char last_error[ERROR_TEXT_BYTES];
+	Granary__V1__ReadWaits read_waits;
 
 	struct mutex session_mu;
 	struct session *session; /* guarded by session_mu against its end */
@@ -139,6 +141,35 @@ static void report_loaders(struct mount *m, Granary__V1__MountHeartbeatRequest *
 	ret->loader_workers = st.workers;
 }
 
+static void report_sample(struct mount *m, Granary__V1__MountHeartbeatRequest *ret)
+{
+	struct sample_stat st;
+
+	sample_stat(&m->fs.sample, &st);
+	ret->sampled_windows = st.estimate.windows;
+	ret->sampled_ideal_bytes_per_s = st.estimate.ideal_bytes_per_s;
+	ret->sampled_ideal_error = st.estimate.error;
+	ret->consumed_bytes = st.consumed_bytes;
+}
+
+static uint64_t waited_us(struct mount *m, enum read_wait cause)
+{
+	return atomic_load(&m->fs.counters.waits_ns[cause]) / 1000;
+}
+
+static void report_waits(struct mount *m, Granary__V1__MountHeartbeatRequest *ret)
+{
+	Granary__V1__ReadWaits *w = &m->read_waits;
+
+	granary__v1__read_waits__init(w);
+	w->share_us = waited_us(m, READ_WAIT_SHARE);
+	w->origin_us = waited_us(m, READ_WAIT_ORIGIN);
+	w->peer_us = waited_us(m, READ_WAIT_PEER);
+	w->disk_us = waited_us(m, READ_WAIT_DISK);
+	w->queue_us = waited_us(m, READ_WAIT_QUEUE);
+	ret->read_waits = w;
+}
+
 static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
 {
 	struct mount *m = arg;
@@ -155,6 +186,8 @@ static void on_report(void *arg, Granary__V1__MountHeartbeatRequest *ret)
 	ret->last_error = m->last_error;
 	ret->mode = (char *)fs_mode_text(&m->fs);
 	report_loaders(m, ret);
+	report_sample(m, ret);
+	report_waits(m, ret);
 	ret->takeovers = atomic_load(&m->fs.keep->state->takeovers);
 }
 
@@ -301,6 +334,7 @@ static int show_first(struct mount *m, const struct mount_options *opts, struct 
 		.mode = opts->mode,
 		.read_timeout_ms = opts->read_timeout_ms,
 		.order_memory_bytes = opts->order_memory_bytes,
+		.sample_ppm = opts->sample_ppm,
 		.keep = m->keep,
 	};
 	struct manifest *manifest;

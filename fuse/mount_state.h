@@ -32,7 +32,7 @@
 #define MOUNT_STATE_MAGIC 0x656b614d6e617247u /* "GranMake" */
 /* Raised with every change of the layout, of what a member means, of the settings, and of what a client
  * negotiates with the kernel at INIT, which hears it once. */
-#define MOUNT_STATE_VERSION 1u
+#define MOUNT_STATE_VERSION 2u
 #define MOUNT_STATE_SETTINGS_BYTES ((size_t)64 << 10)
 #define MOUNT_STATE_PLAN_BYTES ((size_t)8 << 20) /* as long as a message may be */
 #define MOUNT_STATE_INIT_BYTES 256u
@@ -100,6 +100,7 @@ struct mount_state {
 	/* the master link's thread writes */
 	_Atomic uint32_t plan_at; /* which of `plans` holds; 0: none, else 1 or 2 */
 	struct counters_kept counters;
+	_Atomic uint32_t sample_level; /* sample.h: what left the sample is in the page cache */
 
 	/* guarded by open_records.mu */
 	_Atomic int32_t last_backing_id;  /* the highest that the kernel gave */

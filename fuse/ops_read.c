@@ -26,6 +26,11 @@ struct read_job {
 	uint32_t len, read_ahead;
 	bool announced; /* some of it was, and is here or under way */
 	int64_t began_ns;
+	/* For what it has waited until `seen`. */
+	struct read_waits waits;
+	struct read_seen {
+		int64_t ns, waited_ms, lost_ms; /* the latter two as the cancel has them */
+	} seen;
 };
 
 /* What a read got from where; counted only when all of it succeeded. */
@@ -87,6 +92,56 @@ static int read_part(struct read_job *j, uint64_t offset, uint32_t len, unsigned
 	return r;
 }
 
+/* ---- for what it waited ---------------------------------------------------------------------- */
+
+static enum read_wait cause_of(enum block_from from)
+{
+	static const enum read_wait causes[BLOCK_FROM_COUNT] = {
+		[BLOCK_FROM_LOCAL_STORE] = READ_WAIT_DISK,
+		[BLOCK_FROM_PEER_STORE] = READ_WAIT_PEER,
+		[BLOCK_FROM_FETCH] = READ_WAIT_ORIGIN,
+		[BLOCK_FROM_ORIGIN] = READ_WAIT_ORIGIN,
+	};
+
+	return causes[from];
+}
+
+/* The time since it was booked last. */
+static void book(struct read_job *j, enum read_wait cause)
+{
+	struct read_seen now = {clock_mono_ns(), atomic_load(&j->cancel.waited_ms),
+		atomic_load(&j->cancel.lost_ms)};
+
+	read_waits_add(&j->waits, now.ns - j->seen.ns, now.waited_ms - j->seen.waited_ms,
+		now.lost_ms - j->seen.lost_ms, cause);
+	j->seen = now;
+}
+
+/* Right before the answer, which ends the request. */
+static void note_took(struct fs *fs, fuse_req_t req, int64_t took_ns, int64_t now_ns)
+{
+	counters_read_took(&fs->counters, took_ns);
+	sample_took(&fs->sample, (int32_t)fuse_req_ctx(req)->pid, took_ns, now_ns / 1000000);
+}
+
+/* Of one that was answered on the thread that took it. */
+static void note_at_once(struct fs *fs, fuse_req_t req, int64_t began_ns, enum block_from from)
+{
+	int64_t now_ns = clock_mono_ns();
+
+	counters_waited(&fs->counters, cause_of(from), now_ns - began_ns);
+	note_took(fs, req, now_ns - began_ns, now_ns);
+}
+
+static void note_job(struct read_job *j)
+{
+	for (int i = 0; i < READ_WAIT_COUNT; i++)
+		counters_waited(&j->fs->counters, i, j->waits.ns[i]);
+	note_took(j->fs, j->req, j->seen.ns - j->began_ns, j->seen.ns);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
 static int read_anywhere(
 	struct read_job *j, unsigned char *dst, struct tally *tally, struct error *err)
 {
@@ -103,6 +158,7 @@ static int read_anywhere(
 				j->job.deadline_ms, &j->cancel, &from, &gap);
 		if (part == 0)
 			r = read_part(j, offset, gap, dst, &part, &from, err);
+		book(j, r < 0 ? READ_WAIT_ORIGIN : cause_of(from));
 		if (r < 0)
 			return r;
 		tally->bytes[from] += part;
@@ -132,6 +188,8 @@ static void fail(struct read_job *j, const char *cause)
 {
 	bool interrupted = fuse_req_interrupted(j->req);
 
+	for (int i = 0; i < READ_WAIT_COUNT; i++)
+		counters_waited(&j->fs->counters, i, j->waits.ns[i]);
 	fuse_req_interrupt_func(j->req, NULL, NULL);
 	if (interrupted) {
 		atomic_fetch_add(&j->fs->counters.interrupted_reads, 1);
@@ -143,11 +201,9 @@ static void fail(struct read_job *j, const char *cause)
 	fuse_reply_err(j->req, interrupted ? EINTR : EIO);
 }
 
-static void reply_held(
-	struct fs *fs, fuse_req_t req, struct order_held *held, uint32_t len, int64_t began_ns)
+static void reply_held(struct fs *fs, fuse_req_t req, struct order_held *held, uint32_t len)
 {
 	counters_bytes(&fs->counters, held->from, len);
-	counters_read_took(&fs->counters, began_ns);
 	fuse_reply_buf(req, (const char *)held->bytes, len);
 	order_release(&fs->order, held, len);
 }
@@ -161,10 +217,13 @@ static void job_run(struct io_job *job)
 	struct order_held held;
 	int r;
 
+	book(j, READ_WAIT_QUEUE);
 	if (j->announced && order_await(&j->fs->order, &j->node, j->offset, j->len,
 				    job->deadline_ms, &j->cancel, &held)) {
 		fuse_req_interrupt_func(j->req, NULL, NULL);
-		reply_held(j->fs, j->req, &held, j->len, j->began_ns);
+		book(j, cause_of(held.from));
+		note_job(j);
+		reply_held(j->fs, j->req, &held, j->len);
 		return;
 	}
 	if (!buffer)
@@ -177,7 +236,7 @@ static void job_run(struct io_job *job)
 	}
 	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
 		counters_bytes(&j->fs->counters, i, tally.bytes[i]);
-	counters_read_took(&j->fs->counters, j->began_ns);
+	note_job(j);
 	fuse_req_interrupt_func(j->req, NULL, NULL);
 	fuse_reply_buf(j->req, (const char *)buffer, j->len);
 }
@@ -186,6 +245,7 @@ static void job_give_up(struct io_job *job, int code)
 {
 	struct read_job *j = (struct read_job *)job;
 
+	book(j, READ_WAIT_QUEUE);
 	fail(j, code == -ETIMEDOUT ? "nothing answered before the deadline, all readers "
 				     "were waiting"
 				   : "the mount is stopping");
@@ -238,7 +298,7 @@ static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t
 	j->len = len;
 	j->read_ahead = read_ahead;
 	j->announced = announced;
-	j->began_ns = began_ns;
+	j->began_ns = j->seen.ns = began_ns;
 	j->job = (struct io_job){.run = job_run,
 		.give_up = job_give_up,
 		.free = job_free,
@@ -287,6 +347,14 @@ static void look_ahead(struct fs *fs, const struct fs_node *node, bool miss)
 		prefetch_files(fs, node, &files);
 }
 
+/* That one of the sample is read again is no sign of another epoch: it says nothing of the others. */
+static void note_preload(
+	struct fs *fs, const struct fs_node *node, uint64_t offset, bool from_store)
+{
+	if (!sample_has_file(&fs->sample, &node->entry))
+		preload_note(&fs->preload, node, offset, from_store);
+}
+
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	cleanup_fs_node struct fs_node node = FS_NODE_INIT;
@@ -310,22 +378,24 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		fuse_reply_buf(req, NULL, 0);
 		return;
 	}
+	sample_note(&fs->sample, &node, (uint64_t)off, len);
 	ahead = read_ahead_note(&fs->read_ahead, ino, (uint64_t)off, len, node.entry.size);
 	if (!order_is_active(&fs->order))
 		prefetch_start(fs, &node, ahead.block, ahead.end);
 	else
 		announced = order_take(&fs->order, &node, (uint64_t)off, len, &held);
 	if (announced == ORDER_HAS) {
-		preload_note(&fs->preload, &node, (uint64_t)off, false);
-		reply_held(fs, req, &held, len, began_ns);
+		note_preload(fs, &node, (uint64_t)off, false);
+		note_at_once(fs, req, began_ns, held.from);
+		reply_held(fs, req, &held, len);
 		return;
 	}
 	buffer = fs_thread_buffer();
 	if (announced == ORDER_NONE && buffer &&
 		read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
 		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
-		counters_read_took(&fs->counters, began_ns);
-		preload_note(&fs->preload, &node, (uint64_t)off, true);
+		note_at_once(fs, req, began_ns, BLOCK_FROM_LOCAL_STORE);
+		note_preload(fs, &node, (uint64_t)off, true);
 		fuse_reply_buf(req, (const char *)buffer, len);
 		if (off == 0)
 			look_ahead(fs, &node, false);
@@ -333,7 +403,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	}
 	if (off == 0)
 		look_ahead(fs, &node, true);
-	preload_note(&fs->preload, &node, (uint64_t)off, false);
+	note_preload(fs, &node, (uint64_t)off, false);
 	submit(fs, req, &node, (uint64_t)off, len, ahead.bytes, announced == ORDER_BRINGS,
 		began_ns);
 }

@@ -112,7 +112,7 @@ static int preload_one(struct preload *p, const struct candidate *c, uint64_t *r
 	*ret_bytes = 0;
 	if (!buffer || manifest_entry(c->manifest, c->index, &entry) < 0 ||
 		entry.type != MANIFEST_FILE || entry.size == 0 ||
-		entry.size > PRELOAD_FILE_MAX_BYTES)
+		entry.size > PRELOAD_FILE_MAX_BYTES || sample_has_file(&p->fs->sample, &entry))
 		return 0;
 	/* Nothing at all is stored, but the kernel says whether it could be. */
 	r = give(p, ino, buffer, 0);

@@ -3,7 +3,8 @@
  * for them (FUSE_NOTIFY_STORE), as preload_plan.h says which. A few threads read and verify them as
  * a read does; the bytes go into the kernel's page cache, and the reader's read makes no request.
  *
- * What it does not do: fetch. A block that is not in this host's store is left to its reader.
+ * What it does not do: fetch. A block that is not in this host's store is left to its reader, and so
+ * is what is sampled (sample.h): of that its readers are to ask.
  *
  * Bytes given count as bytes read from the local store: reads that the kernel answers are
  * invisible, and each byte given to it is counted once, as it is with the kernel's own read-ahead.

@@ -9,6 +9,7 @@ void read_cancel_init(struct read_cancel *c)
 	mutex_init(&c->mu);
 	c->stream = NULL;
 	atomic_init(&c->waited_ms, 0);
+	atomic_init(&c->lost_ms, 0);
 	c->throttle = NULL;
 }
 
@@ -52,9 +53,16 @@ void read_cancel_waited(struct read_cancel *c, int64_t ms)
 		throttle_note(c->throttle, ms);
 }
 
+void read_cancel_lost(struct read_cancel *c, int64_t ms)
+{
+	if (ms > 0)
+		atomic_fetch_add(&c->lost_ms, ms);
+}
+
 void read_cancel_restart(struct read_cancel *c)
 {
 	atomic_store(&c->waited_ms, 0);
+	atomic_store(&c->lost_ms, 0);
 }
 
 int64_t read_cancel_deadline_ms(const struct read_cancel *c, int64_t deadline_ms)

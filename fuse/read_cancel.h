@@ -6,7 +6,7 @@
  * or after the wait, from any thread.
  *
  * It also says how long the read has waited for its job's share of the origins' bandwidth: by that
- * its deadline moves on, whoever looks at it.
+ * its deadline moves on, whoever looks at it. And how long it was with workers that gave nothing.
  */
 #pragma once
 
@@ -21,7 +21,7 @@ struct read_cancel {
 	atomic_bool fired;
 	struct mutex mu;
 	struct rpc_stream *stream; /* guarded by mu */
-	_Atomic int64_t waited_ms;
+	_Atomic int64_t waited_ms, lost_ms;
 	struct throttle *throttle; /* of the mount, told of it too; NULL for none */
 };
 
@@ -34,6 +34,8 @@ void read_cancel_detach(struct read_cancel *c);
 
 /* The read has waited for the last `ms`. */
 void read_cancel_waited(struct read_cancel *c, int64_t ms);
+/* A worker was asked for that long, and gave nothing. */
+void read_cancel_lost(struct read_cancel *c, int64_t ms);
 /* Another read begins under the same cancel. */
 void read_cancel_restart(struct read_cancel *c);
 /* `deadline_ms`, moved on by what was waited. */

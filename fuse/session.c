@@ -374,6 +374,14 @@ static void start_preload(struct session *s, const struct session_options *opts)
 		log_warn("no preloading: %s", err.text);
 }
 
+static void start_sample(struct session *s)
+{
+	struct error err = ERROR_INIT;
+
+	if (sample_start(&s->fs->sample, s->se, &err) < 0)
+		log_warn("nothing is sampled: %s", err.text);
+}
+
 int session_start(
 	struct fs *fs, const struct session_options *opts, struct session **ret, struct error *err)
 {
@@ -395,6 +403,7 @@ int session_start(
 		r = resumes(s) ? resume(s, err) : start_threads(s, err);
 		if (r == 0) {
 			start_preload(s, opts);
+			start_sample(s);
 			order_start(&fs->order);
 			start_passthrough(s);
 			*ret = s;
@@ -434,8 +443,9 @@ void session_stop(struct session *s)
 
 	if (atomic_exchange(&s->stopping, true))
 		return;
-	/* While the session still answers: a preload may wait for a read of the same file. */
+	/* While the session still answers: both may wait for a read of the same file. */
 	preload_stop(&s->fs->preload);
+	sample_stop(&s->fs->sample);
 	order_stop(&s->fs->order);
 	passthrough_stop(&s->fs->passthrough);
 	if (still_mounted(s) && mountpoint_unmount(s->mountpoint, &err) < 0)

@@ -413,6 +413,19 @@ static void note_failure(struct peer *p, int code, struct error *err)
 	error_prefix(err, code, "worker %s", peer_address(p));
 }
 
+/* Asks one, and tells the cancel what that cost when nothing came of it. */
+static int try_worker(struct source_chain *c, struct peer *p, const struct block_range *range,
+	int64_t deadline_ms, struct read_cancel *cancel, bool *ret_fetched, struct error *err)
+{
+	int64_t began_ms = clock_mono_ms(), waited_ms = atomic_load(&cancel->waited_ms);
+	int r = ask_worker(c, p, range, deadline_ms, cancel, ret_fetched, err);
+
+	if (r < 0)
+		read_cancel_lost(cancel,
+			clock_mono_ms() - began_ms - (atomic_load(&cancel->waited_ms) - waited_ms));
+	return r;
+}
+
 #define ALL_FAILED 1
 
 /* 0; a final error; or ALL_FAILED with the last text in err, "" when nobody was asked. */
@@ -432,7 +445,7 @@ static int read_workers(struct source_chain *c, struct peer_set *set,
 
 		if (state == PEER_ASIDE)
 			continue;
-		r = ask_worker(c, p, range,
+		r = try_worker(c, p, range,
 			attempt_deadline(read_cancel_deadline_ms(cancel, deadline_ms), state),
 			cancel, &fetched, err);
 		if (atomic_load(&cancel->fired))

@@ -73,3 +73,9 @@ uint64_t block_home_hash(const struct block_id *id)
 {
 	return finish(id->lo + 0xd1b54a32d192ed03u);
 }
+
+/* Of the object's id: a read has that at hand. */
+uint64_t block_sample_hash(const struct object_id *object, uint64_t index)
+{
+	return finish(object->lo ^ finish(index + 0x8cb92ba72f3d8dd7u));
+}

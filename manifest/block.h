@@ -7,7 +7,7 @@
  *	block id  = object id mixed with the block's index
  *
  * Two 64-bit hashes derived from it decide independently: block_pin_hash whether it is pinned,
- * block_home_hash where it lives.
+ * block_home_hash where it lives. block_sample_hash says, whatever these do, whether a sample has it.
  */
 #pragma once
 
@@ -39,6 +39,7 @@ struct block_id block_id_make(const struct object_id *object, uint64_t index);
 /* Uniform over 0..2^64-2, so that threshold UINT64_MAX pins everything. */
 uint64_t block_pin_hash(const struct block_id *id);
 uint64_t block_home_hash(const struct block_id *id);
+uint64_t block_sample_hash(const struct object_id *object, uint64_t index);
 
 static inline uint64_t block_count(uint64_t object_bytes)
 {

@@ -56,6 +56,35 @@ static struct job *add(struct jobs *jobs, const char *name, uint64_t id, struct 
 	return j;
 }
 
+/* ---- waits ----------------------------------------------------------------------------------- */
+
+const char *const job_wait_names[JOB_WAITS] = {"share", "origin", "peer", "disk", "queue"};
+
+struct job_waits job_waits_read(const Granary__V1__ReadWaits *said)
+{
+	struct job_waits none = {0};
+
+	if (!said)
+		return none;
+	return (struct job_waits){
+		{said->share_us, said->origin_us, said->peer_us, said->disk_us, said->queue_us}};
+}
+
+static Granary__V1__ReadWaits *waits_message(const struct job_waits *w)
+{
+	Granary__V1__ReadWaits *m = malloc(sizeof(*m));
+
+	if (!m)
+		return NULL;
+	granary__v1__read_waits__init(m);
+	m->share_us = w->us[0];
+	m->origin_us = w->us[1];
+	m->peer_us = w->us[2];
+	m->disk_us = w->us[3];
+	m->queue_us = w->us[4];
+	return m;
+}
+
 /* ---- the database ---------------------------------------------------------------------------- */
 
 struct load {
@@ -89,8 +118,10 @@ static int load_one(
 	j->mountless_ms = load->now_ms;
 	j->share = (struct job_share){
 		s->cache_bytes, s->remote_bytes_per_s, s->hit_ratio, s->predicted_bytes_per_s};
-	j->counters =
-		(struct job_counters){s->hit_bytes, s->miss_bytes, s->origin_bytes, s->waited_us};
+	j->counters = (struct job_counters){s->hit_bytes, s->miss_bytes, s->origin_bytes,
+		s->waited_us, s->consumed_bytes, {{0}}};
+	for (size_t i = 0; i < s->n_read_waits_us && i < JOB_WAITS; i++)
+		j->counters.waits.us[i] = s->read_waits_us[i];
 	return 0;
 }
 
@@ -126,6 +157,9 @@ int job_put(const struct job *j, struct namespace_batch *batch)
 	s.miss_bytes = j->counters.miss_bytes;
 	s.origin_bytes = j->counters.origin_bytes;
 	s.waited_us = j->counters.waited_us;
+	s.consumed_bytes = j->counters.consumed_bytes;
+	s.n_read_waits_us = JOB_WAITS;
+	s.read_waits_us = (uint64_t *)j->counters.waits.us;
 	return namespace_batch_put(batch, NAMESPACE_JOB, j->id, 0, &s.base);
 }
 
@@ -228,8 +262,10 @@ void jobs_clear_loaders(struct jobs *jobs)
 {
 	struct job *j, *next;
 
-	HASH_ITER (hh, jobs->by_name, j, next)
+	HASH_ITER (hh, jobs->by_name, j, next) {
 		j->loaders = (struct job_loaders){0};
+		j->sampled = (struct job_sampled){0};
+	}
 }
 
 void job_add_loaders(struct job *j, const struct job_loaders *more)
@@ -243,14 +279,52 @@ void job_add_loaders(struct job *j, const struct job_loaders *more)
 	l->wait_ratio = waited / l->count;
 }
 
+void job_add_sampled(struct job *j, const struct job_sampled *more)
+{
+	struct job_sampled *s = &j->sampled;
+	double mine = s->error * s->ideal_bytes_per_s;
+	double other = more->error * more->ideal_bytes_per_s;
+
+	s->told |= more->told;
+	s->held_back |= more->held_back;
+	s->ideal_bytes_per_s += more->ideal_bytes_per_s;
+	if (s->held_back)
+		s->ideal_bytes_per_s = 0;
+	s->error = s->ideal_bytes_per_s > 0 ? hypot(mine, other) / s->ideal_bytes_per_s : 0;
+}
+
+uint64_t job_read_bytes(const struct job *j)
+{
+	uint64_t served = j->counters.hit_bytes + j->counters.miss_bytes;
+
+	return served > j->counters.consumed_bytes ? served : j->counters.consumed_bytes;
+}
+
 double job_ideal_bytes_per_s(const struct job *j)
 {
-	return j->ideal_bytes_per_s > 0 ? j->ideal_bytes_per_s : j->loaders.ideal_bytes_per_s;
+	if (j->ideal_bytes_per_s > 0)
+		return j->ideal_bytes_per_s;
+	return j->loaders.ideal_bytes_per_s > 0 ? j->loaders.ideal_bytes_per_s
+						: j->sampled.ideal_bytes_per_s;
+}
+
+const char *job_ideal_source(const struct job *j)
+{
+	if (j->ideal_bytes_per_s > 0)
+		return "declared";
+	if (j->loaders.ideal_bytes_per_s > 0)
+		return "steps";
+	return j->sampled.ideal_bytes_per_s > 0 ? "sampled" : "";
+}
+
+double job_ideal_error(const struct job *j)
+{
+	return strcmp(job_ideal_source(j), "sampled") == 0 ? j->sampled.error : 0;
 }
 
 uint64_t job_effective_bytes(const struct job *j, uint64_t dataset_bytes, uint64_t cached_bytes)
 {
-	bool first = j->counters.hit_bytes + j->counters.miss_bytes < dataset_bytes;
+	bool first = job_read_bytes(j) < dataset_bytes;
 
 	return first && j->cached_at_start < cached_bytes ? j->cached_at_start : cached_bytes;
 }
@@ -280,8 +354,9 @@ static void take_sample(struct job *j, int64_t now_ms)
 
 	if (j->sample_count > 0 && now_ms - j->samples[last].at_ms < JOB_SAMPLE_MS)
 		return;
-	j->samples[j->sample_next] = (struct job_sample){
-		now_ms, j->counters.hit_bytes + j->counters.miss_bytes, j->counters.origin_bytes};
+	j->samples[j->sample_next] =
+		(struct job_sample){now_ms, j->counters.hit_bytes + j->counters.miss_bytes,
+			j->counters.origin_bytes, j->counters.consumed_bytes, j->counters.waits};
 	j->sample_next = (j->sample_next + 1) % JOB_SAMPLES;
 	if (j->sample_count < JOB_SAMPLES)
 		j->sample_count++;
@@ -310,21 +385,27 @@ bool jobs_expire(struct jobs *jobs, struct dataset_registry *datasets, int64_t n
 	return ended;
 }
 
-bool job_measured(const struct job *j, int64_t now_ms, double *ret_read, double *ret_origin,
-	double *ret_seconds)
+void job_measured(const struct job *j, int64_t now_ms, struct job_rates *ret)
 {
 	const struct job_sample *oldest =
 		&j->samples[j->sample_count < JOB_SAMPLES ? 0 : j->sample_next];
+	const struct job_counters *c = &j->counters;
 	double seconds;
 
+	*ret = (struct job_rates){0};
 	if (j->sample_count == 0 || now_ms - oldest->at_ms < JOB_SAMPLE_MS)
-		return false;
+		return;
 	seconds = (double)(now_ms - oldest->at_ms) / 1000;
-	*ret_read = (double)(j->counters.hit_bytes + j->counters.miss_bytes - oldest->read_bytes) /
-		    seconds;
-	*ret_origin = (double)(j->counters.origin_bytes - oldest->origin_bytes) / seconds;
-	*ret_seconds = seconds;
-	return true;
+	*ret = (struct job_rates){
+		.seconds = seconds,
+		.read_bytes_per_s =
+			(double)(c->hit_bytes + c->miss_bytes - oldest->read_bytes) / seconds,
+		.origin_bytes_per_s = (double)(c->origin_bytes - oldest->origin_bytes) / seconds,
+		.consumed_bytes_per_s =
+			(double)(c->consumed_bytes - oldest->consumed_bytes) / seconds,
+	};
+	for (int i = 0; i < JOB_WAITS; i++)
+		ret->waits.us[i] = c->waits.us[i] - oldest->waits.us[i];
 }
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -347,6 +428,7 @@ Granary__V1__Job *job_message(
 {
 	Granary__V1__Job *m = malloc(sizeof(*m));
 	double ideal = job_ideal_bytes_per_s(j);
+	struct job_rates rates;
 	const struct snapshot *s = d && d->current ? dataset_current((struct dataset *)d) : NULL;
 
 	if (!m)
@@ -354,7 +436,7 @@ Granary__V1__Job *job_message(
 	granary__v1__job__init(m);
 	m->name = strdup(j->name);
 	m->dataset = strdup(d ? d->config->msg->name : "");
-	m->ideal_source = strdup(j->ideal_bytes_per_s > 0 ? "declared" : ideal > 0 ? "steps" : "");
+	m->ideal_source = strdup(job_ideal_source(j));
 	m->reason = strdup(reason(j, origin_limited));
 	m->gpus = j->gpus;
 	m->weight = j->weight;
@@ -371,16 +453,26 @@ Granary__V1__Job *job_message(
 	m->measured_ideal_bytes_per_s = j->loaders.ideal_bytes_per_s;
 	m->data_wait_ratio = j->loaders.wait_ratio;
 	m->loader_workers = j->loaders.workers;
+	m->sampled_ideal_bytes_per_s = j->sampled.ideal_bytes_per_s;
+	m->sampled_ideal_error = j->sampled.error;
+	m->ideal_error = job_ideal_error(j);
 	m->dataset_bytes = s ? s->state->bytes : 0;
 	m->cache_bytes = j->share.cache_bytes;
 	m->remote_bytes_per_s = j->share.remote_bytes_per_s;
 	m->hit_ratio = j->share.hit_ratio;
 	if (ideal > 0)
 		m->predicted_bytes_per_s = j->share.predicted_bytes_per_s;
-	job_measured(j, now_ms, &m->read_bytes_per_s, &m->origin_bytes_per_s, &m->measured_s);
+	job_measured(j, now_ms, &rates);
+	m->measured_s = rates.seconds;
+	m->read_bytes_per_s = rates.read_bytes_per_s;
+	m->origin_bytes_per_s = rates.origin_bytes_per_s;
+	m->consumed_bytes_per_s = rates.consumed_bytes_per_s;
 	m->hit_bytes = j->counters.hit_bytes;
 	m->miss_bytes = j->counters.miss_bytes;
 	m->origin_bytes = j->counters.origin_bytes;
 	m->waited_us = j->counters.waited_us;
+	m->consumed_bytes = j->counters.consumed_bytes;
+	m->read_waits = waits_message(&j->counters.waits);
+	m->read_waits_measured = waits_message(&rates.waits);
 	return m;
 }

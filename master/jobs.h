@@ -31,8 +31,21 @@
 #define JOB_SAMPLE_MS 2000
 #define JOB_SAMPLES 31 /* a minute */
 
+/* For what reads of mounts waited, in microseconds. */
+#define JOB_WAITS 5
+struct job_waits {
+	uint64_t us[JOB_WAITS];
+};
+/* "share", "origin", "peer", "disk", "queue". */
+extern const char *const job_wait_names[JOB_WAITS];
+/* NULL: nothing was said. */
+struct job_waits job_waits_read(const Granary__V1__ReadWaits *said);
+
 struct job_counters {
 	uint64_t hit_bytes, miss_bytes, origin_bytes, waited_us;
+	/* The page cache's answers included, as samples say; 0: none did. */
+	uint64_t consumed_bytes;
+	struct job_waits waits;
 };
 
 /* What the scheduler gave it last. */
@@ -47,6 +60,14 @@ struct job_loaders {
 	uint32_t workers;
 	double ideal_bytes_per_s; /* of all of them */
 	double wait_ratio;	  /* of their time, on average */
+};
+
+/* What the samples of a mount, or of all mounts of a job, show of how fast it could read. */
+struct job_sampled {
+	bool told,
+		held_back; /* there was something to say; of a mount it was that its readers wait */
+	double ideal_bytes_per_s; /* 0: not known */
+	double error;		  /* relative, one standard deviation */
 };
 
 struct job {
@@ -65,6 +86,7 @@ struct job {
 	int64_t mountless_ms; /* since when, while it has none */
 
 	struct job_loaders loaders; /* as of the last mounts_gather_loaders */
+	struct job_sampled sampled; /* as of then, too */
 	double planned_ideal;	    /* that the latest plan went by; 0: unknown */
 	uint64_t cached_at_start;   /* pinned bytes of its dataset then */
 	double effective_ratio;	    /* that the latest plan went by */
@@ -72,7 +94,8 @@ struct job {
 	struct job_counters counters;
 	struct job_sample {
 		int64_t at_ms;
-		uint64_t read_bytes, origin_bytes;
+		uint64_t read_bytes, origin_bytes, consumed_bytes;
+		struct job_waits waits;
 	} samples[JOB_SAMPLES]; /* a ring */
 	unsigned sample_count, sample_next;
 
@@ -93,8 +116,8 @@ struct job *jobs_find(const struct jobs *jobs, const char *name); /* NULL: no su
 /* -EINVAL with the field named. The dataset is looked up by the caller. */
 int job_request_check(const Granary__V1__StartJobRequest *request, struct error *err);
 /* Of the dataset's bytes in stores, `cached_bytes`, those that can hit for the job now: what it missed
- * itself in its first epoch cannot. As far as that can be seen: reads that the page cache answers are
- * not in its counters, and let the first epoch last longer than it does. */
+ * itself in its first epoch cannot. How much it has read is what its mounts served, or what their samples
+ * show, should that be more: reads that the page cache answers are in the second only. */
 uint64_t job_effective_bytes(const struct job *j, uint64_t dataset_bytes, uint64_t cached_bytes);
 
 /* A new job (cached_bytes: of its dataset now), or the fields that the request sets put into the known one of that name (which keeps its
@@ -106,8 +129,16 @@ void jobs_end(struct jobs *jobs, struct job *j);
 
 void jobs_clear_loaders(struct jobs *jobs);
 void job_add_loaders(struct job *j, const struct job_loaders *more);
-/* As declared, or else as measured; 0: unknown. */
+/* Of mounts that have something to say; the rate is not known where one of them has been held back. */
+void job_add_sampled(struct job *j, const struct job_sampled *more);
+/* What it read, as far as that is known. */
+uint64_t job_read_bytes(const struct job *j);
+/* As declared, or else as measured, or else as sampled; 0: unknown. */
 double job_ideal_bytes_per_s(const struct job *j);
+/* "declared", "steps", "sampled", or "" while it is unknown. */
+const char *job_ideal_source(const struct job *j);
+/* Relative; 0 unless it was sampled. */
+double job_ideal_error(const struct job *j);
 
 /* A mount of the job came to life, or went; `closed`: in order. */
 void job_mount_came(struct job *j);
@@ -117,10 +148,12 @@ void job_mount_went(struct job *j, bool closed, int64_t now_ms);
 bool jobs_expire(struct jobs *jobs, struct dataset_registry *datasets, int64_t now_ms,
 	struct namespace_batch *batch);
 
-/* What it read and got from the origins a second over the last minute or less; false: too early to
- * say. */
-bool job_measured(const struct job *j, int64_t now_ms, double *ret_read, double *ret_origin,
-	double *ret_seconds);
+struct job_rates {
+	double seconds; /* that were looked at, a minute at most; 0: too early to say */
+	double read_bytes_per_s, origin_bytes_per_s, consumed_bytes_per_s;
+	struct job_waits waits; /* within them */
+};
+void job_measured(const struct job *j, int64_t now_ms, struct job_rates *ret);
 
 int job_put(const struct job *j, struct namespace_batch *batch);
 /* Adds the records that are behind to the batch. */

@@ -35,10 +35,13 @@ enum {
 	JOB_CACHE_BYTES,
 	JOB_REMOTE,
 	JOB_IDEAL,
+	JOB_IDEAL_ERROR,
 	JOB_PREDICTED,
 	JOB_HIT_BYTES,
 	JOB_MISS_BYTES,
 	JOB_ORIGIN_BYTES,
+	JOB_CONSUMED_BYTES,
+	JOB_READ_WAIT,
 	METRICS
 };
 #define FIRST_OF_DATASET BYTES
@@ -85,8 +88,11 @@ static struct metric metrics[METRICS] = {
 	[JOB_REMOTE] = METRIC_GAUGE("granary_master_job_origin_share_bytes_per_second",
 		"What it is allotted of limited origins.", "job"),
 	[JOB_IDEAL] = METRIC_GAUGE("granary_master_job_ideal_bytes_per_second",
-		"How fast it could read if nothing waited; no series while that is not known.",
-		"job"),
+		"How fast it could read if nothing waited, and who says so: declared, steps or "
+		"sampled; no series while that is not known.",
+		"job", "source"),
+	[JOB_IDEAL_ERROR] = METRIC_GAUGE("granary_master_job_ideal_error_ratio",
+		"Standard deviation of that rate, to the rate; 0 unless it was sampled.", "job"),
 	[JOB_PREDICTED] = METRIC_GAUGE("granary_master_job_predicted_bytes_per_second",
 		"How fast it can read with what it was allotted; no series while its ideal is not "
 		"known.",
@@ -97,6 +103,12 @@ static struct metric metrics[METRICS] = {
 		"Bytes that its mounts read and that came from the origin.", "job"),
 	[JOB_ORIGIN_BYTES] = METRIC_COUNTER("granary_master_job_origin_bytes_total",
 		"Bytes of objects that were read from origins for it.", "job"),
+	[JOB_CONSUMED_BYTES] = METRIC_COUNTER("granary_master_job_consumed_bytes_total",
+		"Bytes that it read, the page cache's answers included, as a sample shows; 0 without "
+		"one.",
+		"job"),
+	[JOB_READ_WAIT] = METRIC_SECONDS_COUNTER("granary_master_job_read_wait_seconds_total",
+		"For what reads of its mounts waited, as these have it.", "job", "cause"),
 };
 
 struct numbers {
@@ -111,7 +123,8 @@ struct numbers {
 struct job_numbers {
 	char name[JOB_NAME_BYTES];
 	size_t mounts;
-	double ideal;
+	double ideal, ideal_error;
+	const char *ideal_source; /* constant */
 	struct job_share share;
 	struct job_counters counters;
 };
@@ -188,6 +201,8 @@ static size_t copy_jobs(struct master *m, size_t *ret_all, struct job_numbers *l
 			break;
 		list[n] = (struct job_numbers){.mounts = j->live_mounts,
 			.ideal = job_ideal_bytes_per_s(j),
+			.ideal_error = job_ideal_error(j),
+			.ideal_source = job_ideal_source(j),
 			.share = j->share,
 			.counters = j->counters};
 		memcpy(list[n++].name, j->name, sizeof(j->name));
@@ -230,12 +245,17 @@ static void show_job(const struct job_numbers *j)
 	show(JOB_CACHE_BYTES, j->name, (double)j->share.cache_bytes);
 	show(JOB_REMOTE, j->name, j->share.remote_bytes_per_s);
 	if (j->ideal > 0) {
-		show(JOB_IDEAL, j->name, j->ideal);
+		metric_set(metric_with(&metrics[JOB_IDEAL], j->name, j->ideal_source), j->ideal);
+		show(JOB_IDEAL_ERROR, j->name, j->ideal_error);
 		show(JOB_PREDICTED, j->name, j->share.predicted_bytes_per_s);
 	}
 	count(JOB_HIT_BYTES, j->name, j->counters.hit_bytes);
 	count(JOB_MISS_BYTES, j->name, j->counters.miss_bytes);
 	count(JOB_ORIGIN_BYTES, j->name, j->counters.origin_bytes);
+	count(JOB_CONSUMED_BYTES, j->name, j->counters.consumed_bytes);
+	for (int i = 0; i < JOB_WAITS; i++)
+		metric_set(metric_with(&metrics[JOB_READ_WAIT], j->name, job_wait_names[i]),
+			(double)j->counters.waits.us[i] / 1e6);
 }
 
 /* After the series of datasets and jobs were cleared. */

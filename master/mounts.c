@@ -131,6 +131,9 @@ static int load_one(
 	p->miss_bytes = s->miss_bytes;
 	p->failed_reads = s->failed_reads;
 	p->direct_origin_bytes = s->direct_origin_bytes;
+	p->consumed_bytes = s->consumed_bytes;
+	for (size_t i = 0; i < s->n_read_waits_us && i < JOB_WAITS; i++)
+		p->waits.us[i] = s->read_waits_us[i];
 	p->seen_ms = load->now_ms;
 	return 0;
 }
@@ -153,6 +156,9 @@ static int put_as(const struct mount_peer *p, uint64_t snapshot, struct namespac
 	s.miss_bytes = p->miss_bytes;
 	s.failed_reads = p->failed_reads;
 	s.direct_origin_bytes = p->direct_origin_bytes;
+	s.consumed_bytes = p->consumed_bytes;
+	s.n_read_waits_us = JOB_WAITS;
+	s.read_waits_us = (uint64_t *)p->waits.us;
 	return namespace_batch_put(batch, NAMESPACE_MOUNT, p->id, 0, &s.base);
 }
 
@@ -266,6 +272,19 @@ static void count_job(
 	j->dirty = true;
 }
 
+/* What is counted of jobs only. False: nothing is new. */
+static bool count_for_job(
+	struct mount_peer *p, struct job *j, const Granary__V1__MountHeartbeatRequest *last)
+{
+	struct job_waits said = job_waits_read(last->read_waits);
+	struct job_counters nobody = {0}, *to = j ? &j->counters : &nobody;
+	bool dirty = count_up(&p->consumed_bytes, last->consumed_bytes, &to->consumed_bytes);
+
+	for (int i = 0; i < JOB_WAITS; i++)
+		dirty |= count_up(&p->waits.us[i], said.us[i], &to->waits.us[i]);
+	return dirty;
+}
+
 void mounts_count(struct mount_peer *p, struct dataset *d, struct job *j,
 	const Granary__V1__MountHeartbeatRequest *last)
 {
@@ -277,6 +296,7 @@ void mounts_count(struct mount_peer *p, struct dataset *d, struct job *j,
 	dirty |= count_up(&p->failed_reads, last->failed_reads, &d->failed_reads);
 	dirty |= count_up(&p->direct_origin_bytes, last->direct_origin_bytes, &d->origin_bytes);
 	d->totals_dirty |= dirty;
+	dirty |= count_for_job(p, j, last);
 	p->dirty |= dirty;
 	if (j && dirty)
 		count_job(j, d, hit, miss, origin);
@@ -300,6 +320,8 @@ static struct mount_peer *adopt(struct mounts *m, struct dataset *d,
 	p->miss_bytes = request->miss_bytes;
 	p->failed_reads = request->failed_reads;
 	p->direct_origin_bytes = request->direct_origin_bytes;
+	p->consumed_bytes = request->consumed_bytes;
+	p->waits = job_waits_read(request->read_waits);
 	p->dirty = true;
 	return p;
 }
@@ -315,6 +337,17 @@ static void take_loaders(struct mount_peer *p, const Granary__V1__MountHeartbeat
 	if (sane)
 		p->loaders = (struct job_loaders){request->loaders, request->loader_workers,
 			request->ideal_bytes_per_s, request->data_wait_ratio};
+}
+
+/* A client that has just taken over has nothing to say yet. */
+static void take_sampled(struct mount_peer *p, const Granary__V1__MountHeartbeatRequest *request)
+{
+	double ideal = request->sampled_ideal_bytes_per_s, error = request->sampled_ideal_error;
+
+	if (request->sampled_windows == 0 || !(ideal >= 0 && ideal <= PROBLEM_RATE_MAX) ||
+		!(error >= 0 && error <= 1))
+		return;
+	p->sampled = (struct job_sampled){true, ideal == 0, ideal, error};
 }
 
 int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
@@ -349,6 +382,7 @@ int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	text_copy_printable(p->mode, sizeof(p->mode), request->mode);
 	mounts_count(p, d, j, request);
 	take_loaders(p, request);
+	take_sampled(p, request);
 	*ret_revived = !p->live;
 	set_live(p, d, true);
 	attach(p, j);
@@ -417,6 +451,8 @@ void mounts_gather_loaders(const struct mounts *m, struct jobs *jobs)
 
 		if (j && p->loaders.count)
 			job_add_loaders(j, &p->loaders);
+		if (j && p->sampled.told)
+			job_add_sampled(j, &p->sampled);
 	}
 }
 

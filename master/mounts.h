@@ -39,7 +39,10 @@ struct mount_peer {
 	uint64_t assigned;	  /* the snapshot that it is to show */
 	uint64_t shown;		  /* that it says it shows */
 	uint64_t hit_bytes, miss_bytes, failed_reads, direct_origin_bytes;
+	uint64_t consumed_bytes; /* as its sample says; cumulative */
+	struct job_waits waits;
 	struct job_loaders loaders;
+	struct job_sampled sampled;
 	char last_error[ERROR_TEXT_BYTES];
 	int64_t seen_ms;
 	bool live;
@@ -83,7 +86,7 @@ bool mounts_expire(struct mounts *m, struct dataset_registry *datasets, struct j
 int mounts_switch(struct mounts *m, const struct dataset *d, uint64_t snapshot,
 	struct namespace_batch *batch);
 void mounts_apply_switch(struct mounts *m, const struct dataset *d);
-/* Puts what the live mounts' loaders measured into their jobs. */
+/* Puts what the live mounts' loaders measured, and their samples show, into their jobs. */
 void mounts_gather_loaders(const struct mounts *m, struct jobs *jobs);
 /* Live ones. */
 size_t mounts_without_job(const struct mounts *m);

@@ -8,8 +8,9 @@
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
 
-#define IDEAL_MOVED 0.05 /* of the rate that a job could read at */
-#define RATIO_MOVED 0.01 /* of what can hit for a job, before it is worth another plan */
+#define IDEAL_MOVED 0.05   /* of the rate that a job could read at */
+#define SAMPLED_MOVED 0.10 /* of one that was sampled, or as much as it may be wrong by */
+#define RATIO_MOVED 0.01   /* of what can hit for a job, before it is worth another plan */
 
 /* The oldest first; the id makes it one order. */
 static int by_age(const void *a, const void *b)
@@ -59,7 +60,7 @@ static struct plan_item *items_new_locked(struct master *m, size_t *ret_count)
 
 static uint64_t remaining_bytes(const struct job *j, uint64_t dataset_bytes)
 {
-	uint64_t read = j->counters.hit_bytes + j->counters.miss_bytes, all;
+	uint64_t read = job_read_bytes(j), all;
 
 	if (j->epochs == 0)
 		return dataset_bytes;
@@ -82,6 +83,14 @@ static double effective_ratio_locked(struct master *m, const struct job *j, stru
 	return bytes ? (double)effective_bytes_locked(m, j, d) / (double)bytes : 1;
 }
 
+static bool ideal_moved(const struct job *j)
+{
+	double error = job_ideal_error(j);
+	double tolerance = error == 0 ? IDEAL_MOVED : error > SAMPLED_MOVED ? error : SAMPLED_MOVED;
+
+	return fabs(job_ideal_bytes_per_s(j) - j->planned_ideal) > tolerance * j->planned_ideal;
+}
+
 bool plan_round_is_stale_locked(struct master *m)
 {
 	struct job *j, *next;
@@ -93,8 +102,7 @@ bool plan_round_is_stale_locked(struct master *m)
 
 		if (!d || !dataset_current(d))
 			continue;
-		if (fabs(job_ideal_bytes_per_s(j) - j->planned_ideal) >
-			IDEAL_MOVED * j->planned_ideal)
+		if (ideal_moved(j))
 			return true;
 		moved = effective_ratio_locked(m, j, d) - j->effective_ratio;
 		if (moved > RATIO_MOVED || moved < -RATIO_MOVED)

@@ -9,6 +9,7 @@
 #define ARRIVED_MIN_BYTES \
 	((uint32_t)128 << 10) /* of a fetch: smaller pieces cost more than they gain */
 #define AGAIN_MAX 2
+#define WAIT_TOLD_US 1000 /* the least that is worth a chunk */
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -202,6 +203,39 @@ static int read_fetch(struct block_reader *r, const struct block_read *read,
 	return e;
 }
 
+static int read_all(struct block_reader *r, const struct block_read *read,
+	struct fetch_reader *reader, struct error *err)
+{
+	uint32_t pos = read->offset, end = read->offset + read->len;
+	enum fetch_goal goal;
+	unsigned again = 0;
+	int e;
+
+	e = read_store(r, read, reader, end, &pos, err);
+	if (e < 0 || pos == end)
+		return e;
+	goal = choose_goal(r, read, is_read_again);
+	while (pos < end) {
+		/* A store that says that it has the block, but cannot read it, is left out. */
+		e = read_fetch(
+			r, read, reader, again > AGAIN_MAX ? FETCH_PASS : goal, end, &pos, err);
+		if (e < 0)
+			return e;
+		if (e == FETCH_LATER)
+			return BLOCK_READ_LATER;
+		if (e == FETCH_AGAIN) {
+			/* Stored meanwhile, or the fetch died with the readers it was made for. */
+			again++;
+			if (reader->gone(reader->arg))
+				return error_set(err, -ECANCELED, "the reader is gone");
+			e = read_store(r, read, reader, end, &pos, err);
+			if (e < 0)
+				return e;
+		}
+	}
+	return 0;
+}
+
 int block_reader_read(struct block_reader *r, const struct block_read *read, struct error *err)
 {
 	struct fetch_reader reader = {
@@ -211,34 +245,12 @@ int block_reader_read(struct block_reader *r, const struct block_read *read, str
 		.waits = read->waits,
 		.arg = read->arg,
 	};
-	uint32_t pos = read->offset, end = read->offset + read->len;
-	enum fetch_goal goal;
-	unsigned again = 0;
-	int e;
+	int e = read_all(r, read, &reader, err);
 
-	e = read_store(r, read, &reader, end, &pos, err);
-	if (e < 0 || pos == end)
-		return e;
-	goal = choose_goal(r, read, is_read_again);
-	while (pos < end) {
-		/* A store that says that it has the block, but cannot read it, is left out. */
-		e = read_fetch(
-			r, read, &reader, again > AGAIN_MAX ? FETCH_PASS : goal, end, &pos, err);
-		if (e < 0)
-			return e;
-		if (e == FETCH_LATER)
-			return BLOCK_READ_LATER;
-		if (e == FETCH_AGAIN) {
-			/* Stored meanwhile, or the fetch died with the readers it was made for. */
-			again++;
-			if (reader.gone(reader.arg))
-				return error_set(err, -ECANCELED, "the reader is gone");
-			e = read_store(r, read, &reader, end, &pos, err);
-			if (e < 0)
-				return e;
-		}
-	}
-	return 0;
+	/* What was short, or came after it was told last. */
+	if (e == 0 && reader.waits && reader.waited_us >= reader.told_us + WAIT_TOLD_US)
+		reader.waits(reader.arg, reader.waited_us);
+	return e;
 }
 
 void block_reader_prefetch(struct block_reader *r, const struct block_read *read)

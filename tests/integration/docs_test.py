@@ -18,7 +18,8 @@ from harness.granary import Granary
 DOCUMENTS = [suite.ROOT / "README.md", *sorted((suite.ROOT / "docs").rglob("*.md"))]
 EXAMPLE_SECONDS = 20
 # What looks like ours and is not: placeholders, build options, the developer's script.
-FOREIGN_FLAGS = {"--unix-socket", "--device", "--some-name", "--only-values", "--total"}
+FOREIGN_FLAGS = {"--unix-socket", "--device", "--some-name", "--only-values", "--total",
+                 "--cgroup"}
 # Secrets have no flags.
 SECRET_SETTINGS = {"GRANARY_HTTP_USER", "GRANARY_HTTP_PASSWORD", "GRANARY_HTTP_TOKEN"}
 FOREIGN_SETTINGS = SECRET_SETTINGS | {"GRANARY_NAME", "GRANARY_SOME_NAME", "GRANARY_S3", "GRANARY_SANITIZE"}

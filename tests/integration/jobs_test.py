@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from harness import suite, trees
+from harness import nginx, page_cache, suite, toxiproxy, trees
 from harness.granary import Granary
 
 sys.path.insert(0, str(suite.ROOT / "python"))
@@ -193,6 +193,55 @@ class Jobs(suite.Case):
         job = self.granary.json("job", "start", "train", "--ideal-rate", "1GB/s")
         self.assertEqual((job["ideal_source"], job["ideal_bytes_per_s"]), ("declared", 1e9))
         self.assertIn("processes read for it", self.granary.ask("job", "explain", "train").stdout)
+
+    # ---- for what reads wait ----------------------------------------------------------------
+
+    def read(self, count):
+        for path in sorted(path for path in self.mount.rglob("*") if path.is_file())[:count]:
+            path.read_bytes()
+
+    def waits(self):
+        """Once they stand still; in all, and of each cause the part."""
+        self.granary.settled_stat("d")
+        waits = self.jobs()["train"]["read_wait_s"]
+        total = sum(waits.values())
+        return total, {cause: seconds / total for cause, seconds in waits.items()}
+
+    def test_a_slow_origin_is_told_from_a_small_share(self):
+        server = nginx.Static(self.work, self.origin)
+        far = toxiproxy.Toxiproxy(self.work, server.port)
+        far.add("latency", latency=100)
+        self.granary.up(f"{far.endpoint}/", self.mount, "--name", "d", "--job", "train", "--quota",
+                        "0")
+        self.read(30)
+        total, parts = self.waits()
+        self.assertGreater(total, 30 * 0.1)
+        self.assertGreater(parts["origin"], 0.9, parts)
+
+    def test_a_small_share_is_told_from_a_slow_origin(self):
+        self.up("--job", "train", "--quota", "0", "--origin-limit", "1MB/s")
+        self.read(30)
+        total, parts = self.waits()
+        # All of it at the limit, but for the burst that a second may have.
+        self.assertGreater(total, 30 * BYTES / 1e6 - 1.5)
+        self.assertGreater(parts["share"], 0.9, parts)
+        text = self.granary.ask("job", "explain", "train").stdout
+        self.assertRegex(text, r"reads waited +\d+\.\d s: origin share [1-9]")
+
+    def test_the_store_of_this_host_is_the_disk(self):
+        self.up("--job", "train")
+        self.read(300)
+        self.granary.settled_stat("d")
+        before = self.jobs()["train"]["read_wait_s"]
+        for path in self.mount.rglob("*"):
+            if path.is_file():
+                page_cache.drop_file(path)
+        self.read(100)
+        self.granary.settled_stat("d")
+        after = self.jobs()["train"]["read_wait_s"]
+        grown = {cause: after[cause] - before[cause] for cause in after}
+        self.assertGreater(grown["disk"], 0)
+        self.assertLess(grown["share"] + grown["peer"], 0.1 * grown["disk"])
 
     def test_timing_changes_nothing_where_there_is_no_mount(self):
         self.assertEqual(list(granary_order.timed([1, 2, 3], self.origin, samples=1)), [1, 2, 3])

@@ -134,6 +134,17 @@ class OneProcess(Base):
                                    check=True, capture_output=True, timeout=SECONDS)
         self.assertEqual(self.reads(), before)
 
+    def test_a_sample_leaves_passed_files_alone_and_makes_no_rate_of_the_others(self):
+        self.up("--job", "train", "--sample", "100%")
+        self.read_all()
+        self.wait_passing(range(self.COUNT))
+        before, ends = self.reads(), time.monotonic() + 25
+        while time.monotonic() < ends:
+            self.read_all()
+            time.sleep(0.1)
+        self.assertEqual(self.reads(), before)
+        self.assertIsNone(self.granary.json("job", "ls")["jobs"][0]["ideal_bytes_per_s"])
+
     def test_what_is_not_complete_is_read_through_the_mount(self):
         self.up("--quota", str(2 * self.SIZE))
         for seed in range(3):

@@ -5,6 +5,7 @@ import itertools
 import mmap
 import os
 import random
+import sys
 import threading
 import time
 
@@ -18,16 +19,22 @@ READERS = 4
 # Both sides of a ratio are counted over a few seconds on a machine that does other things, too.
 NEAR = 0.2
 MOVED_SECONDS = 2
+HICCUP_SECONDS = 20
+QUOTA_STAYS_SECONDS = 0.7
+# One second is what it has to be; the rest is for a machine that does other things.
+HICCUP_BOUND_SECONDS = 5
 
 
 class Job:
     """Threads that read files of a mount at random, past the page cache."""
 
-    def __init__(self, mountpoint, pause=0):
+    def __init__(self, mountpoint, pause=0, content=None):
         self.paths = [os.path.join(mountpoint, name) for name in sorted(os.listdir(mountpoint))]
         self.pause = pause
+        self.content = content  # of a path; None: it is not looked at
         self.reads = []  # (when, bytes)
         self.errors = []
+        self.wrong = []
         self.longest = 0
         self.stopping = False
         self.threads = [threading.Thread(target=self._run, args=(number,), daemon=True)
@@ -38,17 +45,26 @@ class Job:
     def _run(self, number):
         buffer, rng = mmap.mmap(-1, 1 << 16), random.Random(number)
         while not self.stopping:
-            begun = time.monotonic()
-            try:
-                handle = os.open(rng.choice(self.paths), os.O_RDONLY | os.O_DIRECT)
-                try:
-                    self.reads.append((time.time(), os.readv(handle, [buffer])))
-                finally:
-                    os.close(handle)
-            except OSError as error:
-                self.errors.append(error)
+            begun, path = time.monotonic(), rng.choice(self.paths)
+            size = self._read(path, buffer)
             self.longest = max(self.longest, time.monotonic() - begun)
+            if size is not None and self.content and buffer[:size] != self.content[path]:
+                self.wrong.append(path)
             time.sleep(self.pause)
+
+    def _read(self, path, buffer):
+        """Its bytes; None: it failed."""
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
+            try:
+                size = os.readv(handle, [buffer])
+            finally:
+                os.close(handle)
+        except OSError as error:
+            self.errors.append(error)
+            return None
+        self.reads.append((time.time(), size))
+        return size
 
     def rate(self, begin, end):
         return sum(size for at, size in self.reads if begin <= at < end) / (end - begin)
@@ -228,6 +244,33 @@ class Sharing(suite.Case):
         self.assertEqual(jobs["a"]["origin_bytes"], size)
         self.assertEqual((jobs["b"]["hit_bytes"], jobs["b"]["miss_bytes"]), (size, 0))
         self.assertEqual(jobs["b"]["origin_bytes"], 0)
+
+    def test_a_quota_that_moves_is_no_hiccup(self):
+        self.granary.up(self.url("a"), self.mounts["a"], "--name", "a", "--job", "a", "--no-preload",
+                        "--cache-size", "70MB")
+        content = {}
+        for number in range(FILES):
+            path = self.mounts["a"] / f"{number:04d}.bin"
+            content[str(path)] = trees.noise(f"a{number}", BYTES)
+            self.assertEqual(path.read_bytes(), content[str(path)], path)
+        suite.wait_until(lambda: self.granary.stat("a")["pinned_bytes"] == FILES * BYTES, 20,
+                         "all of it is cached")
+        job = Job(self.mounts["a"], content=content)
+        self.running.append(job)
+        time.sleep(HICCUP_SECONDS / 4)
+        still, job.longest = job.longest, 0
+        ends = time.monotonic() + HICCUP_SECONDS
+        for number, quota in enumerate(itertools.cycle(("0", "unlimited", "5MB", "20MB", "10MB"))):
+            if time.monotonic() > ends:
+                break
+            self.granary.ask("quota", "set", "a", quota)
+            time.sleep(QUOTA_STAYS_SECONDS)
+        job.stop()
+        print(f"longest read: {still:.3f} s while the quota stood still, {job.longest:.3f} s while it "
+              f"moved {number} times; {len(job.reads)} reads", file=sys.stderr)
+        self.assertEqual((job.errors, job.wrong), ([], []))
+        self.assertGreater(number, 10)
+        self.assertLess(job.longest, HICCUP_BOUND_SECONDS)
 
     def test_a_quota_moves_cache_while_jobs_read(self):
         self.up()

@@ -73,8 +73,8 @@ static void random_files_are_not(void **state)
 	unsigned seed = 1, named = 0;
 
 	for (int i = 0; i < 20000; i++)
-		named += file_sequence_note(
-			*state, 0, (uint32_t)(rand_r(&seed) % 5000), true).count;
+		named +=
+			file_sequence_note(*state, 0, (uint32_t)(rand_r(&seed) % 5000), true).count;
 	assert_true(named < 200); /* 1 % */
 }
 

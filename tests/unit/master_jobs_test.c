@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "master/plan_round.h"
+
 #define LIMIT 1e8
 
 static void add_data(struct fixture *f)
@@ -237,6 +239,134 @@ static void a_name_is_of_one_dataset(void **state)
 	assert_false(there(f, "train"));
 }
 
+/* ---- what samples show ----------------------------------------------------------------------- */
+
+struct sampled {
+	uint32_t windows, loaders;
+	double ideal, error, steps;
+	uint64_t consumed;
+};
+
+static void beat_sampled(struct fixture *f, uint64_t id, struct sampled s)
+{
+	Granary__V1__MountHeartbeatRequest request = mount_beat(id, 1);
+	Granary__V1__MountHeartbeatReply *reply;
+
+	request.job = (char *)"train";
+	request.sampled_windows = s.windows;
+	request.sampled_ideal_bytes_per_s = s.ideal;
+	request.sampled_ideal_error = s.error;
+	request.consumed_bytes = s.consumed;
+	request.loaders = s.loaders;
+	request.ideal_bytes_per_s = s.steps;
+	if (call_mount_beat(f, &request, &reply) < 0)
+		fail_msg("%s", f->err.text);
+	granary__v1__mount_heartbeat_reply__free_unpacked(reply, NULL);
+}
+
+static void assert_ideal(struct fixture *f, const char *source, double ideal, double error)
+{
+	Granary__V1__Job *j = get(f, "train");
+
+	assert_string_equal(j->ideal_source, source);
+	assert_true(j->ideal_bytes_per_s == ideal);
+	assert_true(fabs(j->ideal_error - error) < 1e-9);
+	granary__v1__job__free_unpacked(j, NULL);
+}
+
+static void what_is_declared_goes_before_steps_and_these_before_samples(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id;
+
+	add_data(f);
+	id = open_for(f, "train");
+	assert_ideal(f, "", 0, 0);
+	beat_sampled(f, id, (struct sampled){.windows = 1, .ideal = 100, .error = 0.1});
+	assert_ideal(f, "sampled", 100, 0.1);
+	beat_sampled(f, id,
+		(struct sampled){
+			.windows = 1, .ideal = 100, .error = 0.1, .loaders = 1, .steps = 120});
+	assert_ideal(f, "steps", 120, 0);
+	assert_int_equal(start(f, "train", "", 150), 0);
+	assert_ideal(f, "declared", 150, 0);
+}
+
+static void samples_of_all_mounts_add_up_unless_one_is_held_back(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t one, two;
+
+	add_data(f);
+	one = open_for(f, "train");
+	two = open_for(f, "train");
+	beat_sampled(f, one, (struct sampled){.windows = 8, .ideal = 100, .error = 0.1});
+	assert_ideal(f, "sampled", 100, 0.1);
+	beat_sampled(f, two, (struct sampled){.windows = 8, .ideal = 100, .error = 0.1});
+	assert_ideal(f, "sampled", 200, 0.1 / sqrt(2));
+	/* Another client of it has just taken over. */
+	beat_sampled(f, two, (struct sampled){.windows = 0});
+	assert_ideal(f, "sampled", 200, 0.1 / sqrt(2));
+	beat_sampled(f, two, (struct sampled){.windows = 8});
+	assert_ideal(f, "", 0, 0);
+	beat_sampled(f, two, (struct sampled){.windows = 8, .ideal = NAN});
+	beat_sampled(f, two, (struct sampled){.windows = 8, .ideal = -1});
+	beat_sampled(f, two, (struct sampled){.windows = 8, .ideal = 100, .error = INFINITY});
+	assert_ideal(f, "", 0, 0);
+}
+
+static bool stale(struct fixture *f)
+{
+	mutex_guard(&f->master->mu);
+	return plan_round_is_stale_locked(f->master);
+}
+
+static void one_that_moves_by_more_than_it_may_be_wrong_makes_a_new_plan(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id;
+
+	add_data(f);
+	id = open_for(f, "train");
+	assert_false(stale(f));
+	beat_sampled(f, id, (struct sampled){.windows = 1, .ideal = 100, .error = 0.02});
+	assert_true(stale(f));
+	{
+		mutex_guard(&f->master->mu);
+		plan_round_went_by_locked(f->master);
+	}
+	beat_sampled(f, id, (struct sampled){.windows = 2, .ideal = 109, .error = 0.02});
+	assert_false(stale(f));
+	beat_sampled(f, id, (struct sampled){.windows = 2, .ideal = 111, .error = 0.02});
+	assert_true(stale(f));
+	beat_sampled(f, id, (struct sampled){.windows = 2, .ideal = 111, .error = 0.25});
+	assert_false(stale(f));
+	beat_sampled(f, id, (struct sampled){.windows = 2, .ideal = 74, .error = 0.25});
+	assert_true(stale(f));
+}
+
+/* What the page cache answered is read, too. */
+static void what_was_consumed_is_counted_once_and_ends_the_first_epoch(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id;
+	Granary__V1__Job *j;
+	struct job known = {.counters = {.hit_bytes = 10, .miss_bytes = 20}};
+
+	add_data(f);
+	id = open_for(f, "train");
+	beat_sampled(f, id, (struct sampled){.consumed = 1000});
+	fixture_restart(f);
+	beat_sampled(f, id, (struct sampled){.consumed = 3500});
+	beat_sampled(f, id, (struct sampled){.consumed = 500}); /* of another client */
+	j = get(f, "train");
+	assert_int_equal(j->consumed_bytes, 4000);
+	granary__v1__job__free_unpacked(j, NULL);
+	assert_int_equal(job_effective_bytes(&known, 100, 80), 0);
+	known.counters.consumed_bytes = 100;
+	assert_int_equal(job_effective_bytes(&known, 100, 80), 80);
+}
+
 /* ---- counting and shares --------------------------------------------------------------------- */
 
 static void beat_worker(struct fixture *f, uint64_t origin_bytes, uint64_t waited_us)
@@ -376,6 +506,10 @@ int main(void)
 		TEST(an_ended_job_stays_ended_while_its_mount_lives),
 		TEST(a_restarted_master_finds_jobs_and_their_mounts_again),
 		TEST(a_name_is_of_one_dataset),
+		TEST(what_is_declared_goes_before_steps_and_these_before_samples),
+		TEST(samples_of_all_mounts_add_up_unless_one_is_held_back),
+		TEST(one_that_moves_by_more_than_it_may_be_wrong_makes_a_new_plan),
+		TEST(what_was_consumed_is_counted_once_and_ends_the_first_epoch),
 		TEST(what_workers_fetched_for_a_job_is_counted_once),
 		TEST(workers_divide_the_limit_by_their_capacity),
 		TEST(what_one_more_job_would_do_is_told_and_not_done),

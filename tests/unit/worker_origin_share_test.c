@@ -401,6 +401,31 @@ static void who_waits_for_his_share_longer_than_the_timeout_does_not_fail(void *
 	assert_true((double)most_in_a_second(0) <= 1.02 * 200e3);
 }
 
+/* It ends before it would have been told on the way. */
+static void a_short_wait_is_told_at_its_end(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *a = fx_add(f, "a", HUGE_BYTES);
+	struct share s = {.message.limited = false};
+	uint64_t waited_us = 0;
+	int64_t began_ms;
+
+	share_init(&s, 1e6);
+	share_job(&s, "a", 1e6);
+	start(f, PIN_NONE, NULL);
+	fx_share(f, &s.message);
+	began_ms = clock_mono_ms();
+	for (uint32_t block = 0; block < 20; block++) {
+		struct fx_read q = {.file = a, .job = "a", .block = block, .len = 100000};
+
+		assert_int_equal(fx_read(f, &q), 0);
+		waited_us += q.waited_us;
+	}
+	/* 2 MB at 1 MB/s; the origin takes no time. */
+	assert_true(waited_us > 900000);
+	assert_true((int64_t)waited_us / 1000 <= clock_mono_ms() - began_ms);
+}
+
 /* One get would take 60 ms, those of the pieces take longer than the timeout. */
 static void gets_in_many_pieces_from_a_slow_origin_do_not_fail(void **state)
 {
@@ -772,6 +797,7 @@ int main(void)
 		TEST(a_job_without_a_grant_is_slow_and_never_fails),
 		TEST(prefetch_has_only_what_nobody_waits_for),
 		TEST(who_waits_for_his_share_longer_than_the_timeout_does_not_fail),
+		TEST(a_short_wait_is_told_at_its_end),
 		TEST(gets_in_many_pieces_from_a_slow_origin_do_not_fail),
 		TEST(an_origin_that_hangs_still_times_out_under_a_limit),
 		TEST(a_huge_block_comes_whole_under_a_tiny_limit),
