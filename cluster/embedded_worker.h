@@ -45,7 +45,7 @@ struct embedded_worker {
 	uint64_t id; /* as the master names it */
 	/* 0 when all of the range was taken, else as the service's Read fails. */
 	int (*read)(void *arg, const struct embedded_read *read, struct error *err);
-	/* As the service's Prefetch. */
+	/* As the service's Prefetch; 1 when the block is on its way. */
 	int (*prefetch)(void *arg, const struct embedded_prefetch *prefetch, struct error *err);
 	void *arg;
 };

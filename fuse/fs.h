@@ -24,6 +24,7 @@
 
 #include "common/error.h"
 #include "fuse/block_source.h"
+#include "fuse/brought_ahead.h"
 #include "fuse/counters.h"
 #include "fuse/file_sequence.h"
 #include "fuse/listing_habit.h"
@@ -71,6 +72,7 @@ struct fs {
 	struct listing_habits listings;
 	struct read_ahead read_ahead;
 	struct file_sequence sequence;
+	struct brought_ahead brought;
 	struct read_failures read_failures;
 	struct io_pool pool;
 	struct device device;

@@ -208,6 +208,24 @@ static void reply_held(struct fs *fs, fuse_req_t req, struct order_held *held, u
 	order_release(&fs->order, held, len);
 }
 
+static bool was_brought_ahead(
+	struct fs *fs, const struct fs_node *node, uint64_t offset, uint32_t len)
+{
+	return brought_ahead_read(&fs->brought, fs_node_ino(node), offset, len, node->entry.size);
+}
+
+static void count_bytes(struct read_job *j, const struct tally *tally)
+{
+	bool brought = was_brought_ahead(j->fs, &j->node, j->offset, j->len);
+
+	for (int i = 0; i < BLOCK_FROM_COUNT; i++) {
+		bool from_store = i == BLOCK_FROM_LOCAL_STORE || i == BLOCK_FROM_PEER_STORE;
+
+		counters_bytes(&j->fs->counters, brought && from_store ? BLOCK_FROM_FETCH : i,
+			tally->bytes[i]);
+	}
+}
+
 static void job_run(struct io_job *job)
 {
 	struct read_job *j = (struct read_job *)job;
@@ -234,8 +252,7 @@ static void job_run(struct io_job *job)
 		fail(j, err.text);
 		return;
 	}
-	for (int i = 0; i < BLOCK_FROM_COUNT; i++)
-		counters_bytes(&j->fs->counters, i, tally.bytes[i]);
+	count_bytes(j, &tally);
 	note_job(j);
 	fuse_req_interrupt_func(j->req, NULL, NULL);
 	fuse_reply_buf(j->req, (const char *)buffer, j->len);
@@ -393,7 +410,10 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	buffer = fs_thread_buffer();
 	if (announced == ORDER_NONE && buffer &&
 		read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
-		counters_bytes(&fs->counters, BLOCK_FROM_LOCAL_STORE, len);
+		counters_bytes(&fs->counters,
+			was_brought_ahead(fs, &node, (uint64_t)off, len) ? BLOCK_FROM_FETCH
+									 : BLOCK_FROM_LOCAL_STORE,
+			len);
 		note_at_once(fs, req, began_ns, BLOCK_FROM_LOCAL_STORE);
 		note_preload(fs, &node, (uint64_t)off, true);
 		fuse_reply_buf(req, (const char *)buffer, len);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "fuse/node_id.h"
 
 struct prefetch_job {
 	struct io_job job;
@@ -18,20 +19,29 @@ static bool over(const struct prefetch_job *j)
 	return clock_passed(j->job.deadline_ms) || atomic_load(&j->cancel.fired);
 }
 
+/* Noted first, for the reader may be there before the answer. */
+static void begin(struct prefetch_job *j, const struct block_file *file, uint64_t block)
+{
+	struct brought_ahead *brought = &j->fs->brought;
+	uint64_t ino = node_id_make(j->node.slot, file->index);
+
+	brought_ahead_note(brought, ino, block);
+	if (!j->fs->source->prefetch(j->fs->source, file, block, j->job.deadline_ms))
+		brought_ahead_forget(brought, ino, block);
+}
+
 static void blocks_run(struct io_job *job)
 {
 	struct prefetch_job *j = (struct prefetch_job *)job;
-	struct block_source *source = j->fs->source;
 	const struct block_file file = {j->node.manifest, j->node.index, &j->node.entry};
 
 	for (uint64_t i = j->block; i < j->end && !over(j); i++)
-		source->prefetch(source, &file, i, job->deadline_ms);
+		begin(j, &file, i);
 }
 
 static void files_run(struct io_job *job)
 {
 	struct prefetch_job *j = (struct prefetch_job *)job;
-	struct block_source *source = j->fs->source;
 	uint64_t bytes = 0;
 
 	for (uint32_t i = 0; i < j->files.count && bytes < PREFETCH_FILES_BYTES && !over(j); i++) {
@@ -43,7 +53,7 @@ static void files_run(struct io_job *job)
 			break;
 		if (entry.type != MANIFEST_FILE || entry.size == 0)
 			continue;
-		source->prefetch(source, &file, 0, job->deadline_ms);
+		begin(j, &file, 0);
 		bytes += block_len(entry.size, 0);
 	}
 }

@@ -551,13 +551,15 @@ static int prefetch_at_peer(struct source_chain *c, struct peer *p, const struct
 	request.job = (char *)c->job;
 	r = rpc_unary(line->channel, PREFETCH_PATH, &request.base,
 		&granary__v1__prefetch_reply__descriptor, &reply, deadline_ms, err);
-	if (r == 0)
+	if (r == 0) {
+		r = ((Granary__V1__PrefetchReply *)reply)->begun;
 		protobuf_c_message_free_unpacked(reply, NULL);
+	}
 	return r;
 }
 
 /* Of the block's home alone: should that be away, the readers find another source by themselves. */
-static void chain_prefetch(
+static bool chain_prefetch(
 	struct block_source *s, const struct block_file *file, uint64_t block, int64_t deadline_ms)
 {
 	struct source_chain *c = chain(s);
@@ -577,6 +579,7 @@ static void chain_prefetch(
 			log_debug("worker %s: prefetch: %s", peer_address(p), err.text);
 	}
 	peer_set_unref(set);
+	return r > 0;
 }
 
 /* ---- how much of a file is cached --------------------------------------------------------------

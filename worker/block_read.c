@@ -253,7 +253,7 @@ int block_reader_read(struct block_reader *r, const struct block_read *read, str
 	return e;
 }
 
-void block_reader_prefetch(struct block_reader *r, const struct block_read *read)
+bool block_reader_prefetch(struct block_reader *r, const struct block_read *read)
 {
 	struct fetch_want want = {
 		.dataset = read->dataset,
@@ -265,7 +265,7 @@ void block_reader_prefetch(struct block_reader *r, const struct block_read *read
 	};
 
 	if (store_has(r->store, &read->block.id))
-		return;
+		return false;
 	want.goal = choose_goal(r, read, will_be_read_again);
-	fetch_table_prefetch(r->fetches, &want);
+	return fetch_table_prefetch(r->fetches, &want);
 }

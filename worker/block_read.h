@@ -56,5 +56,5 @@ struct block_read {
  * fetch failed with (fetch.h). */
 int block_reader_read(struct block_reader *r, const struct block_read *read, struct error *err);
 /* A sequential reader will want all of the block (of `read` its file, block and job count): starts
- * what its miss will do, and waits for nothing. */
-void block_reader_prefetch(struct block_reader *r, const struct block_read *read);
+ * what its miss will do, and waits for nothing. Whether it is on its way: not what is in the store. */
+bool block_reader_prefetch(struct block_reader *r, const struct block_read *read);

@@ -245,7 +245,7 @@ int block_service_prefetch(struct block_service *s, const struct block_request *
 	int r = find_block(s, q, deadline_ms, &read, err);
 
 	if (r == 0)
-		block_reader_prefetch(&s->reader, &read);
+		r = block_reader_prefetch(&s->reader, &read);
 	put_block(&read);
 	return r;
 }
@@ -312,10 +312,12 @@ static void handle_prefetch(struct rpc_call *call, void *arg)
 		.job = q->job,
 	};
 	r = block_service_prefetch(arg, &request, rpc_call_deadline_ms(call), &err);
-	if (r < 0)
+	if (r < 0) {
 		rpc_call_fail(call, r, err.text);
-	else
-		rpc_call_reply(call, &reply.base);
+		return;
+	}
+	reply.begun = r > 0;
+	rpc_call_reply(call, &reply.base);
 }
 
 /* ---- Cached ---------------------------------------------------------------------------------- */

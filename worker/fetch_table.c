@@ -626,16 +626,17 @@ void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want
 	start_locked(t, want, covered, until, until - covered, false, NULL);
 }
 
-void fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want)
+bool fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want)
 {
 	uint32_t len = want->block->len;
 	const struct fetch_group *g;
 
 	mutex_guard(&t->mu);
 	g = find_group_locked(t, &want->block->id);
-	if ((g && g->fetches) || t->ahead_bytes + len > FETCH_AHEAD_MAX_BYTES)
-		return;
-	start_locked(t, want, 0, len, len, false, NULL);
+	if (g && g->fetches)
+		return true;
+	return t->ahead_bytes + len <= FETCH_AHEAD_MAX_BYTES &&
+	       start_locked(t, want, 0, len, len, false, NULL);
 }
 
 void fetch_table_sweep(struct fetch_table *t)

@@ -71,8 +71,9 @@ void fetch_table_release(struct fetch *f, enum fetch_leave why);
 void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want);
 
 /* Starts getting all of want->block (goal, job and file as in `want`, its offsets do not matter) for
- * readers to come, unless some of it is under way already or enough is unread. */
-void fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want);
+ * readers to come, unless some of it is under way already or enough is unread. Whether it is on its
+ * way. */
+bool fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want);
 
 void fetch_table_sweep(struct fetch_table *t);
 

@@ -197,7 +197,9 @@ class Jobs(suite.Case):
     # ---- for what reads wait ----------------------------------------------------------------
 
     def read(self, count):
-        for path in sorted(path for path in self.mount.rglob("*") if path.is_file())[:count]:
+        """Backwards, which is no sequence: each read waits for its own file."""
+        paths = sorted(path for path in self.mount.rglob("*") if path.is_file())[:count]
+        for path in reversed(paths):
             path.read_bytes()
 
     def waits(self):
