@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +39,7 @@ class Local:
         os.sync()
         host = granary.Granary(self.work, "large")
         mountpoint = self.work.directory("mnt-large")
-        host.up(f"file://{self.source}", mountpoint)
+        host.up(f"file://{self.source}", mountpoint, "--name", "large")
         self.wait_passing(host, mountpoint / self.NAME)
         sides = (mountpoint / self.NAME, self.source / self.NAME)
         timed = ["--time_based", f"--runtime={self.WARM_SECONDS}"]
@@ -53,7 +52,7 @@ class Local:
             warm.append(self.round(order, [*sequential, *timed]))
             rand.append(self.round(order, random))
             mapped.append(self.round(order, [*random, "--ioengine=mmap"]))
-        requests = self.metric(host, r'requests_total\{dataset="[^"]*",op="read"\}')
+        requests = host.client_metric('requests_total{dataset="large",op="read"}')
         host.umount(mountpoint)
         host.wait_ended()
         (self.source / self.NAME).unlink()
@@ -95,17 +94,9 @@ class Local:
 
         def passed():
             path.open("rb").close()
-            return self.metric(host, r"passthrough_opens_total\{[^}]*\}")
+            return host.client_metric('passthrough_opens_total{dataset="large"}')
 
         suite.wait_until(passed, self.READY_SECONDS, "a complete file passed through")
-
-    @staticmethod
-    def metric(host, name):
-        page = subprocess.run(["curl", "-sf", "--unix-socket",
-                               host.state / "granary.metrics.sock", "http://localhost/metrics"],
-                              text=True, capture_output=True, check=True).stdout
-        found = re.search(rf"(?m)^granary_client_{name} (\d+)", page)
-        return int(found[1]) if found else 0
 
 
 BUCKET = "records"
@@ -135,8 +126,7 @@ class Remote:
                 file.write(os.urandom(1 << 20))
         self.server.s3.create_bucket(Bucket=BUCKET)
         self.server.s3.upload_file(str(body), BUCKET, NAME)
-        self.server.make_public(BUCKET)
-        self.url = f"{self.server.endpoint}/{BUCKET}/{NAME}"
+        self.url, = self.server.signed_urls(BUCKET, [NAME])
         rows = [self.sequential(), self.records(), *self.peer()]
         body.unlink()
         return rows

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -136,6 +137,23 @@ static void check_io_uring(struct report *r)
 		!f	       ? "not in this kernel"
 		: value == 'Y' ? "on"
 			       : "off");
+}
+
+/* Only INIT tells for certain, and that needs a mount. */
+static void check_takeover(struct report *r)
+{
+	unsigned major = 0, minor = 0;
+	struct utsname system;
+	struct check *c;
+	bool can;
+
+	can = uname(&system) == 0 && sscanf(system.release, "%u.%u", &major, &minor) == 2 &&
+	      (major > 6 || (major == 6 && minor >= 9));
+	c = add(r, "take-over", can ? VERDICT_OK : VERDICT_SLOWER,
+		"readers of a `granary mount` whose process dies get ENOTCONN, and it cannot be upgraded "
+		"under them: Linux 6.9 can repeat requests");
+	snprintf(c->found, sizeof(c->found), "%s",
+		can ? "works, for `granary mount`" : "not in this kernel");
 }
 
 static void check_files_limit(struct report *r)
@@ -337,6 +355,7 @@ int command_doctor(struct invocation *inv)
 	check_privileges(&report);
 	check_allow_other(&report);
 	check_io_uring(&report);
+	check_takeover(&report);
 	check_files_limit(&report);
 	check_disk(&report, "cache", "--cache-dir", paths.cache_dir);
 	check_disk(&report, "state", "--state-dir", paths.state_dir);

@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "cli/supervisor.h"
+#include "common/database/database_trial.h"
 
 /* What is opened next would be taken for stdin, stdout or stderr, and a daemon closes those. */
 static void fill_stdio(void)
@@ -24,7 +25,8 @@ int main(int argc, char **argv)
 	/* glibc gives every few threads a heap of their own, and freed block buffers stay in each:
 	 * the mount of 96 readers peaked at 303 MiB with the default and at 139 MiB with two. */
 	mallopt(M_ARENA_MAX, 2);
-	/* No command of people's: nothing lists it. */
+	/* No commands of people's: nothing lists them. */
+	database_trial_main(argc, argv);
 	if (argc > 1 && strcmp(argv[1], SUPERVISOR_ARGUMENT) == 0)
 		return supervisor_main();
 	return command_main(argc, argv);

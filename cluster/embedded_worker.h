@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,7 +26,7 @@ struct embedded_read {
 
 	/* Takes the next piece of the range; the bytes are the worker's again when it returns. */
 	void (*take)(void *arg, bool from_origin, const void *data, size_t len);
-	bool (*gone)(void *arg); /* the reader waits no longer */
+	const atomic_bool *gone; /* the reader waits no longer */
 	/* It has waited so long, in all, for its job's share of the origins' bandwidth. */
 	void (*waits)(void *arg, uint64_t waited_us);
 	void *arg;

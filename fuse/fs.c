@@ -82,6 +82,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 		snapshot_slots_init(&fs->slots, first, fs->keep->state);
 	}
 	read_ahead_init(&fs->read_ahead);
+	file_sequence_init(&fs->sequence);
 	read_failures_init(&fs->read_failures);
 	preload_init(&fs->preload, fs);
 	sample_init(&fs->sample, fs, opts->sample_ppm, fs->dataset, opts->job ? opts->job : "");
@@ -104,6 +105,7 @@ void fs_deinit(struct fs *fs)
 	sample_deinit(&fs->sample);
 	read_failures_deinit(&fs->read_failures);
 	read_ahead_deinit(&fs->read_ahead);
+	file_sequence_deinit(&fs->sequence);
 	counters_deinit(&fs->counters);
 	snapshot_slots_deinit(&fs->slots);
 	mount_state_unmap(fs->own_keep.state);

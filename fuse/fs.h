@@ -25,6 +25,8 @@
 #include "common/error.h"
 #include "fuse/block_source.h"
 #include "fuse/counters.h"
+#include "fuse/file_sequence.h"
+#include "fuse/listing_habit.h"
 #include "fuse/device.h"
 #include "fuse/io_pool.h"
 #include "fuse/loader_pace.h"
@@ -66,7 +68,9 @@ struct fs {
 
 	struct snapshot_slots slots;
 	struct counters counters;
+	struct listing_habits listings;
 	struct read_ahead read_ahead;
+	struct file_sequence sequence;
 	struct read_failures read_failures;
 	struct io_pool pool;
 	struct device device;

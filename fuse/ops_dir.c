@@ -4,6 +4,9 @@
  * it that had begun goes on in the snapshot that it began in. The kernel is then given names only
  * and no nodes, so that no name of the older snapshot enters its cache.
  *
+ * With READDIRPLUS the kernel takes attributes, and leaves names without a node alone: whether a
+ * listing has them is ours to say (listing_habit.h).
+ *
  * OPENDIR is answered ENOSYS by libfuse, so the kernel keeps the listing (FOPEN_CACHE_DIR) until a
  * switch invalidates the root's.
  */
@@ -21,8 +24,9 @@ struct listing {
 	fuse_req_t req;
 	struct fs_node dir;
 	uint64_t position;
-	bool plus;	 /* attributes too */
-	bool names_only; /* of an older snapshot's root */
+	bool plus;	 /* in the form that has attributes */
+	bool names_only; /* and leave them out */
+	uint32_t names;	 /* that were added */
 	char *buf;
 	size_t room, len;
 };
@@ -81,7 +85,9 @@ static int add_child(struct listing *l)
 	ops_fill_entry(l->fs, &node, &entry);
 	if (l->names_only)
 		entry.ino = 0;
-	return add(l, name, &entry);
+	r = add(l, name, &entry);
+	l->names += r == 0;
+	return r;
 }
 
 static int fill(struct listing *l)
@@ -107,7 +113,7 @@ static int begin(struct listing *l, uint64_t ino, off_t off)
 		struct manifest *m = snapshot_slots_get(&l->fs->slots, NODE_SLOT_CURRENT, &current);
 
 		manifest_unref(m);
-		l->names_only = slot != current;
+		l->names_only |= slot != current;
 		l->dir.manifest = snapshot_slots_get(&l->fs->slots, slot, &l->dir.slot);
 		if (!l->dir.manifest)
 			return -ESTALE;
@@ -123,9 +129,11 @@ static int begin(struct listing *l, uint64_t ino, off_t off)
 static void list(fuse_req_t req, uint64_t ino, size_t size, off_t off, bool plus)
 {
 	struct listing l = {.fs = ops_fs(req), .req = req, .plus = plus};
+	pid_t pid = fuse_req_ctx(req)->pid;
 	int r;
 
 	counters_op(&l.fs->counters, OP_READDIR);
+	l.names_only = !listing_habit_wants_attributes(&l.fs->listings, pid, off == 0);
 	l.buf = (char *)fs_thread_buffer();
 	l.room = size < FS_READ_MAX_BYTES ? size : FS_READ_MAX_BYTES;
 	r = l.buf ? begin(&l, ino, off) : -ENOMEM;
@@ -135,6 +143,8 @@ static void list(fuse_req_t req, uint64_t ino, size_t size, off_t off, bool plus
 		ops_reply_error(req, r);
 	else
 		fuse_reply_buf(req, l.buf, l.len);
+	if (r == 0 && l.names_only)
+		listing_habit_listed(&l.fs->listings, pid, l.names);
 	fs_node_put(&l.dir);
 }
 

@@ -61,6 +61,7 @@ void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	int r;
 
 	counters_op(&ops_fs(req)->counters, OP_LOOKUP);
+	listing_habit_looked_up(&ops_fs(req)->listings, fuse_req_ctx(req)->pid);
 	r = lookup(ops_fs(req), parent, name, &entry);
 	if (r == -ENOENT) {
 		/* Node 0 with a timeout: the kernel remembers that there is no such name. */

@@ -345,6 +345,16 @@ static void note_preload(
 		preload_note(&fs->preload, node, offset, from_store);
 }
 
+/* Of a file's first read. */
+static void look_ahead(struct fs *fs, const struct fs_node *node, bool miss)
+{
+	struct file_sequence_advice files =
+		file_sequence_note(&fs->sequence, node->slot, node->index, miss);
+
+	if (!order_is_active(&fs->order))
+		prefetch_files(fs, node, &files);
+}
+
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	cleanup_fs_node struct fs_node node = FS_NODE_INIT;
@@ -387,8 +397,12 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		note_at_once(fs, req, began_ns, BLOCK_FROM_LOCAL_STORE);
 		note_preload(fs, &node, (uint64_t)off, true);
 		fuse_reply_buf(req, (const char *)buffer, len);
+		if (off == 0)
+			look_ahead(fs, &node, false);
 		return;
 	}
+	if (off == 0)
+		look_ahead(fs, &node, true);
 	note_preload(fs, &node, (uint64_t)off, false);
 	submit(fs, req, &node, (uint64_t)off, len, ahead.bytes, announced == ORDER_BRINGS,
 		began_ns);

@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ORDER_PACE_FIRST 16u
+#define ORDER_PACE_FIRST 32u
 #define ORDER_PACE_LEAST 4u
 
 struct order_pace {

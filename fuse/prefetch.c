@@ -9,19 +9,42 @@ struct prefetch_job {
 	struct read_cancel cancel;
 	struct fs *fs;
 	struct fs_node node;
-	uint64_t block, end;
+	uint64_t block, end;		   /* of the node's file */
+	struct file_sequence_advice files; /* or of its snapshot */
 };
 
-static void job_run(struct io_job *job)
+static bool over(const struct prefetch_job *j)
+{
+	return clock_passed(j->job.deadline_ms) || atomic_load(&j->cancel.fired);
+}
+
+static void blocks_run(struct io_job *job)
 {
 	struct prefetch_job *j = (struct prefetch_job *)job;
 	struct block_source *source = j->fs->source;
 	const struct block_file file = {j->node.manifest, j->node.index, &j->node.entry};
 
-	for (uint64_t i = j->block; i < j->end; i++) {
-		if (clock_passed(job->deadline_ms) || atomic_load(&j->cancel.fired))
-			break;
+	for (uint64_t i = j->block; i < j->end && !over(j); i++)
 		source->prefetch(source, &file, i, job->deadline_ms);
+}
+
+static void files_run(struct io_job *job)
+{
+	struct prefetch_job *j = (struct prefetch_job *)job;
+	struct block_source *source = j->fs->source;
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < j->files.count && bytes < PREFETCH_FILES_BYTES && !over(j); i++) {
+		struct manifest_entry entry;
+		const struct block_file file = {
+			j->node.manifest, j->files.first + i * j->files.step, &entry};
+
+		if (manifest_entry(file.manifest, file.index, &entry) < 0)
+			break;
+		if (entry.type != MANIFEST_FILE || entry.size == 0)
+			continue;
+		source->prefetch(source, &file, 0, job->deadline_ms);
+		bytes += block_len(entry.size, 0);
 	}
 }
 
@@ -40,26 +63,49 @@ static void job_free(struct io_job *job)
 	free(j);
 }
 
-void prefetch_start(struct fs *fs, const struct fs_node *node, uint64_t block, uint64_t end)
+static struct prefetch_job *make(
+	struct fs *fs, const struct fs_node *node, void (*run)(struct io_job *job))
 {
-	struct prefetch_job *j;
+	struct prefetch_job *j = fs->source->prefetch ? calloc(1, sizeof(*j)) : NULL;
 
-	if (block >= end || !fs->source->prefetch)
-		return;
-	j = calloc(1, sizeof(*j));
 	if (!j)
-		return;
+		return NULL;
 	j->fs = fs;
 	j->node = *node;
 	manifest_ref(j->node.manifest);
-	j->block = block;
-	j->end = end;
-	j->job = (struct io_job){.run = job_run,
+	j->job = (struct io_job){.run = run,
 		.give_up = job_give_up,
 		.free = job_free,
 		.cancel = &j->cancel,
 		.deadline_ms = clock_deadline_ms(PREFETCH_PATIENCE_MS)};
 	read_cancel_init(&j->cancel);
-	if (io_pool_submit(&fs->pool, &j->job) < 0)
+	return j;
+}
+
+static void submit(struct prefetch_job *j)
+{
+	if (io_pool_submit(&j->fs->pool, &j->job) < 0)
 		job_free(&j->job);
+}
+
+void prefetch_start(struct fs *fs, const struct fs_node *node, uint64_t block, uint64_t end)
+{
+	struct prefetch_job *j = block < end ? make(fs, node, blocks_run) : NULL;
+
+	if (!j)
+		return;
+	j->block = block;
+	j->end = end;
+	submit(j);
+}
+
+void prefetch_files(
+	struct fs *fs, const struct fs_node *node, const struct file_sequence_advice *files)
+{
+	struct prefetch_job *j = files->count ? make(fs, node, files_run) : NULL;
+
+	if (!j)
+		return;
+	j->files = *files;
+	submit(j);
 }

@@ -1,6 +1,6 @@
 /*
- * Prefetching: blocks that a sequential reader will come to (read_ahead.h names them) are begun by
- * those who answer for them while it reads what is before. A thread of the pool asks; no read waits
+ * Prefetching: blocks that a sequential reader will come to (read_ahead.h names them), and files that
+ * one who reads file by file will (file_sequence.h does), are begun by those who answer for them while it reads what is before. A thread of the pool asks; no read waits
  * for that, and nothing comes of it where every thread has more urgent work for PREFETCH_PATIENCE_MS.
  *
  * Threading: any thread.
@@ -12,6 +12,10 @@
 #include "fuse/fs.h"
 
 #define PREFETCH_PATIENCE_MS 2000
+#define PREFETCH_FILES_BYTES ((uint64_t)16 << 20)
 
 /* Of blocks [block, end) of the node's file; the node stays the caller's. */
 void prefetch_start(struct fs *fs, const struct fs_node *node, uint64_t block, uint64_t end);
+/* The first blocks of these files of the node's snapshot, PREFETCH_FILES_BYTES at most together. */
+void prefetch_files(
+	struct fs *fs, const struct fs_node *node, const struct file_sequence_advice *files);

@@ -87,8 +87,9 @@ static void negotiate(struct fs *fs, struct fuse_conn_info *conn)
 {
 	want(conn, FUSE_CAP_ASYNC_READ);
 	want(conn, FUSE_CAP_PARALLEL_DIROPS);
+	/* Each listing may have attributes then, and ops_readdirplus says which do. */
 	want(conn, FUSE_CAP_READDIRPLUS);
-	want(conn, FUSE_CAP_READDIRPLUS_AUTO);
+	fuse_unset_feature_flag(conn, FUSE_CAP_READDIRPLUS_AUTO);
 	want(conn, FUSE_CAP_NO_OPENDIR_SUPPORT);
 	want(conn, FUSE_CAP_CACHE_SYMLINKS);
 	/* Any node can be found again by its id, and ids are never used twice. */

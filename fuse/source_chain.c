@@ -346,13 +346,6 @@ static void embedded_take(void *arg, bool from_origin, const void *data, size_t 
 	sink->fetched |= from_origin;
 }
 
-static bool embedded_gone(void *arg)
-{
-	struct embedded_sink *sink = arg;
-
-	return atomic_load(&sink->cancel->fired);
-}
-
 static void embedded_waits(void *arg, uint64_t waited_us)
 {
 	struct embedded_sink *sink = arg;
@@ -377,7 +370,7 @@ static int ask_embedded(struct source_chain *c, const struct block_range *range,
 		.job = c->job,
 		.deadline_ms = deadline_ms,
 		.take = embedded_take,
-		.gone = embedded_gone,
+		.gone = &cancel->fired,
 		.waits = embedded_waits,
 		.arg = &sink,
 	};

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "common/cleanup.h"
+#include "common/database/database_trial.h"
 #include "master/namespace_db_private.h"
 
 #define LOG_SUBSYSTEM "master"
@@ -87,23 +88,23 @@ static int open_families(struct namespace_db *db, char **ret_text)
 	return text ? -EIO : 0;
 }
 
-static int open_refused(struct namespace_db *db, char *text, struct error *err)
+/* In RocksDB's words, for another process and for this one. */
+static bool says_locked(const char *text)
 {
-	if (strstr(text, "lock"))
-		error_set(err, -EBUSY,
+	return strstr(text, "While lock file") || strstr(text, "lock hold by");
+}
+
+static int open_refused(struct namespace_db *db, bool locked, const char *text, struct error *err)
+{
+	if (locked)
+		return error_set(err, -EBUSY,
 			"the state directory %s is in use by another granary: stop that one, "
 			"talk to it with --master, or choose another --state-dir",
 			db->dir);
-	else
-		error_set(err, -EIO,
-			"cannot open the master's state %s: %s; mend the disk or restore the "
-			"directory from a backup; to start anew without its datasets and "
-			"quotas, move it away",
-			db->dir, text);
-	int code = strstr(text, "lock") ? -EBUSY : -EIO;
-
-	rocksdb_free(text);
-	return code;
+	return error_set(err, -EIO,
+		"cannot open the master's state %s: %s; mend the disk or restore the directory "
+		"from a backup; to start anew without its datasets and quotas, move it away",
+		db->dir, text);
 }
 
 /* RocksDB takes a directory without its file CURRENT for an empty one, makes a new database there
@@ -148,34 +149,51 @@ static int lost_check(struct namespace_db *db, struct error *err)
 	return 0;
 }
 
+static int open_repaired(struct namespace_db *db, struct error *err)
+{
+	struct error words = ERROR_INIT;
+	char *text = NULL;
+	int r = database_repair(db->dir, &words);
+
+	if (r == 0)
+		r = database_try(db->dir, &words);
+	if (r < 0)
+		return open_refused(db, r == -EBUSY, words.text, err);
+	r = open_families(db, &text);
+	if (r < 0)
+		r = open_refused(db, says_locked(text), text, err);
+	rocksdb_free(text);
+	return r;
+}
+
 static int repair(struct namespace_db *db, const char *why, struct error *err)
 {
-	char *text = NULL;
 	int r;
 
 	log_warn("the state in %s is damaged (%s); repairing it", db->dir, why);
-	rocksdb_repair_db(db->options, db->dir, &text);
-	if (text)
-		return open_refused(db, text, err);
-	r = open_families(db, &text);
-	if (r < 0)
-		return open_refused(db, text, err);
-	log_warn("the state in %s was repaired; check `granary dataset ls`", db->dir);
-	return 0;
+	r = open_repaired(db, err);
+	if (r == 0)
+		log_warn("the state in %s was repaired; check `granary dataset ls`; what it was is "
+			 "kept as %s.damaged",
+			db->dir, db->dir);
+	return r;
 }
 
 static int open_or_repair(struct namespace_db *db, struct error *err)
 {
+	struct error damage = ERROR_INIT;
 	char *text = NULL;
 	int r;
 
 	if (has_lost_current(db->dir))
 		return repair(db, "its file CURRENT is missing", err);
-	if (open_families(db, &text) == 0)
-		return 0;
-	if (!strstr(text, "Corruption") && !strstr(text, "corrupt"))
-		return open_refused(db, text, err);
-	r = repair(db, text, err);
+	if (database_try(db->dir, &damage) < 0)
+		return repair(db, damage.text, err);
+	r = open_families(db, &text);
+	if (r < 0 && (strstr(text, "Corruption") || strstr(text, "corrupt")))
+		r = repair(db, text, err);
+	else if (r < 0)
+		r = open_refused(db, says_locked(text), text, err);
 	rocksdb_free(text);
 	return r;
 }

@@ -16,6 +16,7 @@
 #include <rocksdb/c.h>
 
 #include "common/cleanup.h"
+#include "common/database/database_trial.h"
 #include "common/size.h"
 
 #define LOG_SUBSYSTEM "store"
@@ -97,6 +98,14 @@ static void remove_tree(const char *path)
 	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static void remove_damaged(const struct index *ix)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s.damaged", ix->dir);
+	remove_tree(path);
+}
+
 /* Moves the files away, so that somebody may look at them; one such copy is kept, until the next
  * open that finds the index sound. */
 static int set_aside(struct index *ix, struct error *err)
@@ -104,7 +113,7 @@ static int set_aside(struct index *ix, struct error *err)
 	char aside[PATH_MAX];
 
 	snprintf(aside, sizeof(aside), "%s.damaged", ix->dir);
-	remove_tree(aside);
+	remove_damaged(ix);
 	if (rename(ix->dir, aside) < 0 && errno != ENOENT)
 		return error_set_errno(
 			err, -errno, "cannot set aside the damaged index %s", ix->dir);
@@ -139,6 +148,8 @@ static int open_db(struct index *ix, struct error *err)
 	char *why = NULL;
 	int r = check_room(ix, err);
 
+	if (r == 0)
+		r = database_try(ix->dir, err);
 	if (r < 0)
 		return r;
 	ix->db = rocksdb_open(ix->options, ix->dir, &why);
@@ -159,22 +170,23 @@ static void close_db(struct index *ix)
 static int index_repair(void *index, int attempt, struct error *err)
 {
 	struct index *ix = index;
+	struct error why = ERROR_INIT;
 	char lost[PATH_MAX];
-	char *why = NULL;
 	int r;
 
 	close_db(ix);
 	if (attempt == 0) {
 		log_error("the index %s is damaged: repairing it", ix->dir);
-		rocksdb_repair_db(ix->options, ix->dir, &why);
+		r = database_repair(ix->dir, &why);
 		/* What it gave up on is of no use to us and would take room. */
 		snprintf(lost, sizeof(lost), "%s/lost", ix->dir);
 		remove_tree(lost);
-		if (!why && open_db(ix, err) == 0)
+		remove_damaged(ix);
+		if (r == 0)
+			r = open_db(ix, &why);
+		if (r == 0)
 			return 0;
-		log_error("repair of the index %s failed: %s", ix->dir,
-			why ? why : "it still does not open");
-		rocksdb_free(why);
+		log_error("repair of the index %s failed: %s", ix->dir, why.text);
 	}
 	r = set_aside(ix, err);
 	return r < 0 ? r : open_db(ix, err);
@@ -200,7 +212,6 @@ static int index_open(
 {
 	struct index *ix = calloc(1, sizeof(*ix));
 	struct error why = ERROR_INIT;
-	char aside[PATH_MAX];
 	int r;
 
 	(void)ctx;
@@ -217,8 +228,7 @@ static int index_open(
 		log_error("%s", why.text);
 		r = index_repair(ix, 0, err);
 	} else {
-		snprintf(aside, sizeof(aside), "%s.damaged", dir);
-		remove_tree(aside);
+		remove_damaged(ix);
 	}
 	if (r < 0) {
 		index_close(ix);

@@ -185,15 +185,19 @@ static int read_fetch(struct block_reader *r, const struct block_read *read,
 		.end = end,
 		.read_ahead = read->read_ahead,
 		.job = read->job,
+		.here = reader->cancel != NULL,
 	};
 	struct fetch *f;
+	bool run;
 	int e;
 
-	f = fetch_table_acquire(r->fetches, &want);
+	f = fetch_table_acquire(r->fetches, &want, &run);
 	if (!f)
 		return error_set(err, -EAGAIN, "the worker is out of memory");
 	if (goal == FETCH_PASS)
 		fetch_table_read_ahead(r->fetches, &want);
+	if (run)
+		fetch_run_here(f, reader);
 	e = send_arriving(read, reader, f, min_u32(end, f->end), pos, err);
 	fetch_table_release(f, leave_reason(e));
 	return e;
@@ -222,6 +226,8 @@ static int read_all(struct block_reader *r, const struct block_read *read,
 		if (e == FETCH_AGAIN) {
 			/* Stored meanwhile, or the fetch died with the readers it was made for. */
 			again++;
+			if (reader->gone(reader->arg))
+				return error_set(err, -ECANCELED, "the reader is gone");
 			e = read_store(r, read, reader, end, &pos, err);
 			if (e < 0)
 				return e;
@@ -235,6 +241,7 @@ int block_reader_read(struct block_reader *r, const struct block_read *read, str
 	struct fetch_reader reader = {
 		.deadline_ms = read->deadline_ms,
 		.gone = read->gone,
+		.cancel = read->cancel,
 		.waits = read->waits,
 		.arg = read->arg,
 	};

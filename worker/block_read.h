@@ -43,6 +43,9 @@ struct block_read {
 	int64_t deadline_ms; /* moved on by what it waits for its job's share */
 	block_send_fn *send;
 	fetch_gone_fn *gone;
+	/* True from when `gone` is. With it the caller's thread gets a short stretch itself, when
+	 * nobody does yet; NULL: there is no such flag. */
+	const atomic_bool *cancel;
 	fetch_waits_fn *waits; /* may be NULL */
 	void *arg;	       /* of these */
 };

@@ -224,6 +224,7 @@ int block_service_read(struct block_service *s, const struct block_request *q, i
 		.read_ahead = q->read_ahead,
 		.send = sink->send,
 		.gone = sink->gone,
+		.cancel = sink->cancel,
 		.waits = sink->waits,
 		.arg = sink->arg,
 	};

@@ -50,7 +50,8 @@ struct block_request {
 struct block_sink {
 	block_send_fn *send;
 	fetch_gone_fn *gone;
-	fetch_waits_fn *waits; /* may be NULL */
+	const atomic_bool *cancel; /* may be NULL */
+	fetch_waits_fn *waits;	   /* may be NULL */
 	void *arg;
 };
 

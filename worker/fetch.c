@@ -156,19 +156,36 @@ static void progress(void *arg, uint64_t filled)
 	set_filled(f, f->piece_start + (uint32_t)filled);
 }
 
-static int64_t deadline_of(const struct fetch *f)
+/* What ends a get. */
+struct limits {
+	const atomic_bool *cancel;
+	int64_t deadline_ms;
+};
+
+static struct limits limits_of(const struct fetch *f)
 {
-	return f->deadline_ms + origin_turn_waited_us(&f->turn) / 1000;
+	int64_t waited_ms = origin_turn_waited_us(&f->turn) / 1000;
+
+	return (struct limits){&f->cancel, f->deadline_ms + waited_ms};
 }
 
-static int get_buffer(struct fetch *f, struct error *err)
+/* While it is a reader of the fetch, nobody else cancels that. */
+static struct limits limits_of_reader(const struct fetch *f, const struct fetch_reader *reader)
 {
-	int64_t deadline_ms = deadline_of(f), slice_ms;
+	int64_t deadline_ms = fetch_reader_deadline_ms(reader);
+
+	return (struct limits){
+		reader->cancel, deadline_ms < f->deadline_ms ? deadline_ms : f->deadline_ms};
+}
+
+static int get_buffer(struct fetch *f, const struct limits *limits, struct error *err)
+{
+	int64_t deadline_ms = limits->deadline_ms, slice_ms;
 	struct buffer *b;
 	int r;
 
 	do {
-		if (atomic_load(&f->cancel))
+		if (atomic_load(limits->cancel))
 			return error_set(err, -ECANCELED, "nobody waits any more");
 		slice_ms = clock_deadline_ms(GONE_CHECK_MS);
 		r = buffer_pool_get(fetch_table_buffers(f->table), f->end - f->start,
@@ -212,7 +229,8 @@ static int describe(const struct fetch *f, const struct buf *path, int outcome, 
 }
 
 /* What the turn allows; *received are the bytes that it cost. */
-static int get_piece(struct fetch *f, uint64_t *received, struct error *err)
+static int get_piece(
+	struct fetch *f, const struct limits *limits, uint64_t *received, struct error *err)
 {
 	cleanup_buf struct buf path = BUF_INIT;
 	struct manifest_entry e;
@@ -237,8 +255,8 @@ static int get_piece(struct fetch *f, uint64_t *received, struct error *err)
 		.dst = f->buffer->data + f->piece_start,
 		.progress = progress,
 		.arg = f,
-		.cancel = &f->cancel,
-		.deadline_ms = deadline_of(f),
+		.cancel = limits->cancel,
+		.deadline_ms = limits->deadline_ms,
 		.received = received,
 	};
 	r = origin_get(f->dataset->origin, &get, err);
@@ -263,26 +281,26 @@ static bool store_bytes(struct fetch *f)
 }
 
 /* 0 when there is something to get and room for it. */
-static int prepare(struct fetch *f, struct error *err)
+static int prepare(struct fetch *f, const struct limits *limits, struct error *err)
 {
-	if (atomic_load(&f->cancel))
+	if (atomic_load(limits->cancel))
 		return error_set(err, -ECANCELED, "nobody waits any more");
 	/* The fetch before this one may have stored the block after our reader missed it. */
 	if (f->goal != FETCH_PASS && !f->buffer &&
 		store_has(fetch_table_store(f->table), &f->block.id))
 		return FETCH_AGAIN;
-	return f->buffer ? 0 : get_buffer(f, err);
+	return f->buffer ? 0 : get_buffer(f, limits, err);
 }
 
-static int run_turn(struct fetch *f, struct error *err)
+static int run_turn(struct fetch *f, struct limits limits, struct error *err)
 {
 	uint64_t received = 0;
 	int r;
 
 	f->piece_start = atomic_load(&f->filled);
-	r = prepare(f, err);
+	r = prepare(f, &limits, err);
 	if (r == 0)
-		r = get_piece(f, &received, err);
+		r = get_piece(f, &limits, &received, err);
 	origin_queue_done(fetch_table_origins(f->table), &f->turn, received);
 	if (received > 0)
 		dataset_count_origin(f->dataset, f->job, received);
@@ -299,20 +317,34 @@ static bool complete(const struct fetch *f)
 	return atomic_load(&f->filled) == f->end - f->start;
 }
 
+static void end_run(struct fetch *f, int r, const struct error *err)
+{
+	bool stored = r == 0 && f->goal != FETCH_PASS && store_bytes(f);
+
+	fetch_table_finish(f, r, stored, err);
+	fetch_unref(f);
+}
+
 void fetch_run(struct work *w)
 {
 	struct fetch *f = (struct fetch *)((char *)w - offsetof(struct fetch, work));
 	struct error err = ERROR_INIT;
-	bool stored = false;
-	int r;
+	int r = 0;
 
-	do {
-		r = run_turn(f, &err);
+	while (r == 0 && !complete(f)) {
+		r = run_turn(f, limits_of(f), &err);
 		if (r == 0 && !complete(f) && !fetch_table_next_turn(f))
 			return; /* it runs again, and may do so already */
-	} while (r == 0 && !complete(f));
-	if (r == 0 && f->goal != FETCH_PASS)
-		stored = store_bytes(f);
-	fetch_table_finish(f, r, stored, &err);
-	fetch_unref(f);
+	}
+	end_run(f, r, &err);
+}
+
+void fetch_run_here(struct fetch *f, const struct fetch_reader *reader)
+{
+	struct error err = ERROR_INIT;
+	int r = run_turn(f, limits_of_reader(f, reader), &err);
+
+	assert(r != 0 || complete(f));
+	if (r != 0 || f->goal == FETCH_PASS || !fetch_table_go_on(f))
+		end_run(f, r, &err);
 }

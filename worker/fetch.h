@@ -14,7 +14,11 @@
  * is cancelled or its bytes are in the store, so that a later reader never joins a dead one.
  *  3. One that is to be stored covers its whole block, and there is at most one of a block.
  *
- * A reader's cancel ends only its own waiting. When the last one leaves without its bytes, a
+ * A reader of all that a short fetch brings runs it itself (fetch_run_here), as long as it need not
+ * wait for a turn: no other thread has to be woken, and to wake the reader. Its cancel and its deadline are
+ * the get's then; others who joined start over.
+ *
+ * Else a reader's cancel ends only its own waiting. When the last one leaves without its bytes, a
  * stretch that is not for the store is cancelled; one for the store goes on, unless it was the
  * deadline that made them leave: then the origin is stuck, and the thread has better to do.
  *
@@ -76,6 +80,7 @@ struct fetch {
 
 	/* guarded by the table's lock */
 	enum fetch_state state;
+	bool here;  /* runs in its first reader's thread */
 	int result; /* when FETCH_FAILED */
 	struct error err;
 	unsigned readers;
@@ -105,6 +110,7 @@ typedef bool fetch_waits_fn(void *arg, uint64_t waited_us);
 struct fetch_reader {
 	int64_t deadline_ms; /* moved on by waited_us */
 	fetch_gone_fn *gone;
+	const atomic_bool *cancel; /* what `gone` says; NULL: only that says it */
 	fetch_waits_fn *waits;
 	void *arg; /* of gone and waits */
 	/* Of the time in fetch_wait, what the limit cost: origin_turn_waited_us. */
@@ -127,3 +133,6 @@ const unsigned char *fetch_bytes(const struct fetch *f, uint32_t offset);
 
 /* Gets the bytes of its turn, and stores them all after the last; on a thread of the queue. */
 void fetch_run(struct work *w);
+/* The same for a fetch that fetch_table_acquire gave its reader to run; another thread stores. The
+ * reader goes on as with any other fetch. */
+void fetch_run_here(struct fetch *f, const struct fetch_reader *reader);

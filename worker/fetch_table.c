@@ -9,6 +9,7 @@
 
 #define STRETCH_BYTES 65536u
 #define STRETCHES_MAX 64
+#define HERE_MAX_BYTES ((uint32_t)256 << 10)
 #define IDLE_GROUPS_MAX 4096
 
 /*
@@ -37,6 +38,7 @@ struct fetch_table {
 	struct fetch_group *groups;
 	struct fetch *oldest, *newest; /* kept: arrived, and not all read */
 	unsigned idle_groups;
+	unsigned running_here; /* in their readers' threads */
 	uint64_t ahead_bytes;
 	uint64_t fetches, joined;
 };
@@ -373,14 +375,40 @@ static struct fetch *make(
 	return f;
 }
 
-/* Has it run, now or when it has its turn. */
-static bool begin_locked(struct fetch_table *t, struct fetch *f, bool urgent)
+static void left_reader_locked(struct fetch *f)
 {
+	f->table->running_here -= f->here;
+	f->here = false;
+}
+
+bool fetch_table_go_on(struct fetch *f)
+{
+	struct fetch_table *t = f->table;
+
+	mutex_guard(&t->mu);
+	if (!work_queue_add(t->queue, &f->work, false))
+		return false;
+	left_reader_locked(f);
+	return true;
+}
+
+/* Has it run, now or when it has its turn; or leaves that to the caller: `ret_run`, NULL if it does
+ * not. */
+static bool begin_locked(struct fetch_table *t, struct fetch *f, bool urgent, bool *ret_run)
+{
+	uint32_t len = f->end - f->start;
+
 	if (!work_queue_ready(t->queue))
 		return false;
-	origin_queue_open(t->origins, &f->turn, f->job, (uint32_t)buffer_room(f->end - f->start));
-	if (!origin_queue_ask(t->origins, &f->turn, f->end - f->start, urgent) ||
-		work_queue_add(t->queue, &f->work, urgent))
+	origin_queue_open(t->origins, &f->turn, f->job, (uint32_t)buffer_room(len));
+	if (!origin_queue_ask(t->origins, &f->turn, len, urgent))
+		return true;
+	if (ret_run && f->turn.bytes == len) {
+		*ret_run = f->here = true;
+		t->running_here++;
+		return true;
+	}
+	if (work_queue_add(t->queue, &f->work, urgent))
 		return true;
 	origin_queue_done(t->origins, &f->turn, 0);
 	origin_queue_close(t->origins, &f->turn);
@@ -389,7 +417,7 @@ static bool begin_locked(struct fetch_table *t, struct fetch *f, bool urgent)
 
 /* Puts a new fetch into the table and on the queue. */
 static struct fetch *start_locked(struct fetch_table *t, const struct fetch_want *want,
-	uint32_t start, uint32_t end, uint32_t ahead_bytes, bool urgent)
+	uint32_t start, uint32_t end, uint32_t ahead_bytes, bool urgent, bool *ret_run)
 {
 	struct fetch *f = make(t, want, start, end);
 
@@ -402,7 +430,7 @@ static struct fetch *start_locked(struct fetch_table *t, const struct fetch_want
 	f->ahead_bytes = ahead_bytes;
 	t->ahead_bytes += ahead_bytes;
 	t->fetches++;
-	if (!begin_locked(t, f, urgent)) {
+	if (!begin_locked(t, f, urgent, ret_run)) {
 		remove_locked(t, f);
 		fetch_unref(f);
 		fetch_unref(f);
@@ -438,31 +466,44 @@ static uint32_t unread_end_locked(
 	return min_u32(from, until);
 }
 
-static struct fetch *start_wanted_locked(struct fetch_table *t, const struct fetch_want *want)
+/* All that it would bring is wanted, and not so much that the first part should not wait for the last. */
+static bool *runs_here(const struct fetch_want *want, uint32_t start, uint32_t end, bool *run)
+{
+	bool wanted = want->offset == start && want->end == end;
+
+	return want->here && wanted && end - start <= HERE_MAX_BYTES ? run : NULL;
+}
+
+static struct fetch *start_wanted_locked(
+	struct fetch_table *t, const struct fetch_want *want, bool *ret_run)
 {
 	uint32_t end = want->end, ahead;
 
 	if (want->goal != FETCH_PASS)
-		return start_locked(t, want, 0, want->block->len, 0, true);
+		return start_locked(t, want, 0, want->block->len, 0, true,
+			runs_here(want, 0, want->block->len, ret_run));
 	forget_read_locked(t, &want->block->id, want->offset);
 	ahead = unread_end_locked(t, want, end, ahead_end(want, end));
 	if (t->ahead_bytes + (ahead - end) > FETCH_AHEAD_MAX_BYTES)
 		ahead = end;
 	ahead = room_until_locked(t, &want->block->id, want->offset, ahead);
 	end = min_u32(end, ahead);
-	return start_locked(t, want, want->offset, ahead, ahead - end, true);
+	return start_locked(t, want, want->offset, ahead, ahead - end, true,
+		runs_here(want, want->offset, ahead, ret_run));
 }
 
-struct fetch *fetch_table_acquire(struct fetch_table *t, const struct fetch_want *want)
+struct fetch *fetch_table_acquire(
+	struct fetch_table *t, const struct fetch_want *want, bool *ret_run)
 {
 	struct fetch *f;
 
+	*ret_run = false;
 	assert(want->offset < want->end && want->end <= want->block->len);
 	mutex_guard(&t->mu);
 	f = join_locked(t, want);
 	if (f)
 		return f;
-	f = start_wanted_locked(t, want);
+	f = start_wanted_locked(t, want, ret_run);
 	if (!f)
 		return NULL;
 	f->readers++;
@@ -522,6 +563,7 @@ void fetch_table_finish(struct fetch *f, int result, bool stored, const struct e
 
 	mutex_lock(&t->mu);
 	origin_queue_close(t->origins, &f->turn);
+	left_reader_locked(f);
 	f->state = result == 0 ? FETCH_ARRIVED : FETCH_FAILED;
 	f->result = result;
 	f->err = *err;
@@ -581,7 +623,7 @@ void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want
 	until = room_until_locked(t, &want->block->id, covered, until);
 	if (t->ahead_bytes + (until - covered) > FETCH_AHEAD_MAX_BYTES)
 		return;
-	start_locked(t, want, covered, until, until - covered, false);
+	start_locked(t, want, covered, until, until - covered, false, NULL);
 }
 
 void fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want)
@@ -593,7 +635,7 @@ void fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want)
 	g = find_group_locked(t, &want->block->id);
 	if ((g && g->fetches) || t->ahead_bytes + len > FETCH_AHEAD_MAX_BYTES)
 		return;
-	start_locked(t, want, 0, len, len, false);
+	start_locked(t, want, 0, len, len, false, NULL);
 }
 
 void fetch_table_sweep(struct fetch_table *t)
@@ -617,7 +659,7 @@ void fetch_table_stat(struct fetch_table *t, struct fetch_table_stat *ret)
 
 	mutex_guard(&t->mu);
 	*ret = (struct fetch_table_stat){
-		.running = running,
+		.running = running + t->running_here,
 		.memory_bytes = memory_bytes,
 		.ahead_bytes = t->ahead_bytes,
 		.fetches = t->fetches,

@@ -5,7 +5,7 @@
  * that asks for bytes gets the fetch that covers the first of them, or a new one that ends where
  * another begins.
  *
- * Bounds: `threads` gets at once; `memory_bytes` of buffers (hard); FETCH_AHEAD_MAX_BYTES of
+ * Bounds: `threads` gets at once, and one in each reader's thread; `memory_bytes` of buffers (hard); FETCH_AHEAD_MAX_BYTES of
  * read-ahead that has not been read (beyond it none is started). What nobody reads is dropped after
  * FETCH_KEEP_MS when room is short, after FETCH_KEEP_MAX_MS in any case.
  *
@@ -48,12 +48,14 @@ struct fetch_want {
 	uint32_t offset, end; /* within the block */
 	uint32_t read_ahead;
 	const char *job;
+	bool here; /* the caller runs what it alone wants, when it is short */
 };
 
 /* The fetch that covers want->offset, or a new one; the caller becomes a reader of it. Who wants
- * the block stored gets one that stores it, whatever stretches are under way. NULL when memory or
- * threads are out. */
-struct fetch *fetch_table_acquire(struct fetch_table *t, const struct fetch_want *want);
+ * the block stored gets one that stores it, whatever stretches are under way. *ret_run: the caller has
+ * to run it now (fetch_run_here). NULL when memory or threads are out. */
+struct fetch *fetch_table_acquire(
+	struct fetch_table *t, const struct fetch_want *want, bool *ret_run);
 
 /* The reader has used [offset, offset+len) of the block. */
 void fetch_table_served(struct fetch *f, uint32_t offset, uint32_t len);
@@ -90,5 +92,7 @@ struct buffer_pool *fetch_table_buffers(struct fetch_table *t);
 struct origin_queue *fetch_table_origins(struct fetch_table *t);
 /* Asks for the turn of the next piece. False: the fetch will be run again when it has it. */
 bool fetch_table_next_turn(struct fetch *f);
+/* Has a thread of the queue run a fetch again that the reader's has run; false: none has time. */
+bool fetch_table_go_on(struct fetch *f);
 /* The run is over: takes the fetch out of the table, or keeps its unread bytes. */
 void fetch_table_finish(struct fetch *f, int result, bool stored, const struct error *err);

@@ -123,7 +123,7 @@ static bool embedded_gone(void *arg)
 {
 	const struct embedded_read *read = arg;
 
-	return read->gone(read->arg);
+	return atomic_load(read->gone);
 }
 
 static bool embedded_waits(void *arg, uint64_t waited_us)
@@ -138,6 +138,7 @@ static int embedded_read(void *arg, const struct embedded_read *read, struct err
 {
 	const struct block_sink sink = {.send = embedded_send,
 		.gone = embedded_gone,
+		.cancel = read->gone,
 		.waits = embedded_waits,
 		.arg = (void *)read};
 	struct worker *w = arg;

@@ -3,10 +3,12 @@
  * index that was cut, overwritten or taken away, files that vanished or changed their length. The
  * store always opens; whatever is damaged is a miss, is counted, and can be stored anew.
  */
+#include "../unit/database_damage.h"
 #include "../unit/store_fixture.h"
 
 #include <dirent.h>
 
+#include "common/database/database_trial.h"
 #include "common/log.h"
 #include "store/format.h"
 #include "store_memory_disk.h"
@@ -275,6 +277,29 @@ static void a_damaged_index_never_keeps_the_store_from_opening(void **state)
 	log_set_level(LOG_INFO);
 }
 
+static void a_bit_that_rocksdb_dies_of_costs_the_index_only(void **state)
+{
+	struct error err = ERROR_INIT;
+	struct store *s = fixture_open(64 * MIB);
+	char path[512];
+
+	(void)state;
+	log_set_level(LOG_ERROR - 1);
+	put_all(s);
+	store_close(s);
+	store_close(fixture_open(64 * MIB)); /* the log becomes a table */
+	index_file("", path);
+	assert_int_equal(database_try(path, &err), 0);
+	damage_deadly(path);
+	assert_int_equal(database_try(path, &err), -EBADMSG);
+	assert_int_equal(database_repair(path, &err), -EBADMSG);
+	s = fixture_open(64 * MIB);
+	put_all(s);
+	assert_int_equal(read_all(s), BLOCKS);
+	store_close(s);
+	log_set_level(LOG_INFO);
+}
+
 static void write_text(const char *name, const char *text)
 {
 	char path[512];
@@ -314,7 +339,7 @@ static void only_a_newer_format_is_refused(void **state)
 	store_close(s);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
@@ -322,8 +347,10 @@ int main(void)
 		TEST(records_that_swap_places_serve_nothing_wrong),
 		TEST(files_that_vanish_or_change_their_length_are_misses),
 		TEST(a_damaged_index_never_keeps_the_store_from_opening),
+		TEST(a_bit_that_rocksdb_dies_of_costs_the_index_only),
 		TEST(only_a_newer_format_is_refused),
 	};
 
+	database_trial_main(argc, argv);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

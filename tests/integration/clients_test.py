@@ -44,7 +44,7 @@ class Clients(suite.Case):
         for engine in ("psync", "mmap"):
             for pattern in ("read", "randread"):
                 with self.subTest(engine=engine, pattern=pattern):
-                    page_cache.drop(self.mount)
+                    page_cache.drop_below(self.mount)
                     self.run_tool("fio", "--name=t", "--readonly", f"--ioengine={engine}",
                                   f"--rw={pattern}", "--bs=64k", "--numjobs=4", "--size=64m",
                                   f"--filename={self.mount}/fio.bin", "--group_reporting",

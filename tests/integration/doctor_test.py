@@ -48,6 +48,7 @@ class Doctor(suite.Case):
         for name in ("/dev/fuse", "privileges", "cache", "state", "origin"):
             self.assertEqual(rows[name]["state"], "ok", rows[name])
         self.assertIn("fuse over io_uring", rows)
+        self.assertIn("take-over", rows)
         self.assertIn("open files", rows)
         self.assertIn("allow_other", rows)
         self.assertFalse(self.granary.state.exists() or self.granary.cache.exists())

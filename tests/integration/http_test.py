@@ -41,7 +41,7 @@ class HttpMount(suite.Case):
         self.plain.object_bytes()
         self.assert_whole()
         self.assertLessEqual(self.plain.object_bytes(), 1.02 * self.size)
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         readers.assert_clean(self, readers.epoch(self.expected, 2))
         self.assertEqual(self.plain.object_bytes(), 0)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SYSTEM_OWNERS = {"grpc/": {"common/rpc"}, "libs3.h": {"origin"}, "curl/": {"origin"}, "rocksdb/": {"master", "store"}}
+SYSTEM_OWNERS = {"grpc/": {"common/rpc"}, "libs3.h": {"origin"}, "curl/": {"origin"}, "rocksdb/": {"common/database", "master", "store"}}
 
 
 def may_use_table():

@@ -190,6 +190,37 @@ class Selection(suite.Case):
         self.assertRegex(stat_["last_error"], "(changed|gone): .*dataset refresh d")
 
 
+class Listings(suite.Case):
+    """What a process does with the names of one directory says what it gets of the next."""
+
+    DIRECTORIES, FILES = 12, 400
+
+    def setUp(self):
+        super().setUp()
+        origin, self.mount = self.work.directory("origin"), self.work.directory("mnt")
+        for number in range(self.DIRECTORIES * self.FILES):
+            trees.write(origin / f"{number % self.DIRECTORIES}" / f"{number}", b"")
+        self.granary = Granary(self.work)
+        self.granary.up(f"file://{origin}", self.mount, "--name", "d")
+
+    def lookups_of(self, *command):
+        page_cache.drop()  # and what the kernel knows of names
+        before = self.granary.client_metric('requests_total{dataset="d",op="lookup"}')
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        return self.granary.client_metric('requests_total{dataset="d",op="lookup"}') - before
+
+    def test_names_alone_cost_no_lookups(self):
+        self.need_root()
+        self.assertLess(self.lookups_of("find", self.mount, "-type", "f"), 50)
+
+    def test_who_looks_at_each_file_soon_gets_them_with_the_names(self):
+        self.need_root()
+        for command in (["find", self.mount, "-size", "+1"], ["du", "-s", self.mount],
+                        ["rsync", "-r", "--list-only", f"{self.mount}/"]):
+            with self.subTest(command[0]):
+                self.assertLess(self.lookups_of(*command), 3 * self.FILES)
+
+
 class Unprivileged(suite.Case):
     """A user without root mounts through fusermount3."""
 

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import socket
 import struct
 import subprocess
@@ -89,13 +88,7 @@ class Order(suite.Case):
 
     def metric(self, what):
         """Of the process of `up`."""
-        with socket.socket(socket.AF_UNIX) as page:
-            page.connect(str(self.granary.state / "granary.metrics.sock"))
-            page.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-            text = b"".join(iter(lambda: page.recv(65536), b"")).decode()
-        found = re.search(rf'granary_client_order_bytes_total{{dataset="d",what="{what}"}} (\d+)',
-                          text)
-        return int(found.group(1))
+        return self.granary.client_metric(f'order_bytes_total{{dataset="d",what="{what}"}}')
 
     def wait_metric(self, what, least):
         suite.wait_until(lambda: self.metric(what) >= least, SLOW_SECONDS, f"{what} >= {least}")

@@ -5,7 +5,6 @@ import ctypes
 import mmap
 import os
 import random
-import re
 import shutil
 import subprocess
 import time
@@ -71,17 +70,11 @@ class Base(suite.Case):
         if self.mode() != "open, passthrough":
             self.skipTest("this kernel has no passthrough")
 
-    def metric(self, name, socket):
-        page = subprocess.run(["curl", "-sf", "--unix-socket", socket, "http://localhost/metrics"],
-                              text=True, capture_output=True, check=True).stdout
-        found = re.search(rf"(?m)^granary_client_{re.escape(name)} (\d+)", page)
-        return int(found[1]) if found else 0
-
     def reads(self):
-        return self.metric('requests_total{dataset="d",op="read"}', self.socket)
+        return self.granary.client_metric('requests_total{dataset="d",op="read"}', self.socket)
 
     def passed(self):
-        return self.metric('passthrough_opens_total{dataset="d"}', self.socket)
+        return self.granary.client_metric('passthrough_opens_total{dataset="d"}', self.socket)
 
     def open_passes(self, number):
         before = self.passed()
@@ -116,7 +109,7 @@ class Base(suite.Case):
 class OneProcess(Base):
     def up(self, *flags):
         self.granary.up(f"file://{self.origin}", self.mount, "--name", "d", *flags)
-        self.socket = self.granary.state / "granary.metrics.sock"
+        self.socket = "granary.metrics.sock"
         if "--no-passthrough" not in flags:
             self.need_passthrough()
 
@@ -213,7 +206,7 @@ class OneProcess(Base):
     def test_a_mount_that_is_killed_leaves_its_files_readable_until_it_is_gone(self):
         """The kernel goes on reading a mapped file, whatever the next worker wants to do with it."""
         server = self.granary.up(f"file://{self.origin}", self.mount, "--name", "d")
-        self.socket = self.granary.state / "granary.metrics.sock"
+        self.socket = "granary.metrics.sock"
         self.need_passthrough()
         self.read_all()
         self.wait_passing([0])
@@ -248,7 +241,7 @@ class Daemons(Base):
         mounter = self.granary.start("mount", "d", self.mount, "--state-dir", self.granary.state)
         self.granary.wait_mounted(mounter, self.mount)
         self.need_passthrough()
-        self.socket = self.granary.state / f"mount-{mounter.process.pid}.metrics.sock"
+        self.socket = f"mount-{mounter.process.pid}.metrics.sock"
 
     def test_a_worker_that_dies_and_comes_back_under_pressure_harms_no_open_file(self):
         def whole():

@@ -61,11 +61,11 @@ class Refresh(suite.Case):
         self.assertEqual(self.refresh("--switch")["snapshot"], 2)
         self.wait_switched()
         self.s3.object_bytes()
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         readers.assert_clean(self, readers.epoch(self.expected(new), 2))
         size = sum(map(len, new.values()))
         self.assertLessEqual(self.s3.object_bytes(), 0.012 * size)
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         readers.assert_clean(self, readers.epoch(self.expected(new), 3))
         self.assertEqual(self.s3.object_bytes(), 0)
 
@@ -82,7 +82,7 @@ class Refresh(suite.Case):
     def test_without_a_switch_the_mount_stays_on_its_snapshot_or_fails(self):
         new, changed, removed = self.change()
         self.refresh()
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         outcome = readers.epoch(self.expected(self.old), 2)
         self.assertEqual(outcome.wrong, {})
         touched = set(self.expected({key: self.old[key] for key in changed + removed}))
@@ -105,7 +105,7 @@ class Refresh(suite.Case):
             self.assertIn(key, changed)
             self.refresh("--switch")
             self.wait_switched()
-            page_cache.drop(self.mount)
+            page_cache.drop_below(self.mount)
             try:
                 self.assertEqual(held.read(OBJECT_BYTES), self.old[key])
             except OSError as failure:
@@ -114,7 +114,7 @@ class Refresh(suite.Case):
 
     def test_a_refresh_of_an_unchanged_origin_fetches_nothing(self):
         self.refresh("--switch")
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         readers.assert_clean(self, readers.epoch(self.expected(self.old), 2))
         self.assertEqual(self.s3.object_bytes(), 0)
 

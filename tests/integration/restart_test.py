@@ -44,11 +44,11 @@ class Restart(suite.Case):
             self.assertEqual(outcome.wrong, {})
             total += self.s3.object_bytes()
         self.up()
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         readers.assert_clean(self, readers.epoch(self.expected, 100))
         total += self.s3.object_bytes()
         self.assertLessEqual(total, 1.02 * self.size + KILLS * LOST_BYTES_PER_KILL)
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         readers.assert_clean(self, readers.epoch(self.expected, 101))
         self.assertEqual(self.s3.object_bytes(), 0)
 

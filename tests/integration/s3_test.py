@@ -51,7 +51,7 @@ class S3Mount(suite.Case):
         self.assertEqual(compare.files(self.mount), sorted(expected))
         readers.assert_clean(self, readers.epoch(expected, 1))
         self.assertLessEqual(self.s3.object_bytes(), 1.02 * self.size)
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         readers.assert_clean(self, readers.epoch(expected, 2))
         self.assertEqual(self.s3.object_bytes(), 0)
 

@@ -33,7 +33,7 @@ class Store(suite.Case):
     def read_all(self):
         """Bytes that came from the origin."""
         self.seed += 1
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         self.server.object_bytes()
         readers.assert_clean(self, readers.epoch(self.expected, self.seed))
         return self.server.object_bytes()
@@ -75,7 +75,6 @@ class Store(suite.Case):
                 self.assertTrue(files)
                 for path in files:
                     self.flip(path, 20, chance)
-                page_cache.drop()
                 self.up()
                 try:
                     self.read_until_whole()

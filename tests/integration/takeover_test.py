@@ -9,7 +9,6 @@ import mmap
 import os
 import pathlib
 import random
-import re
 import signal
 import stat
 import struct
@@ -119,11 +118,7 @@ class Base(suite.Case):
             self.assertEqual((mount / key).read_bytes(), data)
 
     def metric(self, server, name):
-        socket = self.granary.state / f"mount-{server.pid}.metrics.sock"
-        page = subprocess.run(["curl", "-sf", "--unix-socket", socket, "http://localhost/metrics"],
-                              text=True, capture_output=True, check=False).stdout
-        found = re.search(rf"(?m)^granary_client_{re.escape(name)} (\d+)", page)
-        return int(found[1]) if found else 0
+        return self.granary.client_metric(name, f"mount-{server.pid}.metrics.sock")
 
     def passed(self, server):
         return self.metric(server, 'passthrough_opens_total{dataset="d"}')

@@ -44,7 +44,7 @@ class Uniform(suite.Case):
         Settled: nothing is to be cached any more."""
         before = self.last
         self.seed += 1
-        page_cache.drop(self.mount)
+        page_cache.drop_below(self.mount)
         readers.assert_clean(self, readers.epoch(expected or self.expected, self.seed))
         after = self.last = self.granary.settled_stat("d")
         sent = self.s3.object_bytes()

@@ -9,7 +9,7 @@ static int embedded_read(void *arg, const struct embedded_read *read, struct err
 	uint32_t len, end = read->offset + read->len;
 
 	atomic_fetch_add(&w->asked, 1);
-	while (behaviour == HANGS && !read->gone(read->arg)) {
+	while (behaviour == HANGS && !atomic_load(read->gone)) {
 		if (clock_passed(read->deadline_ms))
 			return error_set(err, -ETIMEDOUT, "too late");
 		usleep(1000);

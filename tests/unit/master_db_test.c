@@ -18,6 +18,8 @@
 #include <cmocka.h>
 #include <rocksdb/c.h>
 
+#include "common/database/database_trial.h"
+#include "database_damage.h"
 #include "master/namespace_db.h"
 #include "master/namespace_scratch.h"
 #include "master/state.pb-c.h"
@@ -281,6 +283,25 @@ static void damage_beyond_repair_is_refused_with_the_directory(void **state)
 	}
 }
 
+static void a_table_that_rocksdb_dies_of_is_refused_and_left(void **state)
+{
+	struct fixture *f = *state;
+	char path[512];
+
+	open_db(f);
+	put_totals(f, 1, 11);
+	close_db(f);
+	open_db(f);
+	close_db(f);
+	damage_deadly(f->db_dir);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(namespace_db_open(f->db_dir, &f->db, &f->err), -EIO);
+		assert_non_null(strstr(f->err.text, f->db_dir));
+		assert_non_null(strstr(f->err.text, "backup"));
+		find_file(f, "", ".sst", path);
+	}
+}
+
 static void what_is_no_directory_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -411,12 +432,14 @@ int main(int argc, char **argv)
 		TEST(a_lost_catalogue_is_repaired),
 		TEST(a_lost_pointer_to_the_catalogue_loses_no_record),
 		TEST(damage_beyond_repair_is_refused_with_the_directory),
+		TEST(a_table_that_rocksdb_dies_of_is_refused_and_left),
 		TEST(what_is_no_directory_is_refused),
 		TEST(a_damaged_record_is_refused_with_the_directory),
 		TEST(scratch_is_sorted_and_replaces),
 		TEST(scratch_of_a_crash_is_dropped_at_the_next_opening),
 	};
 
+	database_trial_main(argc, argv);
 	if (argc == 3 && strcmp(argv[1], "crash") == 0)
 		return crash_in_an_import(argv[2]);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -177,6 +177,73 @@ static void a_pass_through_is_cancelled_with_its_only_reader(void **state)
 	assert_int_equal(st.fetches_running, 0);
 }
 
+/* ---- a reader that gets by itself ------------------------------------------------------------- */
+
+static void a_mount_of_the_process_gets_and_another_thread_stores(void **state)
+{
+	static const atomic_bool never;
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+	struct fx_read q = {.file = file, .len = 110000, .cancel = &never};
+
+	start(f, PIN_ALL, NULL);
+	assert_int_equal(fx_read(f, &q), 0);
+	assert_true(q.from_origin);
+	wait_for_puts(1);
+	assert_int_equal(fx_read(f, &q), 0);
+	assert_false(q.from_origin);
+	assert_int_equal(fx_gets(f), 1);
+}
+
+/* Both want a block that stalls, the first one gets it by itself. */
+static void two_at_a_stalled_block(struct fx *f, struct reader *first, struct reader *second)
+{
+	start(f, PIN_ALL, NULL);
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){.kind = MEM_STALL, .ops = MEM_GET, .count = 1});
+	reader_start(first, f);
+	while (fx_gets(f) == 0)
+		usleep(1000);
+	reader_start(second, f);
+	usleep(50000);
+}
+
+static void its_cancel_costs_those_who_joined_another_get(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+	atomic_bool cancel = false;
+	struct reader first = {.q = {.file = file, .len = 110000, .cancel = &cancel}};
+	struct reader second = {.q = {.file = file, .len = 110000}};
+	int64_t begun_ms;
+
+	two_at_a_stalled_block(f, &first, &second);
+	begun_ms = clock_mono_ms();
+	atomic_store(&cancel, true);
+	pthread_join(first.thread, NULL);
+	assert_int_equal(first.result, -ECANCELED);
+	assert_true(first.done_ms - begun_ms < 5000);
+	pthread_join(second.thread, NULL);
+	assert_int_equal(second.result, 0);
+	assert_int_equal(fx_gets(f), 2);
+}
+
+static void its_deadline_costs_those_who_joined_another_get(void **state)
+{
+	static const atomic_bool never;
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+	struct reader first = {
+		.q = {.file = file, .len = 110000, .cancel = &never, .timeout_ms = 700}};
+	struct reader second = {.q = {.file = file, .len = 110000}};
+
+	two_at_a_stalled_block(f, &first, &second);
+	pthread_join(first.thread, NULL);
+	assert_int_equal(first.result, -ETIMEDOUT);
+	pthread_join(second.thread, NULL);
+	assert_int_equal(second.result, 0);
+}
+
 /* ---- pass-through ---------------------------------------------------------------------------- */
 
 static void random_records_of_an_unpinned_file_cost_what_was_read(void **state)
@@ -522,6 +589,7 @@ enum { CHAOS_READS = 10 };
  * with hardly any time. fx_read compares each byte. */
 static void *chaos_main(void *arg)
 {
+	static const atomic_bool never;
 	struct chaos *c = arg;
 	int64_t changed_ms = clock_deadline_ms(1500);
 	int64_t give_up_ms = clock_deadline_ms(120000);
@@ -538,7 +606,8 @@ static void *chaos_main(void *arg)
 			.offset = offset,
 			.len = blen - offset < len ? blen - offset : len,
 			.read_ahead = rand_r(&c->seed) % 2 ? MIB : 0,
-			.timeout_ms = rand_r(&c->seed) % 8 ? 20000 : 3};
+			.timeout_ms = rand_r(&c->seed) % 8 ? 20000 : 3,
+			.cancel = rand_r(&c->seed) % 2 ? &never : NULL};
 
 		if (fx_read(c->f, &q) == 0)
 			c->served++;
@@ -651,6 +720,9 @@ int main(void)
 		TEST(a_reader_has_its_bytes_before_the_block_is_complete),
 		TEST(a_fetch_goes_on_when_its_first_reader_leaves),
 		TEST(a_pass_through_is_cancelled_with_its_only_reader),
+		TEST(a_mount_of_the_process_gets_and_another_thread_stores),
+		TEST(its_cancel_costs_those_who_joined_another_get),
+		TEST(its_deadline_costs_those_who_joined_another_get),
 		TEST(random_records_of_an_unpinned_file_cost_what_was_read),
 		TEST(a_sequential_reader_costs_each_byte_once),
 		TEST(sequential_readers_at_once_share_the_read_ahead),

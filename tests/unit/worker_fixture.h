@@ -410,6 +410,7 @@ struct fx_read {
 	uint32_t offset, len, read_ahead;
 	int64_t timeout_ms;		    /* 0: 20 s */
 	struct rpc_stream *_Atomic *stream; /* where another thread may cancel it; may be NULL */
+	const atomic_bool *cancel;	    /* not NULL: read as a mount of the same process does */
 	unsigned char *dst;		    /* NULL: only compared with the pattern */
 	/* filled */
 	bool from_origin;
@@ -456,11 +457,9 @@ static inline int fx_receive(struct rpc_stream *st, struct fx_read *q, unsigned 
 	return r == RPC_STREAM_END ? 0 : r;
 }
 
-/* The whole range and right, or a negative status. */
-static inline int fx_read(struct fx *f, struct fx_read *q)
+static inline int fx_read_by_rpc(struct fx *f, struct fx_read *q, unsigned char *data)
 {
 	Granary__V1__ReadBlockRequest request = GRANARY__V1__READ_BLOCK_REQUEST__INIT;
-	unsigned char *data = malloc(q->len + 1);
 	struct rpc_stream *st;
 	int r;
 
@@ -472,7 +471,6 @@ static inline int fx_read(struct fx *f, struct fx_read *q)
 	request.len = q->len;
 	request.read_ahead = q->read_ahead;
 	request.job = (char *)(q->job ? q->job : "job-1");
-	q->got = 0;
 	r = rpc_stream_open(f->channel, "/granary.v1.BlockService/Read", &request.base,
 		clock_deadline_ms(q->timeout_ms ? q->timeout_ms : 20000), &st, &q->err);
 	if (r == 0) {
@@ -482,6 +480,62 @@ static inline int fx_read(struct fx *f, struct fx_read *q)
 		if (!q->stream)
 			rpc_stream_close(st);
 	}
+	return r;
+}
+
+struct fx_taken {
+	struct fx_read *q;
+	unsigned char *data;
+};
+
+static inline void fx_take(void *arg, bool from_origin, const void *data, size_t len)
+{
+	struct fx_taken *taken = arg;
+
+	assert_true(len <= taken->q->len - taken->q->got);
+	memcpy(taken->data + taken->q->got, data, len);
+	taken->q->got += (uint32_t)len;
+	taken->q->from_origin = from_origin;
+}
+
+static inline void fx_note_wait(void *arg, uint64_t waited_us)
+{
+	struct fx_taken *taken = arg;
+
+	taken->q->waited_us = waited_us;
+}
+
+static inline int fx_read_embedded(struct fx *f, struct fx_read *q, unsigned char *data)
+{
+	const struct embedded_worker *w = worker_embedded(f->worker);
+	struct fx_taken taken = {q, data};
+	const struct embedded_read read = {
+		.dataset_id = FX_DATASET,
+		.manifest_digest = q->digest ? q->digest : f->digests[0],
+		.entry = q->file->entry,
+		.block = q->block,
+		.offset = q->offset,
+		.len = q->len,
+		.read_ahead = q->read_ahead,
+		.job = q->job ? q->job : "job-1",
+		.deadline_ms = clock_deadline_ms(q->timeout_ms ? q->timeout_ms : 20000),
+		.take = fx_take,
+		.gone = q->cancel,
+		.waits = fx_note_wait,
+		.arg = &taken,
+	};
+
+	return w->read(w->arg, &read, &q->err);
+}
+
+/* The whole range and right, or a negative status. */
+static inline int fx_read(struct fx *f, struct fx_read *q)
+{
+	unsigned char *data = malloc(q->len + 1);
+	int r;
+
+	q->got = 0;
+	r = q->cancel ? fx_read_embedded(f, q, data) : fx_read_by_rpc(f, q, data);
 	fx_check_bytes(q, data);
 	if (r == 0 && !q->again)
 		assert_int_equal(q->got, q->len);

@@ -68,6 +68,14 @@ class Granary:
                 return self.stat(dataset)
         raise AssertionError(f"the counters of {dataset} do not stand still: {last}")
 
+    def client_metric(self, name, socket="granary.metrics.sock"):
+        """granary_client_NAME of a mount, 0 while it has none; the socket is that of its process."""
+        page = subprocess.run(["curl", "-sf", "--unix-socket", self.state / socket,
+                               "http://localhost/metrics"], text=True, capture_output=True,
+                              check=False).stdout
+        found = re.search(rf"(?m)^granary_client_{re.escape(name)} (\d+)", page)
+        return int(found[1]) if found else 0
+
     # ---- daemons ---------------------------------------------------------------------------
 
     def directories(self):

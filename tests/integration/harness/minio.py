@@ -52,11 +52,18 @@ class Minio:
         with urllib.request.urlopen(f"{self.endpoint}/minio/health/live", timeout=5) as reply:
             return reply.status == 200
 
-    def _client(self, service):
-        return boto3.client(service, endpoint_url=self.endpoint, region_name=REGION, verify=False,
-                            aws_access_key_id=self.access_key,
+    def _client(self, service, endpoint=None):
+        return boto3.client(service, endpoint_url=endpoint or self.endpoint, region_name=REGION,
+                            verify=False, aws_access_key_id=self.access_key,
                             aws_secret_access_key=self.secret_key,
-                            config=botocore.config.Config(max_pool_connections=16))
+                            config=botocore.config.Config(max_pool_connections=16,
+                                                          signature_version="s3v4"))
+
+    def signed_urls(self, bucket, keys, endpoint=None):
+        """For a client that only GETs: each with a signature that the server verifies."""
+        client = self._client("s3", endpoint)
+        return [client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key})
+                for key in keys]
 
     def environment(self):
         """For a process that is to use this server's owner's keys."""

@@ -1,0 +1,69 @@
+"""Who reads file after file has the next ones fetched meanwhile, and nobody pays for what he does not read."""
+
+import os
+import time
+
+from harness import compare, readers, suite, toxiproxy, trees
+from harness.granary import Granary
+from harness.s3_origin import S3Origin
+
+FILES = 240
+FILE_BYTES = 30_000
+LATENCY_MS = 60
+# A reader who waits for each file needs FILES times the latency, whatever else the machine does.
+ONE_BY_ONE_SECONDS = FILES * LATENCY_MS / 1000
+
+
+class Sequence(suite.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.s3 = S3Origin(cls.shared)
+        cls.objects = trees.samples(FILES, FILE_BYTES)
+        cls.size = FILES * FILE_BYTES
+        cls.url = cls.s3.fill("first", cls.objects)
+
+    def setUp(self):
+        super().setUp()
+        self.mount = self.work.directory("mnt")
+        self.granary = Granary(self.work, environment=self.s3.environment())
+        self.far = toxiproxy.Toxiproxy(self.work, self.s3.proxy.port)
+        self.far.add("latency", latency=LATENCY_MS)
+
+    def up(self, quota):
+        self.granary.up(self.url, self.mount, "--name", "d", "--endpoint", self.far.endpoint,
+                        "--quota", quota)
+        self.expected = compare.expected_of(self.mount, self.objects)
+        self.s3.object_bytes()
+
+    def read(self, step):
+        """Seconds that one reader of every so many files takes, in the order of a listing."""
+        began = time.monotonic()
+        outcome = readers.read_share(self.expected, compare.files(self.mount)[::step])
+        readers.assert_clean(self, outcome)
+        return time.monotonic() - began
+
+    def test_files_in_order_do_not_wait_for_each_other(self):
+        for quota in ("0", "1G"):  # passed through, and stored
+            with self.subTest(quota=quota):
+                self.up(quota)
+                self.assertLess(self.read(1), ONE_BY_ONE_SECONDS / 2)
+                self.assertLessEqual(self.s3.object_bytes(), 1.02 * self.size)
+                self.granary.umount(self.mount)
+                self.granary.wait_ended()
+
+    def test_every_second_file_is_a_sequence_too(self):
+        self.up("0")
+        self.assertLess(self.read(2), ONE_BY_ONE_SECONDS / 2 / 2)
+        self.assertLessEqual(self.s3.object_bytes(), 1.1 * self.size / 2)
+
+    def test_a_reader_who_jumps_costs_what_he_reads(self):
+        self.up("0")
+        paths = compare.files(self.mount)
+        jumps = [paths[number * 97 % FILES] for number in range(60)]
+        readers.assert_clean(self, readers.read_share(self.expected, jumps))
+        self.assertLessEqual(self.s3.object_bytes(), 60 * FILE_BYTES)
+
+
+if __name__ == "__main__":
+    suite.main()
