@@ -337,14 +337,6 @@ static int prepare(
 	return 0;
 }
 
-/* That one of the sample is read again is no sign of another epoch: it says nothing of the others. */
-static void note_preload(
-	struct fs *fs, const struct fs_node *node, uint64_t offset, bool from_store)
-{
-	if (!sample_has_file(&fs->sample, &node->entry))
-		preload_note(&fs->preload, node, offset, from_store);
-}
-
 /* Of a file's first read. */
 static void look_ahead(struct fs *fs, const struct fs_node *node, bool miss)
 {
@@ -353,6 +345,14 @@ static void look_ahead(struct fs *fs, const struct fs_node *node, bool miss)
 
 	if (!order_is_active(&fs->order))
 		prefetch_files(fs, node, &files);
+}
+
+/* That one of the sample is read again is no sign of another epoch: it says nothing of the others. */
+static void note_preload(
+	struct fs *fs, const struct fs_node *node, uint64_t offset, bool from_store)
+{
+	if (!sample_has_file(&fs->sample, &node->entry))
+		preload_note(&fs->preload, node, offset, from_store);
 }
 
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)

@@ -240,7 +240,8 @@ class Sharing(suite.Case):
                 path.read_bytes()
         self.granary.settled_stat("d")
         jobs = {job["name"]: job for job in self.granary.json("job", "ls")["jobs"]}
-        self.assertEqual(jobs["a"]["miss_bytes"], size)
+        # Who reads in the order of the listing has the next files brought ahead, which hit.
+        self.assertEqual(jobs["a"]["hit_bytes"] + jobs["a"]["miss_bytes"], size)
         self.assertEqual(jobs["a"]["origin_bytes"], size)
         self.assertEqual((jobs["b"]["hit_bytes"], jobs["b"]["miss_bytes"]), (size, 0))
         self.assertEqual(jobs["b"]["origin_bytes"], 0)

@@ -18,12 +18,6 @@ def drop(*roots):
         drop_below(*roots)
 
 
-def drops():
-    """How often somebody has emptied it, this machine over."""
-    with open("/proc/vmstat", encoding="ascii") as counters:
-        return next(int(line.split()[1]) for line in counters if line.startswith("drop_pagecache "))
-
-
 def drop_below(*roots):
     """Of the files below the roots: tests that run beside this one keep theirs."""
     deadline = time.monotonic() + EMPTY_SECONDS
@@ -40,6 +34,12 @@ def files(*roots):
                 path = os.path.join(directory, name)
                 if not os.path.islink(path):
                     yield path
+
+
+def drops():
+    """How often somebody has emptied it, this machine over."""
+    with open("/proc/vmstat", encoding="ascii") as counters:
+        return next(int(line.split()[1]) for line in counters if line.startswith("drop_pagecache "))
 
 
 def drop_file(path):
