@@ -183,12 +183,11 @@ static void take_share(struct heartbeat *h, const Granary__V1__OriginShare *mess
 	struct origin_share *share;
 	struct error err = ERROR_INIT;
 
-	if (origin_share_new(message, &share, &err) < 0)
+	if (origin_share_new(message, &share, &err) < 0 ||
+		origin_queue_apply(h->opts.origins, share, &err) < 0)
 		log_error("the master's share of the origins' bandwidth is not taken, the last one "
 			  "stays in force: %s",
 			err.text);
-	else
-		origin_queue_apply(h->opts.origins, share);
 }
 
 static void take_plan(struct heartbeat *h, Granary__V1__WorkerHeartbeatReply *reply)

@@ -383,6 +383,79 @@ static void with_the_memory_taken_only_what_holds_some_goes(void **state)
 	assert_ptr_equal(serve(&q), &b);
 }
 
+static void a_group_that_is_held_up_holds_up_nobody_else_and_stays_fair_in_itself(void **state)
+{
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = UINT64_MAX};
+	struct fair_group group = {.blocked = true};
+	struct job a = {.weight = 3000, .flow.group = &group},
+		   b = {.weight = 1000, .flow.group = &group}, c = {.weight = 1000};
+
+	(void)state;
+	add(&q, &a, 0, FAIR_URGENT, 0);
+	add(&q, &b, 0, FAIR_URGENT, 0);
+	add(&q, &c, 0, FAIR_URGENT, 0);
+	/* It may go at every tenth turn only: its flows fall ever further behind the other. */
+	for (int i = 0; i < 40000; i++) {
+		group.blocked = i % 10 != 0;
+		serve(&q);
+	}
+	assert_in_range(c.served / PIECE, 35990, 36010);
+	assert_in_range(a.served / PIECE, 2990, 3010);
+	assert_in_range(b.served / PIECE, 990, 1010);
+	/* Let go it has no claim to what it missed. */
+	group.blocked = false;
+	a.served = b.served = c.served = 0;
+	for (int i = 0; i < 5000; i++)
+		serve(&q);
+	assert_in_range(a.served / PIECE, 2700, 3400);
+	assert_in_range(c.served / PIECE, 800, 1010);
+	group.blocked = true;
+	fair_queue_remove(&q, &c.turns[0]);
+	assert_null(serve(&q));
+}
+
+/* Begins all that may go, and keeps them under way. */
+static unsigned begin_all(struct fair_queue *q)
+{
+	struct fair_turn *t;
+	unsigned n = 0;
+
+	for (; (t = fair_queue_next(q)); n++)
+		fair_queue_take(q, t);
+	return n;
+}
+
+static void groups_leave_memory_for_the_rest_and_for_each_other(void **state)
+{
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = 32 * MIB};
+	struct fair_group groups[2] = {{.blocked = false}, {.blocked = false}};
+	struct job a = {.weight = 1, .flow.group = &groups[0]},
+		   b = {.weight = 1, .flow.group = &groups[1]}, c = {.weight = 1};
+
+	(void)state;
+	for (size_t i = 0; i < 10; i++)
+		add(&q, &a, i, FAIR_URGENT, 4 * MIB);
+	assert_int_equal(begin_all(&q), 4);
+	for (size_t i = 0; i < 10; i++)
+		add(&q, &b, i, FAIR_URGENT, 4 * MIB);
+	assert_int_equal(begin_all(&q), 2);
+	for (size_t i = 0; i < 10; i++)
+		add(&q, &c, i, FAIR_URGENT, 4 * MIB);
+	assert_int_equal(begin_all(&q), 2);
+	/* What another group gives back is its own again. */
+	fair_queue_end(&q, &a.turns[0]);
+	fair_queue_end(&q, &a.turns[1]);
+	assert_int_equal(begin_all(&q), 2);
+	assert_int_equal(c.flow.held_bytes, 16 * MIB);
+	for (size_t i = 0; i < 10; i++) {
+		if (a.turns[i].queued)
+			fair_queue_remove(&q, &a.turns[i]);
+		fair_queue_end(&q, &a.turns[i]);
+	}
+	assert_int_equal(begin_all(&q), 2);
+	assert_int_equal(q.busy_groups, 1);
+}
+
 static void many_jobs_share_alike(void **state)
 {
 	static struct job jobs[500];
@@ -418,6 +491,9 @@ int main(void)
 		cmocka_unit_test(
 			a_job_that_holds_its_part_of_the_memory_begins_no_more_while_others_wait),
 		cmocka_unit_test(with_the_memory_taken_only_what_holds_some_goes),
+		cmocka_unit_test(
+			a_group_that_is_held_up_holds_up_nobody_else_and_stays_fair_in_itself),
+		cmocka_unit_test(groups_leave_memory_for_the_rest_and_for_each_other),
 		cmocka_unit_test(many_jobs_share_alike),
 	};
 
