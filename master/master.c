@@ -125,13 +125,10 @@ int master_new(const struct master_options *opts, struct rpc_server *server, str
 	m->saved_ms = clock_mono_ms();
 	m->plan_version = master_random_id() >> 1; /* room to count up */
 	m->plan_wanted = 1;
-	m->cluster = (struct master_cluster){
-		.origin_limited = opts->origin_bytes_per_s > 0,
-		.origin_bytes_per_s = opts->origin_bytes_per_s,
-		.other_bytes_per_s = opts->origin_bytes_per_s,
-		.policy = opts->policy,
-		.storage = opts->storage,
-	};
+	m->cluster.policy = opts->policy;
+	m->cluster.storage = opts->storage;
+	if (opts->origins)
+		m->cluster.origins = *opts->origins;
 	r = open_parts(m, opts->state_dir, err);
 	if (r == 0)
 		r = load(m, err);

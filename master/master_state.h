@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "common/sync.h"
+#include "master/allocate.h"
 #include "master/dataset_registry.h"
 #include "master/jobs.h"
 #include "master/manifest_store.h"
@@ -52,13 +53,13 @@ struct master {
 	struct jobs jobs;
 	struct master_cluster {
 		/* as configured */
-		bool origin_limited;
-		double origin_bytes_per_s;
+		struct origin_limits origins;
 		enum gpu_policy policy;
 		enum storage_policy storage;
 		/* as the latest plan left it */
 		uint64_t cache_bytes, cache_bytes_left;
 		double origin_bytes_per_s_left, other_bytes_per_s;
+		struct allocate_limit limits[ORIGIN_LIMITS_MAX]; /* of origins.list */
 	} cluster;
 	uint64_t plan_version;
 	uint64_t plan_wanted, plan_done;

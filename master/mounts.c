@@ -420,16 +420,6 @@ void mounts_gather_loaders(const struct mounts *m, struct jobs *jobs)
 	}
 }
 
-size_t mounts_without_job(const struct mounts *m)
-{
-	struct mount_peer *p, *next;
-	size_t count = 0;
-
-	HASH_ITER (hh, m->by_id, p, next)
-		count += p->live && !p->job_id;
-	return count;
-}
-
 bool mounts_hold(const struct mounts *m, uint64_t dataset_id, uint64_t snapshot)
 {
 	struct mount_peer *p, *next;

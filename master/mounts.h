@@ -85,8 +85,6 @@ int mounts_switch(struct mounts *m, const struct dataset *d, uint64_t snapshot,
 void mounts_apply_switch(struct mounts *m, const struct dataset *d);
 /* Puts what the live mounts' loaders measured into their jobs. */
 void mounts_gather_loaders(const struct mounts *m, struct jobs *jobs);
-/* Live ones. */
-size_t mounts_without_job(const struct mounts *m);
 bool mounts_hold(const struct mounts *m, uint64_t dataset_id, uint64_t snapshot);
 
 int mounts_put(const struct mount_peer *p, struct namespace_batch *batch);

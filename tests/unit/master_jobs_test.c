@@ -310,7 +310,7 @@ static void workers_divide_the_limit_by_their_capacity(void **state)
 	assert_false(reply->origin_share->limited);
 	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
 
-	f->origin_bytes_per_s = LIMIT;
+	f->origins.bytes_per_s = (uint64_t)LIMIT;
 	fixture_restart(f);
 	assert_int_equal(start(f, "one", "data", 1e12), 0);
 	assert_int_equal(start(f, "two", "data", 1e12), 0);
@@ -331,6 +331,47 @@ static void workers_divide_the_limit_by_their_capacity(void **state)
 	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
 }
 
+static void a_single_origin_has_its_limit_with_every_worker_and_in_what_is_told(void **state)
+{
+	struct fixture *f = *state;
+	struct mem_store *elsewhere = mem_store_new("elsewhere");
+	Granary__V1__WorkerHeartbeatReply *reply;
+	Granary__V1__Job *j;
+
+	add_data(f);
+	assert_int_equal(origin_limits_add(&f->origins, "mem://data/=10MB/s", &f->err), 0);
+	assert_int_equal(origin_limits_add(&f->origins, "mem://other=20MB/s", &f->err), 0);
+	fixture_restart(f);
+	mem_store_put_pattern(elsewhere, "c", 3000, 3);
+	if (call_add(f, "elsewhere", "mem://elsewhere", NULL) < 0)
+		fail_msg("%s", f->err.text);
+	assert_int_equal(start(f, "one", "data", 1e12), 0);
+	assert_int_equal(start(f, "two", "elsewhere", 1e12), 0);
+	worker_join(f, 7, 3 << 20);
+	worker_join(f, 8, 1 << 20);
+	reply = plan_of(f, 7, 3 << 20);
+	assert_false(reply->origin_share->limited);
+	assert_int_equal(reply->origin_share->n_origins, 2);
+	assert_string_equal(reply->origin_share->origins[0]->prefix, "mem://data");
+	assert_true(reply->origin_share->origins[0]->bytes_per_s == 0.75 * 10e6);
+	assert_true(reply->origin_share->origins[0]->other_bytes_per_s == 0.75 * 0.1e6);
+	assert_true(fabs(share_of(reply, "one") - 0.75 * 9.9e6) < 1);
+	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+	j = get(f, "one");
+	assert_true(j->origin_limited);
+	assert_string_equal(j->limited_origin, "mem://data");
+	assert_true(j->limited_origin_bytes_per_s == 10e6);
+	assert_true(fabs(j->predicted_bytes_per_s - 9.9e6) < 1);
+	assert_non_null(strstr(j->reason, "own limit"));
+	granary__v1__job__free_unpacked(j, NULL);
+	j = get(f, "two");
+	assert_false(j->origin_limited);
+	assert_string_equal(j->limited_origin, "");
+	assert_true(j->predicted_bytes_per_s == 1e12);
+	granary__v1__job__free_unpacked(j, NULL);
+	mem_store_free(elsewhere);
+}
+
 static void what_one_more_job_would_do_is_told_and_not_done(void **state)
 {
 	struct fixture *f = *state;
@@ -339,7 +380,7 @@ static void what_one_more_job_would_do_is_told_and_not_done(void **state)
 	Granary__V1__PlanJobReply *reply;
 
 	add_data(f);
-	f->origin_bytes_per_s = LIMIT;
+	f->origins.bytes_per_s = (uint64_t)LIMIT;
 	fixture_restart(f);
 	worker_join(f, 7, 1 << 30);
 	assert_int_equal(start(f, "one", "data", 0.9 * LIMIT), 0);
@@ -378,6 +419,7 @@ int main(void)
 		TEST(a_name_is_of_one_dataset),
 		TEST(what_workers_fetched_for_a_job_is_counted_once),
 		TEST(workers_divide_the_limit_by_their_capacity),
+		TEST(a_single_origin_has_its_limit_with_every_worker_and_in_what_is_told),
 		TEST(what_one_more_job_would_do_is_told_and_not_done),
 	};
 

@@ -1,0 +1,121 @@
+"""Limits of single origins: jobs of two origins, one of them limited, and what each origin sees."""
+
+import time
+
+from harness import nginx, suite, trees
+from harness.granary import Granary
+from harness.reading_job import Job, most_in_a_second
+
+FILES = 400
+BYTES = 60_000
+LIMIT = 3_000_000
+NEAR = 0.2
+SETTLED_SECONDS = 2
+MEASURED_SECONDS = 5
+# A request counts as of its end, which on a busy machine is late.
+LATE = 1.1
+
+
+class Limits(suite.Case):
+    def setUp(self):
+        super().setUp()
+        self.need_fuse()
+        self.servers, self.mounts, self.running = {}, {}, []
+        for name in ("limited", "free"):
+            root = self.work.directory(f"root-{name}")
+            trees.write_objects(root / "data", {f"{number:04d}.bin": trees.noise(f"{name}{number}", BYTES)
+                                                for number in range(FILES)})
+            self.servers[name] = nginx.Static(self.work, root, name=name)
+        self.granary = Granary(self.work)
+
+    def tearDown(self):
+        for job in self.running:
+            job.stop()
+        super().tearDown()
+
+    def prefix(self, name):
+        return f"{self.servers[name].url}/"
+
+    def mount(self, job, origin, *flags):
+        """One more mount; nothing is cached, so that each job is as fast as its share."""
+        self.mounts[job] = self.work.directory(f"mnt-{job}")
+        arguments = [f"{self.prefix(origin)}data/", self.mounts[job], "--name", job, "--job", job,
+                     "--quota", "0", "--no-preload"]
+        if flags:
+            self.granary.up(*arguments, *flags)
+        else:
+            self.granary.run("up", *arguments, *self.granary.directories())
+        self.granary.ask("job", "start", job, "--ideal-rate", "1GB/s")
+
+    def read(self, name):
+        job = Job(self.mounts[name])
+        self.running.append(job)
+        return job
+
+    def measure(self, *jobs):
+        time.sleep(SETTLED_SECONDS + MEASURED_SECONDS)
+        end = time.time()
+        return [job.rate(end - MEASURED_SECONDS, end) for job in jobs]
+
+    def assert_near(self, value, wanted, what):
+        self.assertLess(abs(value / wanted - 1), NEAR, f"{what}: {value:.0f} of {wanted:.0f}")
+
+    def explain(self, name):
+        return self.granary.json("job", "explain", name)
+
+    def stop_all(self):
+        for job in self.running:
+            job.stop()
+            self.assertEqual(job.errors, [])
+
+    def test_one_origin_is_held_to_its_limit_and_the_other_is_not(self):
+        self.mount("a", "limited", "--origin-limit", f"{self.prefix('limited')}={LIMIT}B/s")
+        self.mount("b", "limited")
+        self.mount("c", "free")
+        self.granary.ask("job", "start", "a", "--weight", "3")
+        alone = self.read("c")
+        without, = self.measure(alone)
+        rates = self.measure(self.read("a"), self.read("b"), alone)
+        self.stop_all()
+        self.assert_near(rates[0] + rates[1], LIMIT, "the limited origin")
+        self.assert_near(rates[0], 0.75 * LIMIT, "three quarters of it")
+        self.assertLess(most_in_a_second(self.servers["limited"]), LATE * LIMIT)
+        # The other readers need some of the processor.
+        self.assertGreater(rates[2], 0.5 * without)
+        self.assertGreater(rates[2], 2 * LIMIT)
+        told = self.explain("a")
+        self.assertEqual(told["limited_origin"], self.prefix("limited").rstrip("/"))
+        self.assertEqual(told["limited_origin_bytes_per_s"], LIMIT)
+        self.assert_near(told["predicted_bytes_per_s"], rates[0], "what was predicted")
+        self.assertIsNone(self.explain("c")["limited_origin"])
+        self.assertIsNone(self.explain("c")["remote_bytes_per_s"])
+
+    def test_what_a_limited_origin_cannot_give_goes_to_the_other_within_the_total(self):
+        self.mount("a", "limited", "--origin-limit", f"{3 * LIMIT}B/s", "--origin-limit",
+                   f"{self.prefix('limited')}={LIMIT}B/s")
+        self.mount("c", "free")
+        shares = {name: self.explain(name)["remote_bytes_per_s"] for name in ("a", "c")}
+        self.assert_near(shares["a"], LIMIT, "granted of the limited origin")
+        self.assert_near(shares["c"], 2 * LIMIT, "granted of the rest")
+        rates = self.measure(self.read("a"), self.read("c"))
+        self.stop_all()
+        self.assert_near(rates[0], shares["a"], "of the limited origin")
+        self.assert_near(rates[1], shares["c"], "of the rest")
+        self.assertLess(most_in_a_second(self.servers["limited"]), LATE * LIMIT)
+        origins = self.granary.json("job", "ls")["cluster"]["origins"]
+        self.assertEqual([(o["prefix"], o["bytes_per_s"], o["bytes_per_s_left"]) for o in origins],
+                         [(self.prefix("limited").rstrip("/"), LIMIT, 0)])
+
+    def test_a_second_up_has_to_agree_about_limits(self):
+        one, two = (f"{self.prefix(name)}={LIMIT}B/s" for name in ("limited", "free"))
+        self.mount("a", "limited", "--origin-limit", one, "--origin-limit", two)
+        other = self.work.directory("mnt-other")
+        arguments = ["up", f"{self.prefix('free')}data/", other, "--name", "other",
+                     *self.granary.directories()]
+        refused = self.granary.run(*arguments, "--origin-limit", one, check=False)
+        self.assertIn("--origin-limit", refused.stderr)
+        self.granary.run(*arguments, "--origin-limit", two, "--origin-limit", one)
+
+
+if __name__ == "__main__":
+    suite.main()
