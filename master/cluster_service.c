@@ -8,6 +8,7 @@
 #include "common/cleanup.h"
 #include "master/master_state.h"
 #include "master/messages.h"
+#include "master/origin_ledger.h"
 
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
@@ -52,7 +53,7 @@ static void worker_reply_deinit(struct worker_reply *r)
 static double job_weight_locked(const struct master *m, const struct job *j)
 {
 	const struct master_cluster *c = &m->cluster;
-	double total = (double)c->origins.bytes_per_s;
+	double total = (double)c->origins.bytes_per_s * origin_ledger_for_workers_locked(m);
 	const struct allocate_limit *own = j->share.limit ? &c->limits[j->share.limit - 1] : NULL;
 	double equal = (total - c->other_bytes_per_s) / (double)HASH_COUNT(m->jobs.by_name), of_own;
 
@@ -86,7 +87,8 @@ static int jobs_fill_locked(struct master *m, struct worker_reply *r, double par
 	return 0;
 }
 
-static int origins_fill_locked(const struct master *m, struct worker_reply *r, double part)
+static int origins_fill_locked(
+	const struct master *m, struct worker_reply *r, double part, double of_limit)
 {
 	const struct origin_limits *o = &m->cluster.origins;
 
@@ -100,7 +102,7 @@ static int origins_fill_locked(const struct master *m, struct worker_reply *r, d
 		granary__v1__single_origin_share__init(&r->origins[i]);
 		/* The limits stay as they are while the master runs. */
 		r->origins[i].prefix = (char *)o->list[i].prefix;
-		r->origins[i].bytes_per_s = (double)o->list[i].bytes_per_s * part;
+		r->origins[i].bytes_per_s = (double)o->list[i].bytes_per_s * part * of_limit;
 		r->origins[i].other_bytes_per_s = m->cluster.limits[i].other_bytes_per_s * part;
 		r->origin_list[i] = &r->origins[i];
 	}
@@ -112,17 +114,18 @@ static int origin_share_fill_locked(struct master *m, struct worker_reply *r, ui
 {
 	const struct master_cluster *c = &m->cluster;
 	double part = workers_part(&m->workers, worker_id);
+	double of_limit = origin_ledger_for_workers_locked(m);
 
 	granary__v1__origin_share__init(&r->origin_share);
 	r->msg.origin_share = &r->origin_share;
 	r->origin_share.limited = c->origins.bytes_per_s > 0;
 	if (!r->origin_share.limited && c->origins.count == 0)
 		return 0;
-	r->origin_share.bytes_per_s = (double)c->origins.bytes_per_s * part;
+	r->origin_share.bytes_per_s = (double)c->origins.bytes_per_s * part * of_limit;
 	r->origin_share.other_bytes_per_s = c->other_bytes_per_s * part;
 	if (jobs_fill_locked(m, r, part) < 0)
 		return -ENOMEM;
-	return origins_fill_locked(m, r, part);
+	return origins_fill_locked(m, r, part, of_limit);
 }
 
 /* Until the plan is made, an empty reply: a plan that is not finished would drop pinned blocks. */

@@ -37,11 +37,13 @@ static Granary__V1__Job *message_locked(struct master *m, const struct job *j)
 	struct dataset *d = dataset_registry_get(&m->datasets, j->dataset_id);
 	struct job_origin origin = {.own = NULL};
 
-	if (d)
-		origin.own = origin_limits_find(&c->origins, d->config->msg->origin);
+	size_t limit = d ? master_limit_locked(m, d) : 0;
+
+	if (limit)
+		origin.own = &c->origins.list[limit - 1];
 	origin.limited = c->origins.bytes_per_s > 0 || origin.own;
 	if (origin.own) {
-		const struct allocate_limit *l = &c->limits[origin.own - c->origins.list];
+		const struct allocate_limit *l = &c->limits[limit - 1];
 
 		origin.own_is_shared_out = l->bytes_per_s_left < SHARED_OUT * l->bytes_per_s;
 	}

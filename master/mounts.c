@@ -38,15 +38,16 @@ static struct mount_peer *add(struct mounts *m, uint64_t id, struct error *err)
 	return p;
 }
 
-static void set_live(struct mount_peer *p, struct dataset *d, bool live)
+static void set_live(struct mounts *m, struct mount_peer *p, struct dataset *d, bool live)
 {
+	size_t change = live ? 1 : (size_t)-1;
+
 	if (p->live == live)
 		return;
 	p->live = live;
-	if (live)
-		d->live_mounts++;
-	else
-		d->live_mounts--;
+	d->live_mounts += change;
+	m->live += change;
+	m->live_by_limit[d->limit] += change;
 }
 
 /* ---- its job --------------------------------------------------------------------------------- */
@@ -95,7 +96,7 @@ void mounts_remove(struct mounts *m, struct dataset_registry *datasets, struct j
 	detach(p, jobs, true, clock_mono_ms());
 
 	if (d)
-		set_live(p, d, false);
+		set_live(m, p, d, false);
 	drop(m, p);
 }
 
@@ -240,7 +241,7 @@ int mounts_open(struct mounts *m, struct dataset *d, struct job *j, uint64_t id,
 	text_copy_printable(p->mode, sizeof(p->mode), request->mode);
 	p->assigned = p->shown = d->current;
 	p->seen_ms = now_ms;
-	set_live(p, d, true);
+	set_live(m, p, d, true);
 	attach(p, j);
 	*ret = p;
 	return 0;
@@ -350,7 +351,7 @@ int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	mounts_count(p, d, j, request);
 	take_loaders(p, request);
 	*ret_revived = !p->live;
-	set_live(p, d, true);
+	set_live(m, p, d, true);
 	attach(p, j);
 	*ret = p;
 	return 0;
@@ -368,7 +369,7 @@ bool mounts_expire(struct mounts *m, struct dataset_registry *datasets, struct j
 		if (d && p->live && now_ms - p->seen_ms > MOUNT_LOST_MS) {
 			log_warn("mount %016" PRIx64 " at %s on %s is lost", p->id, p->mountpoint,
 				p->host);
-			set_live(p, d, false);
+			set_live(m, p, d, false);
 			detach(p, jobs, false, now_ms);
 			changed = true;
 		}

@@ -20,6 +20,8 @@
 #include "granary/v1/cluster.pb-c.h"
 #include "master/dataset_registry.h"
 #include "master/jobs.h"
+#include "master/origin_hold.h"
+#include "origin/limits.h"
 
 #define MOUNTS_MAX 65536
 #define MOUNT_LOST_MS 30000
@@ -39,6 +41,7 @@ struct mount_peer {
 	uint64_t assigned;	  /* the snapshot that it is to show */
 	uint64_t shown;		  /* that it says it shows */
 	uint64_t hit_bytes, miss_bytes, failed_reads, direct_origin_bytes;
+	struct origin_hold direct; /* bytes/s, of what it reads past the workers */
 	struct job_loaders loaders;
 	char last_error[ERROR_TEXT_BYTES];
 	int64_t seen_ms;
@@ -49,6 +52,9 @@ struct mount_peer {
 
 struct mounts {
 	struct mount_peer *by_id;
+	/* Live ones, and of these those whose origin has a limit of its own, by dataset.limit, which is
+	 * known of datasets that are mounted. */
+	size_t live, live_by_limit[ORIGIN_LIMITS_MAX + 1];
 };
 
 int mounts_load(struct mounts *m, struct namespace_db *db, int64_t now_ms, struct error *err);

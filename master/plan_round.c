@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "master/origin_ledger.h"
+
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
 
@@ -21,24 +23,22 @@ static int by_age(const void *a, const void *b)
 	return (x->dataset_id > y->dataset_id) - (x->dataset_id < y->dataset_id);
 }
 
+/* Of each limit, what jobs can have: of workers, or of their mounts when there are none. */
+static double part_locked(const struct master *m)
+{
+	double workers = origin_ledger_for_workers_locked(m);
+
+	return workers > 0 ? workers : 1;
+}
+
 static struct allocate_limit *limits_new_locked(const struct master *m)
 {
 	const struct origin_limits *o = &m->cluster.origins;
 	struct allocate_limit *limits = calloc(o->count + 1, sizeof(*limits));
 
 	for (size_t i = 0; limits && i < o->count; i++)
-		limits[i].bytes_per_s = (double)o->list[i].bytes_per_s;
+		limits[i].bytes_per_s = (double)o->list[i].bytes_per_s * part_locked(m);
 	return limits;
-}
-
-/* NULL: its origin has none of its own. */
-static struct allocate_limit *limit_of_locked(
-	const struct master *m, const struct dataset *d, struct allocate_limit *limits)
-{
-	const struct origin_limit *found =
-		origin_limits_find(&m->cluster.origins, d->config->msg->origin);
-
-	return found ? &limits[found - m->cluster.origins.list] : NULL;
 }
 
 static struct plan_item *items_new_locked(
@@ -47,6 +47,7 @@ static struct plan_item *items_new_locked(
 	size_t count = 0;
 	struct plan_item *items = calloc(dataset_registry_count(&m->datasets) + 1, sizeof(*items));
 	struct dataset *d, *next;
+	size_t limit;
 
 	if (!items)
 		return NULL;
@@ -65,7 +66,8 @@ static struct plan_item *items_new_locked(
 		item->quota_limited = d->quota_limited;
 		item->quota_bytes = d->quota_bytes;
 		item->mounted = d->live_mounts > 0;
-		item->limit = limit_of_locked(m, d, limits);
+		limit = master_limit_locked(m, d);
+		item->limit = limit ? &limits[limit - 1] : NULL;
 		/* What was decided last, to be compared with what is granted now. */
 		item->known = strcmp(d->planned_digest, item->digest) == 0;
 		item->granted_bytes = d->granted_bytes;
@@ -210,7 +212,7 @@ int plan_round_init_locked(struct master *m, struct plan_round *round)
 	round->cluster = (struct allocate_cluster){
 		.capacity_bytes = workers_capacity(&m->workers, clock_mono_ms()),
 		.origin_limited = m->cluster.origins.bytes_per_s > 0,
-		.origin_bytes_per_s = (double)m->cluster.origins.bytes_per_s,
+		.origin_bytes_per_s = (double)m->cluster.origins.bytes_per_s * part_locked(m),
 		.limits = limits_new_locked(m),
 		.limit_count = m->cluster.origins.count,
 		.policy = m->cluster.policy,

@@ -89,6 +89,7 @@ static bool publish_origins_locked(struct master *m, const struct allocate_clust
 
 	to->origin_bytes_per_s_left = from->origin_bytes_per_s_left;
 	to->other_bytes_per_s = from->other_bytes_per_s;
+	to->others = from->others;
 	for (size_t i = 0; i < from->limit_count; i++) {
 		changed |= to->limits[i].other_bytes_per_s != from->limits[i].other_bytes_per_s;
 		to->limits[i] = from->limits[i];

@@ -3,7 +3,7 @@
  * the queue before those (fair_queue.h), one for each job at each limited origin and one for each at
  * all others. Only for origin_queue.c.
  *
- * A limited origin is that of a prefix of the share. It has the pace of its gets (origin_window.h) and
+ * A limited origin is that of a prefix of the share. It has the pace of its gets (origin/window.h) and
  * the group of its flows. One that the share names no more has no limit, and is kept as long as it is
  * in use; so is a flow.
  *
@@ -19,7 +19,7 @@
 
 #include "worker/fair_queue.h"
 #include "worker/origin_share.h"
-#include "worker/origin_window.h"
+#include "origin/window.h"
 
 #define ORIGIN_FLOOR 0.01
 #define ORIGIN_JOBS_MAX 1024 /* counted apart, beside those of the share */

@@ -1,7 +1,7 @@
 /*
  * The queue before the origins: who may get the next bytes, and when. Jobs share the worker's part
  * of the origins' bandwidth in proportion to what each was granted (fair_queue.h), and all together
- * stay below the limit (origin_window.h), those of a single origin that has a limit below that one as
+ * stay below the limit (origin/window.h), those of a single origin that has a limit below that one as
  * well. An origin at its limit holds up nobody who gets from another. What a job does not use goes to
  * the others. Work that a reader waits for goes before all other work. Who shares what, and by what
  * weights: origin_jobs.h.
@@ -28,7 +28,7 @@
 #include "worker/dataset.h"
 #include "worker/fair_queue.h"
 #include "worker/origin_share.h"
-#include "worker/origin_window.h"
+#include "origin/window.h"
 
 #define ORIGIN_PIECE_OF_JOB_S 0.25
 

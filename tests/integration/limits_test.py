@@ -99,8 +99,9 @@ class Limits(suite.Case):
         self.assert_near(shares["c"], 2 * LIMIT, "granted of the rest")
         rates = self.measure(self.read("a"), self.read("c"))
         self.stop_all()
-        self.assert_near(rates[0], shares["a"], "of the limited origin")
-        self.assert_near(rates[1], shares["c"], "of the rest")
+        # On a busy machine neither may get what it could have: but each its part of what there was.
+        self.assert_near(rates[0] / sum(rates), 1 / 3, "the limited origin's part")
+        self.assertGreater(sum(rates), 0.6 * 3 * LIMIT)
         self.assertLess(most_in_a_second(self.servers["limited"]), LATE * LIMIT)
         origins = self.granary.json("job", "ls")["cluster"]["origins"]
         self.assertEqual([(o["prefix"], o["bytes_per_s"], o["bytes_per_s_left"]) for o in origins],
@@ -115,6 +116,60 @@ class Limits(suite.Case):
         refused = self.granary.run(*arguments, "--origin-limit", one, check=False)
         self.assertIn("--origin-limit", refused.stderr)
         self.granary.run(*arguments, "--origin-limit", two, "--origin-limit", one)
+
+    def daemons(self, *limits, workers):
+        """A master, so many workers and two mounts of two jobs on the limited origin."""
+        state = ["--state-dir", self.granary.state]
+        self.master = self.granary.start("master", *state, *limits)
+        self.granary.wait_serving(self.master)
+        started = [self.granary.start("worker", *self.worker_directories(number))
+                   for number in range(workers)]
+        suite.wait_until(lambda: sum(w["alive"] for w in self.granary.status()["workers"]) == workers,
+                         20, f"{workers} workers known to the master")
+        for name in ("a", "b"):
+            self.mounts[name] = self.work.directory(f"mnt-{name}")
+            self.granary.ask("dataset", "add", name, f"{self.prefix('limited')}data/", "--quota", "0")
+            mount = self.granary.start("mount", name, self.mounts[name], "--job", name, "--no-preload",
+                                       "--read-timeout", "3", *state)
+            self.granary.wait_mounted(mount, self.mounts[name])
+            self.granary.ask("job", "start", name, "--ideal-rate", "1GB/s")
+        return started
+
+    def worker_directories(self, number):
+        """Each worker has a socket and a store of its own; the first beside the master's."""
+        if number == 0:
+            return self.granary.directories()
+        state = self.work.directory(f"state-{number}")
+        return ["--state-dir", state, "--cache-dir", self.work.directory(f"cache-{number}"),
+                "--cache-size", "1GB", "--master", f"unix:{self.granary.state}/granary.sock"]
+
+    def most_from(self, begin):
+        return most_in_a_second(self.servers["limited"], begin)
+
+    def test_what_mounts_read_past_a_dead_worker_is_a_hundredth_of_the_limit(self):
+        limit = 30_000_000
+        worker, = self.daemons("--origin-limit", f"{limit}B/s", workers=1)
+        time.sleep(7)  # a new master is careful at first
+        worker.kill()
+        time.sleep(2)
+        begin = time.time()
+        jobs = [self.read("a"), self.read("b")]
+        time.sleep(10)
+        self.stop_all()
+        self.assertLess(self.most_from(begin), LATE * limit / 100)
+        for job in jobs:
+            self.assertGreater(job.rate(begin, begin + 10), 0.3 * limit / 200)
+
+    def test_without_any_worker_mounts_have_all_of_the_limit(self):
+        self.daemons("--origin-limit", f"{self.prefix('limited')}={LIMIT}B/s", workers=0)
+        self.granary.ask("job", "start", "a", "--weight", "3")
+        time.sleep(7)
+        begin = time.time()
+        rates = self.measure(self.read("a"), self.read("b"))
+        self.stop_all()
+        self.assert_near(rates[0], 0.75 * LIMIT, "three quarters")
+        self.assert_near(rates[1], 0.25 * LIMIT, "a quarter")
+        self.assertLess(self.most_from(begin), LATE * LIMIT)
 
 
 if __name__ == "__main__":

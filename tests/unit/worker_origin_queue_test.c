@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "worker/fair_queue.h"
-#include "worker/origin_window.h"
+#include "origin/window.h"
 
 #define NS_PER_MS ((int64_t)1000000)
 #define NS_PER_S ((int64_t)1000000000)

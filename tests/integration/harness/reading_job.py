@@ -48,9 +48,10 @@ class Job:
             thread.join(60)
 
 
-def most_in_a_second(server):
-    """Bytes of bodies that the server sent within any second."""
-    requests = sorted((r.at, r.body_bytes) for r in server.requests() if r.is_object_get())
+def most_in_a_second(server, begin=0):
+    """Bytes of bodies that the server sent within any second after `begin`."""
+    requests = sorted((r.at, r.body_bytes) for r in server.requests()
+                      if r.is_object_get() and r.at >= begin)
     window, total, most = [], 0, 0
     for at, size in requests:
         window.append((at, size))

@@ -1,4 +1,4 @@
-#include "worker/origin_window.h"
+#include "origin/window.h"
 
 #include <assert.h>
 #include <stddef.h>
