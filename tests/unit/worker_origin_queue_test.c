@@ -129,6 +129,8 @@ static void no_second_has_more_than_the_limit_whatever_the_origin_does(void **st
 			s->seed = (unsigned)(l * 31 + d + 1);
 			s->delay_min_ms = delays[d][0];
 			s->delay_max_ms = delays[d][1];
+			/* However much of its pace may be caught up. */
+			s->window.credit_ns = (int64_t)(d % 3) * 100 * NS_PER_MS;
 			origin_window_set(&s->window, limits[l]);
 			run(s, 4 * MIB, 40, NS_PER_S, 9 * NS_PER_S);
 			if ((double)most_in_a_second(s) > 1.02 * limits[l])
@@ -157,6 +159,23 @@ static void a_fast_origin_gives_all_of_the_limit(void **state)
 				(unsigned long long)s->bytes);
 		free(s);
 	}
+}
+
+/* As an origin whose gets wait for the limit of all, too: 60 ms of every 120. */
+static void one_that_is_held_up_by_others_has_all_of_its_limit_with_credit(void **state)
+{
+	struct sim *s = calloc(1, sizeof(*s));
+
+	(void)state;
+	s->seed = 5;
+	s->delay_min_ms = s->delay_max_ms = 2;
+	s->window.credit_ns = 100 * NS_PER_MS;
+	origin_window_set(&s->window, 0.5e6);
+	for (int64_t at_ns = NS_PER_S; at_ns < 11 * NS_PER_S; at_ns += 120 * NS_PER_MS)
+		run(s, MIB, 0, at_ns, at_ns + 60 * NS_PER_MS);
+	assert_true(s->bytes > 0.95 * 10 * 0.5e6);
+	assert_true((double)most_in_a_second(s) <= 1.02 * 0.5e6);
+	free(s);
 }
 
 static void gets_that_hang_leave_room_for_others(void **state)
@@ -480,6 +499,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_second_has_more_than_the_limit_whatever_the_origin_does),
 		cmocka_unit_test(a_fast_origin_gives_all_of_the_limit),
+		cmocka_unit_test(one_that_is_held_up_by_others_has_all_of_its_limit_with_credit),
 		cmocka_unit_test(gets_that_hang_leave_room_for_others),
 		cmocka_unit_test(bytes_that_came_twice_are_paid_before_the_next_get),
 		cmocka_unit_test(what_ran_without_a_limit_is_no_debt),
