@@ -16,6 +16,7 @@
 #define SERVICE "/granary.v1.ClusterService/"
 #define PLAN_WAIT_MS 500	   /* of a worker that registers */
 #define UNPLANNED_HEARTBEAT_MS 250 /* while the plan is being made, ask again soon */
+#define UNSETTLED_HEARTBEAT_MS 250
 #define CHUNK_BYTES ((size_t)1 << 20)
 #define FETCHES_MAX 16 /* of manifests at once; more wait for their turn */
 
@@ -26,6 +27,7 @@ struct worker_reply {
 	struct plan_entry *entries;
 	Granary__V1__DatasetPlan **list;
 	size_t count;
+	Granary__V1__OriginLease lease;
 	Granary__V1__OriginShare origin_share;
 	struct job_share_message {
 		Granary__V1__JobShare msg;
@@ -65,7 +67,7 @@ static double job_weight_locked(const struct master *m, const struct job *j)
 	return total > 0 && equal < of_own ? equal : of_own;
 }
 
-static int jobs_fill_locked(struct master *m, struct worker_reply *r, double part)
+static int jobs_fill_locked(struct master *m, struct worker_reply *r)
 {
 	size_t count = HASH_COUNT(m->jobs.by_name);
 	struct job *j, *next;
@@ -81,14 +83,13 @@ static int jobs_fill_locked(struct master *m, struct worker_reply *r, double par
 		granary__v1__job_share__init(&to->msg);
 		memcpy(to->name, j->name, sizeof(to->name));
 		to->msg.job = to->name;
-		to->msg.bytes_per_s = job_weight_locked(m, j) * part;
+		to->msg.bytes_per_s = job_weight_locked(m, j);
 		r->job_list[r->origin_share.n_jobs++] = &to->msg;
 	}
 	return 0;
 }
 
-static int origins_fill_locked(
-	const struct master *m, struct worker_reply *r, double part, double of_limit)
+static int origins_fill_locked(const struct master *m, struct worker_reply *r)
 {
 	const struct origin_limits *o = &m->cluster.origins;
 
@@ -102,35 +103,31 @@ static int origins_fill_locked(
 		granary__v1__single_origin_share__init(&r->origins[i]);
 		/* The limits stay as they are while the master runs. */
 		r->origins[i].prefix = (char *)o->list[i].prefix;
-		r->origins[i].bytes_per_s = (double)o->list[i].bytes_per_s * part * of_limit;
-		r->origins[i].other_bytes_per_s = m->cluster.limits[i].other_bytes_per_s * part;
+		r->origins[i].bytes_per_s = (double)o->list[i].bytes_per_s;
+		r->origins[i].other_bytes_per_s = m->cluster.limits[i].other_bytes_per_s;
 		r->origin_list[i] = &r->origins[i];
 	}
 	return 0;
 }
 
-/* The worker's part of the origins' bandwidth. */
-static int origin_share_fill_locked(struct master *m, struct worker_reply *r, uint64_t worker_id)
+/* What is to be had of the origins in the cluster. */
+static int origin_share_fill_locked(struct master *m, struct worker_reply *r)
 {
 	const struct master_cluster *c = &m->cluster;
-	double part = workers_part(&m->workers, worker_id);
-	double of_limit = origin_ledger_for_workers_locked(m);
-
 	granary__v1__origin_share__init(&r->origin_share);
 	r->msg.origin_share = &r->origin_share;
 	r->origin_share.limited = c->origins.bytes_per_s > 0;
 	if (!r->origin_share.limited && c->origins.count == 0)
 		return 0;
-	r->origin_share.bytes_per_s = (double)c->origins.bytes_per_s * part * of_limit;
-	r->origin_share.other_bytes_per_s = c->other_bytes_per_s * part;
-	if (jobs_fill_locked(m, r, part) < 0)
+	r->origin_share.bytes_per_s = (double)c->origins.bytes_per_s;
+	r->origin_share.other_bytes_per_s = c->other_bytes_per_s;
+	if (jobs_fill_locked(m, r) < 0)
 		return -ENOMEM;
-	return origins_fill_locked(m, r, part, of_limit);
+	return origins_fill_locked(m, r);
 }
 
 /* Until the plan is made, an empty reply: a plan that is not finished would drop pinned blocks. */
-static int worker_reply_fill_locked(
-	struct master *m, struct worker_reply *r, uint64_t worker_id, bool local)
+static int worker_reply_fill_locked(struct master *m, struct worker_reply *r, bool local)
 {
 	size_t count = dataset_registry_count(&m->datasets);
 	struct dataset *d, *next;
@@ -153,7 +150,21 @@ static int worker_reply_fill_locked(
 	r->msg.datasets = r->list;
 	r->msg.n_datasets = r->count;
 	r->msg.has_plan = true;
-	return origin_share_fill_locked(m, r, worker_id);
+	return origin_share_fill_locked(m, r);
+}
+
+/* While parts move between workers they ask more often. */
+static void lease_fill_locked(struct master *m, struct worker_reply *reply,
+	const Granary__V1__WorkerHeartbeatRequest *request)
+{
+	struct worker *w = workers_find(&m->workers, request->worker_id);
+	bool settled = true;
+
+	if (w && origin_ledger_worker_locked(m, w, request->origin_part, request->origin_base_part,
+			 &reply->lease, &settled))
+		reply->msg.origin_lease = &reply->lease;
+	if (!settled)
+		reply->msg.interval_ms = UNSETTLED_HEARTBEAT_MS;
 }
 
 static int worker_heard(struct master *m, const Granary__V1__WorkerHeartbeatRequest *request,
@@ -173,11 +184,12 @@ static int worker_heard(struct master *m, const Granary__V1__WorkerHeartbeatRequ
 	}
 	reply->msg.plan_version = request->plan_version;
 	reply->msg.interval_ms = MASTER_HEARTBEAT_MS;
+	lease_fill_locked(m, reply, request);
 	if (!master_is_planned_locked(m)) {
 		reply->msg.interval_ms = UNPLANNED_HEARTBEAT_MS;
 		return 0;
 	}
-	if (worker_reply_fill_locked(m, reply, request->worker_id, local) < 0)
+	if (worker_reply_fill_locked(m, reply, local) < 0)
 		return error_set(err, -ENOMEM, "the master is out of memory");
 	return 0;
 }

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define ORIGIN_LEASE_MS 5000
-#define ORIGIN_BASE_MS 600000
+#define ORIGIN_BASE_MS 590000 /* and settled before holders are forgotten */
 #define ORIGIN_SETTLE_MS 1500
 
 struct origin_hold {

@@ -1,7 +1,14 @@
 #include "master/origin_ledger.h"
 
+#include <assert.h>
+
 #include "common/clock.h"
 
+static_assert(ORIGIN_BASE_MS + ORIGIN_SETTLE_MS < WORKER_FORGET_MS &&
+		      ORIGIN_BASE_MS + ORIGIN_SETTLE_MS < MOUNT_FORGET_MS,
+	"none is forgotten before");
+
+#define SETTLED 0.999
 #define SUM_MS 500 /* sums of what mounts hold are made anew so often */
 
 static double most(double a, double b)
@@ -60,6 +67,78 @@ static struct bounds bounds_locked(struct master *m, struct dataset *d)
 	return b;
 }
 
+/* The largest part of any limit that mounts may be using. */
+static double mounts_part(const struct master *m)
+{
+	const struct origin_limits *o = &m->cluster.origins;
+	double part = 0;
+
+	if (o->bytes_per_s > 0)
+		part = m->ledger.mounts_bytes_per_s / (double)o->bytes_per_s;
+	for (size_t i = 0; i < o->count; i++)
+		part = most(part, m->ledger.own_bytes_per_s[i] / (double)o->list[i].bytes_per_s);
+	return part;
+}
+
+/* ---- workers ---------------------------------------------------------------------------------- */
+
+static bool is_silent(const struct worker *w, int64_t now_ms)
+{
+	return now_ms - w->origins.heard_ms > ORIGIN_LEASE_MS + ORIGIN_SETTLE_MS;
+}
+
+static double workers_in_use(const struct master *m, const struct worker *but, int64_t now_ms)
+{
+	struct worker *w, *next;
+	double sum = 0;
+
+	HASH_ITER (hh, m->workers.by_id, w, next)
+		if (w != but)
+			sum += origin_hold_in_use(&w->origins, now_ms);
+	return sum;
+}
+
+/* By capacity, of what the silent do not hold. */
+static double target_locked(const struct master *m, const struct worker *of, int64_t now_ms)
+{
+	double left = origin_ledger_for_workers_locked(m), capacity = 0;
+	struct worker *w, *next;
+
+	HASH_ITER (hh, m->workers.by_id, w, next) {
+		if (is_silent(w, now_ms))
+			left -= origin_hold_in_use(&w->origins, now_ms);
+		else
+			capacity += (double)w->capacity_bytes;
+	}
+	return capacity > 0 ? most(left, 0) * (double)of->capacity_bytes / capacity : 0;
+}
+
+bool origin_ledger_worker_locked(struct master *m, struct worker *w, double has, double has_base,
+	Granary__V1__OriginLease *ret, bool *ret_settled)
+{
+	int64_t now_ms = clock_mono_ms();
+	struct origin_hold before = w->origins;
+	double target, room;
+
+	*ret_settled = true;
+	if (m->cluster.origins.bytes_per_s == 0 && m->cluster.origins.count == 0)
+		return false;
+	sum_locked(m, now_ms);
+	origin_hold_heard(&w->origins, has, has_base, now_ms);
+	target = target_locked(m, w, now_ms);
+	room = least(origin_ledger_for_workers_locked(m), 1 - mounts_part(m)) -
+	       workers_in_use(m, w, now_ms);
+	granary__v1__origin_lease__init(ret);
+	ret->part = least(target, most(room, 0));
+	ret->base_part = HASH_COUNT(m->workers.by_id) > 1 ? ret->part / 2 : ret->part;
+	ret->lease_ms = ORIGIN_LEASE_MS;
+	ret->base_ms = ORIGIN_BASE_MS;
+	origin_hold_give(&w->origins, ret->part, ret->base_part);
+	*ret_settled = ret->part >= target * SETTLED && w->origins.most * SETTLED <= ret->part;
+	w->dirty |= before.most != w->origins.most || before.base != w->origins.base;
+	return true;
+}
+
 /* ---- mounts ----------------------------------------------------------------------------------- */
 
 static double equal_part(double limit, size_t mounts)
@@ -116,7 +195,7 @@ static double room_locked(
 	const struct master *m, const struct mount_peer *p, const struct bounds *b, int64_t now_ms)
 {
 	double own = origin_hold_in_use(&p->direct, now_ms);
-	double workers = origin_ledger_for_workers_locked(m);
+	double workers = most(origin_ledger_for_workers_locked(m), workers_in_use(m, NULL, now_ms));
 	double room = free_of(b->all, workers, m->ledger.mounts_bytes_per_s, own);
 
 	if (b->limit)

@@ -8,6 +8,9 @@
 
 #include <utlist.h>
 
+/* A get that had to wait for the limit of all is not to cost its origin that time. */
+#define CREDIT_NS ((int64_t)100000000)
+
 /* ---- limited origins -------------------------------------------------------------------------- */
 
 static struct limited_origin *find_prefix(const struct origin_jobs *js, const char *prefix)
@@ -43,6 +46,7 @@ static int add_origin(struct origin_jobs *js, const char *prefix)
 	if (!o)
 		return -ENOMEM;
 	strcpy(o->prefix, prefix);
+	o->window.credit_ns = CREDIT_NS;
 	o->nameless.job = &js->nameless;
 	o->nameless.origin = o;
 	o->nameless.fair.group = &o->group;
@@ -161,7 +165,7 @@ static double granted(const struct origin_jobs *js, const char *name)
 {
 	const struct origin_share_job *s = origin_share_find(js->share, name);
 
-	return s ? s->bytes_per_s : 0;
+	return s ? s->bytes_per_s * js->part : 0;
 }
 
 static struct origin_job *add_job(struct origin_jobs *js, const char *name)
@@ -236,7 +240,7 @@ double origin_flow_weight(const struct origin_jobs *js, const struct fair_queue 
 	count_waiting(q, own, &all, &others);
 	floor = limit * ORIGIN_FLOOR / (all ? all : 1);
 	if (weight == 0)
-		weight = (own ? own->other_bytes_per_s : js->share->other_bytes_per_s) /
+		weight = (own ? own->other_bytes_per_s : js->share->other_bytes_per_s * js->part) /
 			 (others ? others : 1);
 	return weight > floor ? weight : floor;
 }
@@ -259,7 +263,7 @@ static double at_least(double bytes_per_s)
 							 : bytes_per_s;
 }
 
-static void set_origin(struct limited_origin *o, const struct origin_share *share)
+static void set_origin(struct limited_origin *o, const struct origin_share *share, double part)
 {
 	const struct origin_share_origin *s = NULL;
 
@@ -267,30 +271,43 @@ static void set_origin(struct limited_origin *o, const struct origin_share *shar
 		if (strcmp(share->origins[i].prefix, o->prefix) == 0)
 			s = &share->origins[i];
 	o->listed = s != NULL;
-	o->other_bytes_per_s = s ? s->other_bytes_per_s : 0;
+	o->other_bytes_per_s = s ? s->other_bytes_per_s * part : 0;
 	o->group.blocked = false;
-	origin_window_set(&o->window, s ? at_least(s->bytes_per_s) : 0);
+	origin_window_set(&o->window, s ? at_least(s->bytes_per_s * part) : 0);
+}
+
+/* By the share and the part that there are. */
+static void set_all(struct origin_jobs *js)
+{
+	struct limited_origin *o;
+	struct origin_job *j;
+	bool was_listed;
+
+	DL_FOREACH (js->origins, o) {
+		was_listed = o->listed;
+		set_origin(o, js->share, js->part);
+		js->generation += o->listed != was_listed;
+	}
+	DL_FOREACH (js->by_use, j)
+		j->granted_bytes_per_s = granted(js, j->name);
+}
+
+void origin_jobs_set_part(struct origin_jobs *js, double part)
+{
+	js->part = part;
+	set_all(js);
 }
 
 int origin_jobs_apply(struct origin_jobs *js, struct origin_share **share)
 {
 	struct origin_share *before = js->share;
-	struct limited_origin *o;
-	struct origin_job *j;
-	bool was_listed;
 
 	if (add_origins(js, *share) < 0) {
 		origin_jobs_prune(js);
 		return -ENOMEM;
 	}
 	js->share = *share;
-	DL_FOREACH (js->origins, o) {
-		was_listed = o->listed;
-		set_origin(o, js->share);
-		js->generation += o->listed != was_listed;
-	}
-	DL_FOREACH (js->by_use, j)
-		j->granted_bytes_per_s = granted(js, j->name);
+	set_all(js);
 	*share = before;
 	return 0;
 }
@@ -334,7 +351,7 @@ int origin_jobs_init(struct origin_jobs *js)
 {
 	struct error err = ERROR_INIT;
 
-	*js = (struct origin_jobs){.by_name = NULL};
+	*js = (struct origin_jobs){.part = 1};
 	js->nameless.elsewhere.job = &js->nameless;
 	return origin_share_new(NULL, &js->share, &err);
 }

@@ -59,7 +59,8 @@ struct limited_origin {
 };
 
 struct origin_jobs {
-	struct origin_share *share;
+	struct origin_share *share; /* the cluster's */
+	double part; /* of it, that is this worker's; granted and other are of that */
 	struct limited_origin *origins;
 	unsigned generation; /* of the origins that are listed */
 	struct origin_job *by_name;
@@ -81,6 +82,8 @@ struct origin_flow *origin_jobs_flow(struct origin_jobs *js, struct origin_job *
 double origin_flow_weight(const struct origin_jobs *js, const struct fair_queue *q,
 	double total_bytes_per_s, const struct origin_flow *f);
 
+/* Of the share, another part from now on. */
+void origin_jobs_set_part(struct origin_jobs *js, double part);
 /* From now on; takes the share and gives the one before, which the caller frees, through *share.
  * -ENOMEM: everything is as before. */
 int origin_jobs_apply(struct origin_jobs *js, struct origin_share **share);

@@ -26,6 +26,8 @@ struct origin_queue {
 
 	/* guarded by mu */
 	struct origin_window window; /* of all origins */
+	struct origin_lease lease;
+	int64_t lease_ends_ns; /* when less is left of it; INT64_MAX: not again */
 	struct fair_queue fair;
 	struct origin_jobs jobs;
 	bool stopping;
@@ -34,6 +36,88 @@ struct origin_queue {
 static struct origin_turn *turn_of(struct fair_turn *t)
 {
 	return (struct origin_turn *)((char *)t - offsetof(struct origin_turn, fair));
+}
+
+static int64_t first(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static double weight_locked(const struct origin_queue *q, const struct origin_flow *f)
+{
+	return origin_flow_weight(&q->jobs, &q->fair, q->window.bytes_per_s, f);
+}
+
+/* ---- the part of the share -------------------------------------------------------------------- */
+
+static void note_weight_locked(void *arg, struct origin_flow *f)
+{
+	f->weight_before = weight_locked(arg, f);
+}
+
+/* What a flow got ahead of its share, in bytes, stays what it was. */
+static void reweigh_locked(void *arg, struct origin_flow *f)
+{
+	struct origin_queue *q = arg;
+	double factor = weight_locked(q, f) / f->weight_before;
+
+	if (isfinite(factor) && factor > 0)
+		fair_queue_reweigh(&q->fair, &f->fair, factor);
+}
+
+/* Of all origins, of the share's; 0: no limit. */
+static double rate_locked(const struct origin_queue *q)
+{
+	const struct origin_share *s = q->jobs.share;
+	double rate = s->bytes_per_s * q->jobs.part;
+
+	if (!s->limited)
+		return 0;
+	return rate < ORIGIN_RATE_MIN_BYTES_PER_S ? ORIGIN_RATE_MIN_BYTES_PER_S : rate;
+}
+
+static void set_part_locked(struct origin_queue *q, double part)
+{
+	if (part == q->jobs.part)
+		return;
+	origin_jobs_each_flow(&q->jobs, note_weight_locked, q);
+	origin_jobs_set_part(&q->jobs, part);
+	origin_window_set(&q->window, rate_locked(q));
+	origin_jobs_each_flow(&q->jobs, reweigh_locked, q);
+}
+
+/* What is left of a lease at this time. */
+static void keep_lease_locked(struct origin_queue *q, int64_t now_ns)
+{
+	const struct origin_lease *l = &q->lease;
+
+	if (now_ns < q->lease_ends_ns)
+		return;
+	if (now_ns >= l->base_until_ns) {
+		q->lease_ends_ns = INT64_MAX;
+		set_part_locked(q, 0);
+	} else if (now_ns >= l->until_ns) {
+		q->lease_ends_ns = l->base_until_ns;
+		set_part_locked(q, l->base_part);
+	}
+}
+
+void origin_queue_lease(struct origin_queue *q, const struct origin_lease *lease)
+{
+	mutex_guard(&q->mu);
+	q->lease = *lease;
+	q->lease_ends_ns = first(lease->until_ns, lease->base_until_ns);
+	set_part_locked(q, lease->part);
+	keep_lease_locked(q, clock_mono_ns());
+	cond_signal(&q->changed);
+}
+
+void origin_queue_part(struct origin_queue *q, double *ret_part, double *ret_base_part)
+{
+	mutex_guard(&q->mu);
+	keep_lease_locked(q, clock_mono_ns());
+	*ret_part = q->lease.until_ns ? q->jobs.part : 0;
+	*ret_base_part = q->lease.base_part < *ret_part ? q->lease.base_part : *ret_part;
 }
 
 /* ---- turns ------------------------------------------------------------------------------------ */
@@ -47,11 +131,6 @@ static struct limited_origin *own_limit(const struct origin_flow *f)
 static bool limited_locked(const struct origin_queue *q, const struct origin_flow *f)
 {
 	return q->window.bytes_per_s > 0 || own_limit(f);
-}
-
-static double weight_locked(const struct origin_queue *q, const struct origin_flow *f)
-{
-	return origin_flow_weight(&q->jobs, &q->fair, q->window.bytes_per_s, f);
 }
 
 static double least(double a, double b)
@@ -187,18 +266,17 @@ static int64_t next_release_locked(const struct origin_queue *q)
 static int64_t serve_locked(struct origin_queue *q)
 {
 	struct fair_turn *next;
-	int64_t now_ns = clock_mono_ns(), wait_ns, release_ns;
+	int64_t now_ns = clock_mono_ns(), wait_ns;
 
 	release_origins_locked(q, now_ns);
 	while ((next = fair_queue_next(&q->fair))) {
 		struct origin_turn *t = turn_of(next);
 
 		now_ns = clock_mono_ns();
+		keep_lease_locked(q, now_ns);
 		wait_ns = try_locked(q, t, now_ns);
-		if (wait_ns > 0) {
-			release_ns = next_release_locked(q);
-			return wait_ns < release_ns ? wait_ns : release_ns;
-		}
+		if (wait_ns > 0)
+			return first(wait_ns, next_release_locked(q));
 		if (wait_ns == HELD_UP)
 			continue;
 		end_wait_locked(t, now_ns);
@@ -278,6 +356,7 @@ bool origin_queue_ask(
 	assert(!t->passing && !t->fair.queued);
 	find_origin_locked(q, t);
 	now_ns = clock_mono_ns();
+	keep_lease_locked(q, now_ns);
 	t->want_bytes = want_bytes;
 	atomic_fetch_add(&t->pieces_us, t->got_us);
 	t->got_us = 0;
@@ -365,21 +444,6 @@ void origin_queue_close(struct origin_queue *q, struct origin_turn *t)
 
 /* ---- shares ----------------------------------------------------------------------------------- */
 
-static void note_weight_locked(void *arg, struct origin_flow *f)
-{
-	f->weight_before = weight_locked(arg, f);
-}
-
-/* What a flow got ahead of its share, in bytes, stays what it was. */
-static void reweigh_locked(void *arg, struct origin_flow *f)
-{
-	struct origin_queue *q = arg;
-	double factor = weight_locked(q, f) / f->weight_before;
-
-	if (isfinite(factor) && factor > 0)
-		fair_queue_reweigh(&q->fair, &f->fair, factor);
-}
-
 /* Those of a class that wait in a flow. */
 static void find_origins_locked(struct origin_queue *q, struct fair_turn *turns)
 {
@@ -398,23 +462,14 @@ static void find_origins_of_waiting_locked(struct origin_queue *q)
 			find_origins_locked(q, f->turns[c]);
 }
 
-static double rate_of(const struct origin_share *s)
-{
-	if (!s->limited)
-		return 0;
-	return s->bytes_per_s < ORIGIN_RATE_MIN_BYTES_PER_S ? ORIGIN_RATE_MIN_BYTES_PER_S
-							    : s->bytes_per_s;
-}
-
 static int take_share_locked(struct origin_queue *q, struct origin_share **share)
 {
-	double rate = rate_of(*share);
-	bool limited = rate > 0 || (*share)->origin_count > 0;
+	bool limited = (*share)->limited || (*share)->origin_count > 0;
 
 	origin_jobs_each_flow(&q->jobs, note_weight_locked, q);
 	if (origin_jobs_apply(&q->jobs, share) < 0)
 		return -ENOMEM;
-	origin_window_set(&q->window, rate);
+	origin_window_set(&q->window, rate_locked(q));
 	/* Without a limit a get waits for nothing here. */
 	q->fair.flow_max_bytes = limited ? q->memory_bytes / 4 : UINT64_MAX;
 	q->fair.held_max_bytes = limited ? q->memory_bytes / 4 * 3 : UINT64_MAX;
@@ -438,15 +493,15 @@ static bool same_origins(const struct origin_share *a, const struct origin_share
 static void log_change(const struct origin_share *before, const struct origin_share *after)
 {
 	if (after->limited && (!before->limited || before->bytes_per_s != after->bytes_per_s))
-		log_info("origins: at most %.0f bytes/s from now on, for %zu jobs",
+		log_info("origins: at most %.0f bytes/s of all workers from now on, for %zu jobs",
 			after->bytes_per_s, after->job_count);
 	else if (!after->limited && before->limited)
 		log_info("origins: no limit of all together from now on");
 	if (same_origins(before, after))
 		return;
 	for (size_t i = 0; i < after->origin_count; i++)
-		log_info("origin %s: at most %.0f bytes/s from now on", after->origins[i].prefix,
-			after->origins[i].bytes_per_s);
+		log_info("origin %s: at most %.0f bytes/s of all workers from now on",
+			after->origins[i].prefix, after->origins[i].bytes_per_s);
 	if (after->origin_count == 0)
 		log_info("origins: no limits of single ones from now on");
 }
@@ -551,8 +606,10 @@ static void *thread_main(void *arg)
 	struct origin_queue *q = arg;
 
 	mutex_lock(&q->mu);
-	while (!q->stopping)
-		cond_wait(&q->changed, &q->mu, wake_ms(serve_locked(q)));
+	while (!q->stopping) {
+		keep_lease_locked(q, clock_mono_ns());
+		cond_wait(&q->changed, &q->mu, wake_ms(first(serve_locked(q), q->lease_ends_ns)));
+	}
 	mutex_unlock(&q->mu);
 	return NULL;
 }
@@ -567,6 +624,7 @@ struct origin_queue *origin_queue_new(uint64_t memory_bytes)
 	cond_init(&q->changed);
 	q->memory_bytes = memory_bytes;
 	q->fair.flow_max_bytes = q->fair.held_max_bytes = UINT64_MAX;
+	q->lease_ends_ns = INT64_MAX;
 	if (origin_jobs_init(&q->jobs) < 0) {
 		origin_queue_free(q);
 		return NULL;

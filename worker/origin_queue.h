@@ -66,6 +66,18 @@ int origin_queue_start(struct origin_queue *q, struct error *err);
 void origin_queue_stop(struct origin_queue *q); /* joins; NULL, and one never started, are fine */
 void origin_queue_free(struct origin_queue *q); /* NULL is fine */
 
+/* The part of the share that is this worker's. It is a lease: when it is not renewed a base of it is
+ * left, and in the end next to nothing (ORIGIN_RATE_MIN_BYTES_PER_S), since by then the master has
+ * given the rest to others. Times are those of the monotonic clock. */
+struct origin_lease {
+	double part, base_part; /* 0 to 1 */
+	int64_t until_ns, base_until_ns;
+};
+/* From now on. Before the first one it is all of the share, for ever. */
+void origin_queue_lease(struct origin_queue *q, const struct origin_lease *lease);
+/* What is in force now; 0 and 0 before the first one. */
+void origin_queue_part(struct origin_queue *q, double *ret_part, double *ret_base_part);
+
 /* From now on; takes the share. -ENOMEM: the one before stays in force. */
 int origin_queue_apply(struct origin_queue *q, struct origin_share *share, struct error *err);
 

@@ -138,7 +138,7 @@ class Limits(suite.Case):
     def worker_directories(self, number):
         """Each worker has a socket and a store of its own; the first beside the master's."""
         if number == 0:
-            return self.granary.directories()
+            return [*self.granary.directories(), "--cache-size", "1GB"]
         state = self.work.directory(f"state-{number}")
         return ["--state-dir", state, "--cache-dir", self.work.directory(f"cache-{number}"),
                 "--cache-size", "1GB", "--master", f"unix:{self.granary.state}/granary.sock"]
@@ -169,6 +169,44 @@ class Limits(suite.Case):
         self.stop_all()
         self.assert_near(rates[0], 0.75 * LIMIT, "three quarters")
         self.assert_near(rates[1], 0.25 * LIMIT, "a quarter")
+        self.assertLess(self.most_from(begin), LATE * LIMIT)
+
+    def test_a_dead_worker_s_part_goes_to_the_other_within_seconds(self):
+        workers = self.daemons("--origin-limit", f"{LIMIT}B/s", workers=2)
+        time.sleep(4)  # the second has its part once the first has less
+        begin = time.time()
+        jobs = [self.read("a"), self.read("b")]
+        time.sleep(6)
+        now = time.time()
+        self.assert_near(sum(job.rate(now - 4, now) for job in jobs), LIMIT, "both workers")
+        workers[1].kill()
+        killed = time.time()
+        time.sleep(14)
+        rates = [sum(job.rate(killed + at, killed + at + 4) for job in jobs) for at in (1, 10)]
+        self.stop_all()
+        # Its lease first: it might be at work and out of the master's sight.
+        self.assertLess(rates[0], 0.6 * LIMIT)
+        self.assert_near(rates[1], 0.75 * LIMIT, "half of the dead worker's part")
+        self.assertLess(self.most_from(begin), LATE * LIMIT)
+
+    def test_without_the_master_workers_fall_back_to_half_and_have_all_with_the_next_one(self):
+        limits = ["--origin-limit", f"{self.prefix('limited')}={LIMIT}B/s"]
+        self.daemons(*limits, workers=2)
+        time.sleep(4)
+        begin = time.time()
+        jobs = [self.read("a"), self.read("b")]
+        time.sleep(3)
+        self.master.kill()
+        killed = time.time()
+        time.sleep(12)
+        end = time.time()
+        self.assert_near(sum(job.rate(killed + 7, end) for job in jobs), LIMIT / 2, "the bases")
+        self.granary.start("master", "--state-dir", self.granary.state, *limits)
+        time.sleep(6)
+        back = time.time()
+        time.sleep(4)
+        self.assert_near(sum(job.rate(back, back + 4) for job in jobs), LIMIT, "all of it again")
+        self.stop_all()
         self.assertLess(self.most_from(begin), LATE * LIMIT)
 
 

@@ -384,6 +384,60 @@ static void what_is_told_of_an_origin_is_what_came_from_it(void **state)
 	free(list);
 }
 
+static void a_part_that_is_not_renewed_leaves_the_base_and_then_next_to_nothing(void **state)
+{
+	struct fx *f = *state;
+	struct share s = {.message.limited = false};
+	int64_t now_ns = clock_mono_ns();
+	const struct origin_lease lease = {.part = 0.5,
+		.base_part = 0.125,
+		.until_ns = now_ns + 2 * NS_PER_S,
+		.base_until_ns = now_ns + 4 * NS_PER_S};
+	double part, base;
+
+	share_init(&s, 8e6);
+	share_job(&s, "a", 3e6);
+	share_job(&s, "b", 1e6);
+	share_origin(&s, "mem://o", 4e6, 0);
+	origin_queue_part(f->q, &part, &base);
+	assert_true(part == 0 && base == 0);
+	origin_queue_lease(f->q, &lease);
+	apply(f->q, &s.message);
+	reader_start(&f->r[0], f->q, "a", "mem://o", MIB);
+	reader_start(&f->r[1], f->q, "b", "mem://o", MIB);
+	reader_start(&f->r[2], f->q, "", "mem://other", MIB);
+	sleep(1);
+	origin_queue_part(f->q, &part, &base);
+	assert_true(part == 0.5 && base == 0.125);
+	sleep(2);
+	origin_queue_part(f->q, &part, &base);
+	assert_true(part == 0.125 && base == 0.125);
+	sleep(2);
+	origin_queue_part(f->q, &part, &base);
+	assert_true(part == 0 && base == 0);
+	for (int i = 0; i < 3; i++)
+		reader_stop(&f->r[i]);
+	near("the part of the origin",
+		rate(&f->r[0], now_ns, now_ns + 2 * NS_PER_S) +
+			rate(&f->r[1], now_ns, now_ns + 2 * NS_PER_S),
+		2e6, 0.15);
+	near("a's", rate(&f->r[0], now_ns, now_ns + 2 * NS_PER_S), 1.5e6, 0.15);
+	near("the base of the origin",
+		rate(&f->r[0], now_ns + 22 * NS_PER_S / 10, now_ns + 4 * NS_PER_S) +
+			rate(&f->r[1], now_ns + 22 * NS_PER_S / 10, now_ns + 4 * NS_PER_S),
+		0.5e6, 0.2);
+	near("the base of all", rate(&f->r[2], now_ns + 22 * NS_PER_S / 10, now_ns + 4 * NS_PER_S),
+		0.5e6, 0.2);
+	assert_true(rate(&f->r[2], now_ns + 42 * NS_PER_S / 10, now_ns + 5 * NS_PER_S) <=
+		    2 * ORIGIN_RATE_MIN_BYTES_PER_S);
+	/* Renewed it is as it was. */
+	origin_queue_lease(f->q, &(const struct origin_lease){.part = 0.5,
+					 .base_part = 0.125,
+					 .until_ns = INT64_MAX,
+					 .base_until_ns = INT64_MAX});
+	assert_true(origin_queue_limit(f->q) == 4e6);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -393,6 +447,7 @@ int main(void)
 		TEST(without_a_limit_of_all_only_that_origin_is_held_to_its_own),
 		TEST(limits_come_change_and_go_while_readers_wait),
 		TEST(what_is_told_of_an_origin_is_what_came_from_it),
+		TEST(a_part_that_is_not_renewed_leaves_the_base_and_then_next_to_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
