@@ -179,6 +179,7 @@ static int worker_heard(struct master *m, const Granary__V1__WorkerHeartbeatRequ
 	if (r < 0)
 		return r;
 	if (changed) {
+		m->ledger.summed_ms = 0;
 		master_replan_locked(m);
 		master_wait_planned_locked(m, clock_deadline_ms(PLAN_WAIT_MS));
 	}

@@ -35,10 +35,12 @@
 #define MASTER_SAVE_MS 5000 /* counters are written at most so often */
 #define MASTER_SNAPSHOT_GRACE_MS 60000
 
-/* What mounts may be reading past the workers, of all origins and of those with limits of their own
- * (origin_ledger.c). */
+/* Sums of what may be in use of the origins' limits (origin_ledger.c): no less than it is. */
 struct origin_ledger {
-	int64_t summed_ms; /* 0: never */
+	int64_t summed_ms; /* 0: to be summed anew */
+	/* Workers: parts of 1, of all and of the silent; capacity of the others. */
+	double workers_part, silent_part, capacity;
+	/* What mounts may be reading past them, of all origins and of those with limits of their own. */
 	double mounts_bytes_per_s;
 	double own_bytes_per_s[ORIGIN_LIMITS_MAX];
 };

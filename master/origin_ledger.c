@@ -9,7 +9,7 @@ static_assert(ORIGIN_BASE_MS + ORIGIN_SETTLE_MS < WORKER_FORGET_MS &&
 	"none is forgotten before");
 
 #define SETTLED 0.999
-#define SUM_MS 500 /* sums of what mounts hold are made anew so often */
+#define SUM_MS 500 /* sums are made anew so often */
 
 static double most(double a, double b)
 {
@@ -28,6 +28,22 @@ double origin_ledger_for_workers_locked(const struct master *m)
 
 /* ---- what is in use --------------------------------------------------------------------------- */
 
+static bool is_silent(const struct worker *w, int64_t now_ms)
+{
+	return now_ms - w->origins.heard_ms > ORIGIN_LEASE_MS + ORIGIN_SETTLE_MS;
+}
+
+static void add_worker(struct origin_ledger *l, const struct worker *w, int64_t now_ms)
+{
+	double in_use = origin_hold_in_use(&w->origins, now_ms);
+
+	l->workers_part += in_use;
+	if (is_silent(w, now_ms))
+		l->silent_part += in_use;
+	else
+		l->capacity += (double)w->capacity_bytes;
+}
+
 static void add_mount_locked(struct master *m, const struct mount_peer *p, int64_t now_ms)
 {
 	struct origin_ledger *l = &m->ledger;
@@ -42,11 +58,14 @@ static void add_mount_locked(struct master *m, const struct mount_peer *p, int64
 
 static void sum_locked(struct master *m, int64_t now_ms)
 {
+	struct worker *w, *next_worker;
 	struct mount_peer *p, *next;
 
 	if (m->ledger.summed_ms && now_ms - m->ledger.summed_ms < SUM_MS)
 		return;
 	m->ledger = (struct origin_ledger){.summed_ms = now_ms};
+	HASH_ITER (hh, m->workers.by_id, w, next_worker)
+		add_worker(&m->ledger, w, now_ms);
 	HASH_ITER (hh, m->mounts.by_id, p, next)
 		add_mount_locked(m, p, now_ms);
 }
@@ -82,35 +101,31 @@ static double mounts_part(const struct master *m)
 
 /* ---- workers ---------------------------------------------------------------------------------- */
 
-static bool is_silent(const struct worker *w, int64_t now_ms)
-{
-	return now_ms - w->origins.heard_ms > ORIGIN_LEASE_MS + ORIGIN_SETTLE_MS;
-}
-
-static double workers_in_use(const struct master *m, const struct worker *but, int64_t now_ms)
-{
-	struct worker *w, *next;
-	double sum = 0;
-
-	HASH_ITER (hh, m->workers.by_id, w, next)
-		if (w != but)
-			sum += origin_hold_in_use(&w->origins, now_ms);
-	return sum;
-}
-
 /* By capacity, of what the silent do not hold. */
-static double target_locked(const struct master *m, const struct worker *of, int64_t now_ms)
+static double target_locked(const struct master *m, const struct worker *w)
 {
-	double left = origin_ledger_for_workers_locked(m), capacity = 0;
-	struct worker *w, *next;
+	double left = origin_ledger_for_workers_locked(m) - m->ledger.silent_part;
 
-	HASH_ITER (hh, m->workers.by_id, w, next) {
-		if (is_silent(w, now_ms))
-			left -= origin_hold_in_use(&w->origins, now_ms);
-		else
-			capacity += (double)w->capacity_bytes;
+	return m->ledger.capacity > 0
+		       ? most(left, 0) * (double)w->capacity_bytes / m->ledger.capacity
+		       : 0;
+}
+
+/* Takes in what it says, and counts it. Returns what it may be using. */
+static double hear_locked(
+	struct master *m, struct worker *w, double has, double has_base, int64_t now_ms)
+{
+	double before = origin_hold_in_use(&w->origins, now_ms), in_use;
+
+	if (is_silent(w, now_ms)) {
+		m->ledger.silent_part -= before;
+		m->ledger.capacity += (double)w->capacity_bytes;
 	}
-	return capacity > 0 ? most(left, 0) * (double)of->capacity_bytes / capacity : 0;
+	/* Nobody has more than all; so do those that say what is no number. */
+	origin_hold_heard(&w->origins, has <= 1 ? has : 1, has_base <= 1 ? has_base : 1, now_ms);
+	in_use = origin_hold_in_use(&w->origins, now_ms);
+	m->ledger.workers_part += in_use - before;
+	return in_use;
 }
 
 bool origin_ledger_worker_locked(struct master *m, struct worker *w, double has, double has_base,
@@ -118,22 +133,23 @@ bool origin_ledger_worker_locked(struct master *m, struct worker *w, double has,
 {
 	int64_t now_ms = clock_mono_ms();
 	struct origin_hold before = w->origins;
-	double target, room;
+	double target, in_use, room;
 
 	*ret_settled = true;
 	if (m->cluster.origins.bytes_per_s == 0 && m->cluster.origins.count == 0)
 		return false;
 	sum_locked(m, now_ms);
-	origin_hold_heard(&w->origins, has, has_base, now_ms);
-	target = target_locked(m, w, now_ms);
+	in_use = hear_locked(m, w, has, has_base, now_ms);
+	target = target_locked(m, w);
 	room = least(origin_ledger_for_workers_locked(m), 1 - mounts_part(m)) -
-	       workers_in_use(m, w, now_ms);
+	       (m->ledger.workers_part - in_use);
 	granary__v1__origin_lease__init(ret);
 	ret->part = least(target, most(room, 0));
 	ret->base_part = HASH_COUNT(m->workers.by_id) > 1 ? ret->part / 2 : ret->part;
 	ret->lease_ms = ORIGIN_LEASE_MS;
 	ret->base_ms = ORIGIN_BASE_MS;
 	origin_hold_give(&w->origins, ret->part, ret->base_part);
+	m->ledger.workers_part += origin_hold_in_use(&w->origins, now_ms) - in_use;
 	*ret_settled = ret->part >= target * SETTLED && w->origins.most * SETTLED <= ret->part;
 	w->dirty |= before.most != w->origins.most || before.base != w->origins.base;
 	return true;
@@ -195,7 +211,7 @@ static double room_locked(
 	const struct master *m, const struct mount_peer *p, const struct bounds *b, int64_t now_ms)
 {
 	double own = origin_hold_in_use(&p->direct, now_ms);
-	double workers = most(origin_ledger_for_workers_locked(m), workers_in_use(m, NULL, now_ms));
+	double workers = most(origin_ledger_for_workers_locked(m), m->ledger.workers_part);
 	double room = free_of(b->all, workers, m->ledger.mounts_bytes_per_s, own);
 
 	if (b->limit)
@@ -224,7 +240,8 @@ bool origin_ledger_direct_locked(struct master *m, struct mount_peer *p, struct 
 		return false;
 	sum_locked(m, now_ms);
 	before = origin_hold_in_use(&p->direct, now_ms);
-	origin_hold_heard(&p->direct, has, has_base, now_ms);
+	has = has <= most(b.all, b.own) ? has : most(b.all, b.own);
+	origin_hold_heard(&p->direct, has, has_base <= has ? has_base : has, now_ms);
 	count_given_locked(m, &b, origin_hold_in_use(&p->direct, now_ms) - before);
 	reserve = reserve_locked(m, &b);
 	wanted = HASH_COUNT(m->workers.by_id) > 0 ? reserve : share_locked(m, p, &b);

@@ -18,6 +18,7 @@ enum {
 	SINGLE_BYTES,
 	SINGLE_QUEUED_BYTES,
 	ORIGIN_LIMIT,
+	ORIGIN_PART,
 	CAPACITY_BYTES,
 	USED_BYTES,
 	HELD_BYTES,
@@ -64,6 +65,8 @@ static struct metric metrics[METRICS] = {
 		"Bytes that wait for their turn to be read from them.", "origin"),
 	[ORIGIN_LIMIT] = METRIC_GAUGE("granary_worker_origin_limit_bytes_per_second",
 		"The most that is read from all origins together; 0: no limit."),
+	[ORIGIN_PART] = METRIC_GAUGE("granary_worker_origin_part_ratio",
+		"Of the limits of origins, the part that is this worker's now; 0 without limits."),
 	[CAPACITY_BYTES] = METRIC_GAUGE(
 		"granary_worker_capacity_bytes", "The most that the store may take of its disk."),
 	[USED_BYTES] =
@@ -201,9 +204,12 @@ static void collect_jobs(const struct worker_metrics *m)
 static void collect_origins(const struct worker_metrics *m)
 {
 	cleanup_free struct origin_stat *list = NULL;
+	double part, base_part;
 	size_t count = 0;
 
 	metric_set(metric_only(&metrics[ORIGIN_LIMIT]), origin_queue_limit(m->origins));
+	origin_queue_part(m->origins, &part, &base_part);
+	metric_set(metric_only(&metrics[ORIGIN_PART]), part);
 	if (origin_queue_origins(m->origins, &list, &count) < 0)
 		return;
 	for (size_t i = 0; i < count; i++) {

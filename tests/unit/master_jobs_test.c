@@ -347,6 +347,7 @@ static void silence(struct fixture *f, uint64_t id, int64_t ms)
 {
 	mutex_lock(&f->master->mu);
 	workers_find(&f->master->workers, id)->origins.heard_ms -= ms;
+	f->master->ledger.summed_ms = 0;
 	mutex_unlock(&f->master->mu);
 }
 
