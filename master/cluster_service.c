@@ -161,7 +161,7 @@ static void lease_fill_locked(struct master *m, struct worker_reply *reply,
 	bool settled = true;
 
 	if (w && origin_ledger_worker_locked(m, w, request->origin_part, request->origin_base_part,
-			 &reply->lease, &settled))
+			 clock_mono_ms(), &reply->lease, &settled))
 		reply->msg.origin_lease = &reply->lease;
 	if (!settled)
 		reply->msg.interval_ms = UNSETTLED_HEARTBEAT_MS;

@@ -49,7 +49,7 @@ static int mount_reply_fill_locked(struct master *m, struct mount_reply *r, stru
 		workers_refs(&m->workers, clock_mono_ms(), &r->workers, &r->workers_count) < 0)
 		return error_set(err, -ENOMEM, "the master is out of memory");
 	r->directed = origin_ledger_direct_locked(m, p, d, said ? said->direct_bytes_per_s : 0,
-		said ? said->direct_base_bytes_per_s : 0, &r->direct);
+		said ? said->direct_base_bytes_per_s : 0, clock_mono_ms(), &r->direct);
 	return 0;
 }
 

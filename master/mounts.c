@@ -132,6 +132,9 @@ static int load_one(
 	p->miss_bytes = s->miss_bytes;
 	p->failed_reads = s->failed_reads;
 	p->direct_origin_bytes = s->direct_origin_bytes;
+	p->direct = (struct origin_hold){.most = s->direct_bytes_per_s,
+		.base = s->direct_base_bytes_per_s,
+		.heard_ms = load->now_ms};
 	p->seen_ms = load->now_ms;
 	return 0;
 }
@@ -154,6 +157,8 @@ static int put_as(const struct mount_peer *p, uint64_t snapshot, struct namespac
 	s.miss_bytes = p->miss_bytes;
 	s.failed_reads = p->failed_reads;
 	s.direct_origin_bytes = p->direct_origin_bytes;
+	s.direct_bytes_per_s = p->direct.most;
+	s.direct_base_bytes_per_s = p->direct.base;
 	return namespace_batch_put(batch, NAMESPACE_MOUNT, p->id, 0, &s.base);
 }
 

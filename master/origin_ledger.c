@@ -2,8 +2,6 @@
 
 #include <assert.h>
 
-#include "common/clock.h"
-
 static_assert(ORIGIN_BASE_MS + ORIGIN_SETTLE_MS < WORKER_FORGET_MS &&
 		      ORIGIN_BASE_MS + ORIGIN_SETTLE_MS < MOUNT_FORGET_MS,
 	"none is forgotten before");
@@ -129,9 +127,8 @@ static double hear_locked(
 }
 
 bool origin_ledger_worker_locked(struct master *m, struct worker *w, double has, double has_base,
-	Granary__V1__OriginLease *ret, bool *ret_settled)
+	int64_t now_ms, Granary__V1__OriginLease *ret, bool *ret_settled)
 {
-	int64_t now_ms = clock_mono_ms();
 	struct origin_hold before = w->origins;
 	double target, in_use, room;
 
@@ -217,7 +214,7 @@ static double room_locked(
 	if (b->limit)
 		room = least(room,
 			free_of(b->own, workers, m->ledger.own_bytes_per_s[b->limit - 1], own));
-	/* Those that the one before gave are not all known yet. */
+	/* What the one before gave last may not have been saved. */
 	return now_ms - m->started_ms <= ORIGIN_LEASE_MS + ORIGIN_SETTLE_MS ? least(room, own)
 									    : room;
 }
@@ -230,10 +227,10 @@ static void count_given_locked(struct master *m, const struct bounds *b, double 
 }
 
 bool origin_ledger_direct_locked(struct master *m, struct mount_peer *p, struct dataset *d,
-	double has, double has_base, Granary__V1__DirectShare *ret)
+	double has, double has_base, int64_t now_ms, Granary__V1__DirectShare *ret)
 {
 	struct bounds b = bounds_locked(m, d);
-	int64_t now_ms = clock_mono_ms();
+	struct origin_hold held = p->direct;
 	double before, wanted, reserve;
 
 	if (b.all == 0 && b.own == 0)
@@ -253,5 +250,6 @@ bool origin_ledger_direct_locked(struct master *m, struct mount_peer *p, struct 
 	before = origin_hold_in_use(&p->direct, now_ms);
 	origin_hold_give(&p->direct, ret->bytes_per_s, ret->base_bytes_per_s);
 	count_given_locked(m, &b, origin_hold_in_use(&p->direct, now_ms) - before);
+	p->dirty |= held.most != p->direct.most || held.base != p->direct.base;
 	return true;
 }
