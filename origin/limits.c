@@ -100,8 +100,8 @@ static int add_total(struct origin_limits *l, const char *text, struct error *er
 	uint64_t rate = 0;
 
 	if (strcmp(text, "off") != 0 && rate_parse(text, &rate, &why) < 0)
-		return error_set(
-			err, -EINVAL, "%s; give RATE, off, or PREFIX=RATE for one origin", why.text);
+		return error_set(err, -EINVAL, "%s; give RATE, off, or PREFIX=RATE for one origin",
+			why.text);
 	if (l->total_given)
 		return error_set(err, -EINVAL,
 			"'%s' is a second limit of all origins: give one, and PREFIX=RATE for "
@@ -126,6 +126,10 @@ static int check_prefix(const char *prefix, struct error *err)
 	if (scheme->has_host && (rest[0] == '\0' || rest[0] == '/'))
 		return error_set(err, -EINVAL, "'%.100s' names no %s", prefix,
 			strcmp(scheme->name, "s3") == 0 ? "bucket" : "host");
+	for (const char *c = prefix; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			return error_set(err, -EINVAL,
+				"'%.100s' has a character in it that no origin's URL has", prefix);
 	if (!scheme->has_host && rest[0] != '/')
 		return error_set(
 			err, -EINVAL, "'%.100s' is not absolute: give file:///directory", prefix);

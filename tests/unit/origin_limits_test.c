@@ -114,10 +114,11 @@ static void what_is_longer_than_any_prefix_is_compared_as_well(void **state)
 
 static void nonsense_is_refused(void **state)
 {
-	static const char *const bad[] = {"", "fast", "-1", "=1MB/s", "bucket=1MB/s",
-		"/data=1MB/s", "ftp://host=1MB/s", "s3://=1MB/s", "s3:///a=1MB/s", "https://=1MB/s",
+	static const char *const bad[] = {"", "fast", "-1", "=1MB/s", "bucket=1MB/s", "/data=1MB/s",
+		"ftp://host=1MB/s", "s3://=1MB/s", "s3:///a=1MB/s", "https://=1MB/s",
 		"file://data=1MB/s", "s3://b=", "s3://b=off", "s3://b=0", "s3://b=fast",
-		"s3://b=-1", "s3://taken=2MB/s", "S3://taken/=1MB/s", "20MB/s", "off"};
+		"s3://a\n=1MB/s", " s3://a=1MB/s", "s3://b=-1", "s3://taken=2MB/s",
+		"S3://taken/=1MB/s", "20MB/s", "off"};
 	struct origin_limits l = ORIGIN_LIMITS_INIT;
 
 	(void)state;
