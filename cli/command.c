@@ -17,6 +17,7 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/size.h"
+#include "origin/limits.h"
 #include "origin/origin.h"
 
 #define FLAGS_MAX 96
@@ -25,7 +26,7 @@
 
 struct value {
 	char *text;  /* owned; NULL: unset */
-	char **list; /* FLAG_LIST */
+	char **list; /* of one that may be given again */
 	size_t entries;
 	bool fallback; /* nobody said it */
 };
@@ -137,8 +138,14 @@ static int parse_rate(const char *text, uint64_t *ret, struct error *err)
 	return strcmp(text, "off") == 0 ? 0 : rate_parse(text, ret, err);
 }
 
+static bool may_be_given_again(const struct flag *f)
+{
+	return f->kind == FLAG_LIST || f->kind == FLAG_LIMITS;
+}
+
 static int check_value(const struct flag *f, const char *text, struct error *err)
 {
+	struct origin_limits limits = ORIGIN_LIMITS_INIT;
 	struct error why = ERROR_INIT;
 	struct address address;
 	uint64_t bytes;
@@ -160,6 +167,10 @@ static int check_value(const struct flag *f, const char *text, struct error *err
 	case FLAG_RATE:
 		if (parse_rate(text, &bytes, &why) < 0)
 			return error_set(err, -EINVAL, "--%s: %s, or off", f->name, why.text);
+		break;
+	case FLAG_LIMITS:
+		if (origin_limits_add(&limits, text, &why) < 0)
+			return error_set(err, -EINVAL, "--%s: %s", f->name, why.text);
 		break;
 	case FLAG_NUMBER:
 		errno = 0;
@@ -195,7 +206,7 @@ static int value_set(struct invocation *inv, int i, const char *text, struct err
 	copy = strdup(text);
 	if (!copy)
 		return error_set(err, -ENOMEM, "out of memory");
-	if (inv->flags[i].kind != FLAG_LIST) {
+	if (!may_be_given_again(&inv->flags[i])) {
 		free(v->text);
 		v->text = copy;
 		return 0;
@@ -602,7 +613,7 @@ bool inv_given(const struct invocation *inv, const char *flag)
 {
 	int i = flag_index(inv, flag);
 
-	return i >= 0 && inv->values[i].text && !inv->values[i].fallback;
+	return i >= 0 && !value_unset(inv, i) && !inv->values[i].fallback;
 }
 
 bool inv_switch(const struct invocation *inv, const char *flag)

@@ -28,6 +28,7 @@ enum flag_kind {
 	FLAG_SWITCH,  /* no argument; yes/no in config and environment */
 	FLAG_SIZE,    /* checked by size_parse */
 	FLAG_RATE,    /* checked by rate_parse; `off` is 0 */
+	FLAG_LIMITS,  /* checked by origin_limits_add; may be given again */
 	FLAG_QUOTA,   /* a size or "unlimited" */
 	FLAG_ADDRESS, /* checked by address_parse */
 	FLAG_NUMBER,  /* a non-negative integer */
@@ -85,7 +86,7 @@ bool inv_switch(const struct invocation *inv, const char *flag);
 uint64_t inv_size(const struct invocation *inv, const char *flag, uint64_t unset);
 uint64_t inv_rate(const struct invocation *inv, const char *flag, uint64_t unset);
 uint64_t inv_number(const struct invocation *inv, const char *flag, uint64_t unset);
-/* The values of a FLAG_LIST. */
+/* The values of a flag that may be given again. */
 size_t inv_list(const struct invocation *inv, const char *flag, char ***ret_values);
 bool inv_json(const struct invocation *inv); /* -o json */
 

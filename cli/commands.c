@@ -82,8 +82,9 @@ static const struct flag mount_flags[] = {
 };
 
 static const struct flag sharing_flags[] = {
-	{"origin-limit", 0, FLAG_RATE, "RATE", NULL, NULL,
-		"All origins together, at most, over all workers: 10Gbps, 1GB/s (not limited)"},
+	{"origin-limit", 0, FLAG_LIMITS, "[PREFIX=]RATE", NULL, NULL,
+		"All origins together, at most, over all workers: 10Gbps, 1GB/s (not limited); with "
+		"PREFIX those whose URL begins so: s3://bucket=2Gbps. May be given again"},
 	{"policy", 0, FLAG_CHOICE, "POLICY", "fifo,sjf,max-min", "max-min",
 		"By what jobs share cache and origin bandwidth"},
 	{"storage", 0, FLAG_CHOICE, "ALLOCATOR", "joint,lru,private,whole", "joint",

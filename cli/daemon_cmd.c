@@ -86,7 +86,8 @@ int command_master(struct invocation *inv)
 	struct paths paths;
 	int r = prepare(inv, &paths, &ho, &token, &err);
 
-	ho.sharing = sharing_flags(inv);
+	if (r == 0)
+		r = sharing_flags(inv, &ho.sharing, &err);
 	if (r == 0)
 		r = run(inv, &ho, "master", &err);
 	return r < 0 ? inv_fail(inv, r, &err) : EXIT_OK;

@@ -202,7 +202,7 @@ static int add_parts(struct host *h, const struct host_options *opts, struct err
 
 	if (h->parts & HOST_MASTER) {
 		struct master_options mo = {.state_dir = opts->paths->state_dir,
-			.origin_bytes_per_s = (double)opts->sharing.origin_bytes_per_s,
+			.origins = &opts->sharing.origins,
 			.policy = opts->sharing.policy,
 			.storage = opts->sharing.storage};
 

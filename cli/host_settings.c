@@ -1,5 +1,6 @@
 #include "cli/host_settings.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,13 +9,14 @@
 #include <sys/stat.h>
 
 #include "cli/client.h"
+#include "cli/policy_flags.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "granary/v1/host.pb-c.h"
 
 static const struct {
 	const char *flag;
-	enum { AS_IT_IS, PATH, BYTES, RATE } form;
+	enum { AS_IT_IS, PATH, BYTES, RATE, LIMITS } form;
 	const char *otherwise; /* what it is without the flag; NULL: nothing */
 } table[HOST_SETTINGS] = {
 	{"cache-dir", PATH, NULL},
@@ -27,10 +29,21 @@ static const struct {
 	{"metrics", AS_IT_IS, NULL},
 	{"log-level", AS_IT_IS, NULL},
 	{"scrub-rate", RATE, "once a week"},
-	{"origin-limit", RATE, "off"},
+	{"origin-limit", LIMITS, NULL},
 	{"policy", AS_IT_IS, NULL},
 	{"storage", AS_IT_IS, NULL},
 };
+
+static int read_limits(const struct invocation *inv, char ret[static PATH_MAX], struct error *err)
+{
+	struct origin_limits limits;
+	int r = origin_limits_flag(inv, &limits, err);
+
+	static_assert(ORIGIN_LIMITS_TEXT_BYTES <= PATH_MAX);
+	if (r == 0)
+		origin_limits_text(&limits, ret);
+	return r;
+}
 
 int host_settings_read(const struct invocation *inv, const struct paths *paths,
 	const struct cache_limits *limits, struct host_settings *ret, struct error *err)
@@ -43,7 +56,9 @@ int host_settings_read(const struct invocation *inv, const struct paths *paths,
 		char *value = ret->all[i].value;
 
 		ret->all[i].flag = flag;
-		if (text && table[i].form == PATH)
+		if (table[i].form == LIMITS)
+			r = read_limits(inv, value, err);
+		else if (text && table[i].form == PATH)
 			r = paths_absolute(text, value, err);
 		else if (text && table[i].form == BYTES)
 			snprintf(value, PATH_MAX, "%" PRIu64, inv_size(inv, flag, 0));

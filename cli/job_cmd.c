@@ -37,6 +37,12 @@ static json_t *waits_to_json(const Granary__V1__ReadWaits *w)
 		(double)w->disk_us / 1e6, "queue", (double)w->queue_us / 1e6);
 }
 
+/* That its origin has one of its own. */
+static bool own_limit(const Granary__V1__Job *j)
+{
+	return j->limited_origin[0] != '\0';
+}
+
 static json_t *job_to_json(const Granary__V1__Job *j)
 {
 	bool ideal = j->ideal_source[0] != '\0', measured = j->measured_s > 0;
@@ -45,7 +51,7 @@ static json_t *job_to_json(const Granary__V1__Job *j)
 	return json_pack(
 		"{s:o, s:o, s:I, s:f, s:i, s:b, s:b, s:f, s:I, s:I, s:I, s:o, s:o, s:I, "
 		"s:I, s:o, s:f, s:o, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:I, s:o, s:o, s:I, "
-		"s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"name", output_text(j->name), "dataset", output_text(j->dataset), "gpus",
 		(json_int_t)j->gpus, "weight", j->weight, "epochs", (int)j->epochs, "irregular",
 		(int)j->irregular, "implicit", (int)j->implicit, "min_remote_bytes_per_s",
@@ -77,16 +83,32 @@ static json_t *job_to_json(const Granary__V1__Job *j)
 		real_or_null(consumed && j->dataset_bytes > 0,
 			(double)j->consumed_bytes / (double)j->dataset_bytes),
 		"read_wait_s", waits_to_json(j->read_waits), "read_wait_measured_s",
-		measured ? waits_to_json(j->read_waits_measured) : json_null());
+		measured ? waits_to_json(j->read_waits_measured) : json_null(), "limited_origin",
+		own_limit(j) ? output_text(j->limited_origin) : json_null(),
+		"limited_origin_bytes_per_s",
+		real_or_null(own_limit(j), j->limited_origin_bytes_per_s));
+}
+
+static json_t *origins_to_json(const Granary__V1__ClusterShare *c)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < c->n_origins; i++)
+		json_array_append_new(list,
+			json_pack("{s:o, s:f, s:f}", "prefix", output_text(c->origins[i]->prefix),
+				"bytes_per_s", c->origins[i]->bytes_per_s, "bytes_per_s_left",
+				c->origins[i]->bytes_per_s_left));
+	return list;
 }
 
 static json_t *cluster_to_json(const Granary__V1__ClusterShare *c)
 {
-	return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o}", "policy", c->policy, "storage",
+	return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "policy", c->policy, "storage",
 		c->storage, "cache_bytes", (json_int_t)c->cache_bytes, "cache_bytes_left",
 		(json_int_t)c->cache_bytes_left, "origin_bytes_per_s",
 		real_or_null(c->origin_limited, c->origin_bytes_per_s), "origin_bytes_per_s_left",
-		real_or_null(c->origin_limited, c->origin_bytes_per_s_left));
+		real_or_null(c->origin_limited, c->origin_bytes_per_s_left), "origins",
+		origins_to_json(c));
 }
 
 /* ---- for people ------------------------------------------------------------------------------ */
@@ -148,6 +170,10 @@ static void print_list(const Granary__V1__ListJobsReply *reply)
 	if (c->origin_limited)
 		printf("; origins %s, left %s", rate_format(c->origin_bytes_per_s, a),
 			rate_format(c->origin_bytes_per_s_left, b));
+	for (size_t i = 0; i < c->n_origins; i++)
+		printf("; %s %s, left %s", c->origins[i]->prefix,
+			rate_format(c->origins[i]->bytes_per_s, a),
+			rate_format(c->origins[i]->bytes_per_s_left, b));
 	putchar('\n');
 }
 
@@ -271,6 +297,20 @@ static void print_sampled(const Granary__V1__Job *j)
 			"not enough yet to say how fast it could read, or its readers wait");
 }
 
+static void print_share(const Granary__V1__Job *j)
+{
+	char share[RATE_TEXT_BYTES], limit[RATE_TEXT_BYTES];
+
+	if (!j->origin_limited)
+		field("origin share b", "not limited");
+	else if (own_limit(j))
+		field("origin share b", "%s, of the %s of %s",
+			rate_format(j->remote_bytes_per_s, share),
+			rate_format(j->limited_origin_bytes_per_s, limit), j->limited_origin);
+	else
+		field("origin share b", "%s", rate_format(j->remote_bytes_per_s, share));
+}
+
 static void print_job(const Granary__V1__Job *j)
 {
 	bool ideal = j->ideal_source[0] != '\0', limited = j->origin_limited;
@@ -287,8 +327,7 @@ static void print_job(const Granary__V1__Job *j)
 		field("ideal rate f*", "unknown: `granary job start %s --ideal-rate RATE` tells it",
 			j->name);
 	field("cache c", "%s, %.1f %% of d", size_format(j->cache_bytes, a), 100 * j->hit_ratio);
-	field("origin share b", "%s",
-		limited ? rate_format(j->remote_bytes_per_s, a) : "not limited");
+	print_share(j);
 	if (ideal)
 		field("predicted", "%s = min(f*, b / (1 - c/d))",
 			rate_format(j->predicted_bytes_per_s, a));

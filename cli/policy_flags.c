@@ -1,5 +1,6 @@
 #include "cli/policy_flags.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "scheduler/allocation.h"
@@ -24,11 +25,22 @@ enum storage_policy storage_flag(const struct invocation *inv)
 	return policy;
 }
 
-struct sharing sharing_flags(const struct invocation *inv)
+int origin_limits_flag(const struct invocation *inv, struct origin_limits *ret, struct error *err)
 {
-	return (struct sharing){
-		.origin_bytes_per_s = inv_rate(inv, "origin-limit", 0),
-		.policy = policy_flag(inv),
-		.storage = storage_flag(inv),
-	};
+	struct error why = ERROR_INIT;
+	char **list;
+	size_t n = inv_list(inv, "origin-limit", &list);
+
+	*ret = (struct origin_limits)ORIGIN_LIMITS_INIT;
+	for (size_t i = 0; i < n; i++)
+		if (origin_limits_add(ret, list[i], &why) < 0)
+			return error_set(err, -EINVAL, "--origin-limit: %s", why.text);
+	return 0;
+}
+
+int sharing_flags(const struct invocation *inv, struct sharing *ret, struct error *err)
+{
+	ret->policy = policy_flag(inv);
+	ret->storage = storage_flag(inv);
+	return origin_limits_flag(inv, &ret->origins, err);
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cli/command.h"
+#include "origin/limits.h"
 #include "scheduler/problem.h"
 
 /* GPU_POLICIES and STORAGE_POLICIES stand for "all". */
@@ -13,9 +14,12 @@ enum storage_policy storage_flag(const struct invocation *inv);
 
 /* How a master divides cache and bandwidth. */
 struct sharing {
-	uint64_t origin_bytes_per_s; /* 0: the origins are not limited */
+	struct origin_limits origins;
 	enum gpu_policy policy;
 	enum storage_policy storage;
 };
 
-struct sharing sharing_flags(const struct invocation *inv);
+/* -EINVAL: limits that contradict each other, or too many. */
+int sharing_flags(const struct invocation *inv, struct sharing *ret, struct error *err);
+/* Of the flag --origin-limit. */
+int origin_limits_flag(const struct invocation *inv, struct origin_limits *ret, struct error *err);

@@ -251,7 +251,6 @@ static int start_here(struct up *u, struct error *err)
 		.listen = inv_text(u->inv, "listen"),
 		.advertise = inv_text(u->inv, "advertise"),
 		.socket_group = inv_text(u->inv, "group"),
-		.sharing = sharing_flags(u->inv),
 		.settings = settings,
 		.made = &made,
 	};
@@ -265,7 +264,8 @@ static int start_here(struct up *u, struct error *err)
 		return error_set(err, -EINVAL,
 			"--listen wants a --token-file, so that not everybody "
 			"on the network can use the cache");
-	if ((r = paths_cache_limits(u->inv, u->paths.cache_dir, &ho.limits, err)) < 0 ||
+	if ((r = sharing_flags(u->inv, &ho.sharing, err)) < 0 ||
+		(r = paths_cache_limits(u->inv, u->paths.cache_dir, &ho.limits, err)) < 0 ||
 		(r = host_settings_read(u->inv, &u->paths, &ho.limits, settings, err)) < 0)
 		return r;
 	ho.token = token;

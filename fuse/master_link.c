@@ -2,6 +2,7 @@
 #include "fuse/master_link.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 #define INTERVAL_MIN_MS 100
 #define INTERVAL_MAX_MS 10000
 #define HOST_BYTES 256
+#define DIRECT_MAX_MS ((int64_t)86400000)
 
 struct master_link {
 	struct master_link_options opts; /* its strings are the copies below */
@@ -32,6 +34,9 @@ struct master_link {
 	bool started;
 	/* owned by the thread, once started */
 	uint64_t mount_id, interval_ms;
+	int64_t asked_ms; /* when the call began that is answered; 0: nobody knows */
+	bool directed;	  /* the last plan came with a direct share: */
+	struct master_direct direct;
 	void *kept; /* as it was given to opts.keep */
 	size_t kept_bytes;
 	uint64_t dataset_id; /* of the first plan, and so of all that is shown; 0: none yet */
@@ -59,19 +64,44 @@ static void set_interval(struct master_link *l, uint64_t interval_ms)
 /* ---- the three calls ---------------------------------------------------------------------------
  */
 
+static double sane_rate(double bytes_per_s)
+{
+	return isfinite(bytes_per_s) && bytes_per_s > 0 ? bytes_per_s : 0;
+}
+
+static int64_t sane_ms(uint64_t ms)
+{
+	return ms < DIRECT_MAX_MS ? (int64_t)ms : DIRECT_MAX_MS;
+}
+
+/* Counted from when it was asked for: so it ends here before it does with the master. */
+static void take_direct(struct master_link *l, const Granary__V1__DirectShare *told)
+{
+	l->directed = told != NULL;
+	if (told)
+		l->direct = (struct master_direct){.bytes_per_s = sane_rate(told->bytes_per_s),
+			.base_bytes_per_s = sane_rate(told->base_bytes_per_s),
+			.until_ms = l->asked_ms + sane_ms(told->lease_ms),
+			.base_until_ms = l->asked_ms + sane_ms(told->base_ms)};
+}
+
 /* The plan of another dataset, which took the name of the one that is shown, is not for us: neither
  * its snapshots nor its blocks are. (A master that knows dataset_id refuses; an older one does
  * not.) */
-static int take_plan(struct master_link *l, const Granary__V1__DatasetPlan *plan,
-	Granary__V1__WorkerRef *const *workers, size_t count, struct error *err)
+static int take_plan(
+	struct master_link *l, const Granary__V1__OpenMountReply *told, struct error *err)
 {
+	const Granary__V1__DatasetPlan *plan = told->plan;
+
 	if (l->dataset_id && plan->dataset_id != l->dataset_id)
 		return error_set(err, -ESTALE,
 			"the master has another dataset under the name %s: unmount and mount again "
 			"to see that one",
 			l->dataset);
 	l->dataset_id = plan->dataset_id;
-	l->opts.heard(l->opts.arg, plan, workers, count);
+	take_direct(l, told->direct);
+	l->opts.heard(
+		l->opts.arg, plan, told->workers, told->n_workers, l->directed ? &l->direct : NULL);
 	return 0;
 }
 
@@ -81,10 +111,9 @@ static uint64_t pid(const struct master_link *l)
 }
 
 /* Plans seldom change, and a heartbeat brings one each second. */
-static void keep(struct master_link *l, Granary__V1__DatasetPlan *plan,
-	Granary__V1__WorkerRef **workers, size_t count)
+static void keep(struct master_link *l, const Granary__V1__OpenMountReply *told)
 {
-	Granary__V1__OpenMountReply all = GRANARY__V1__OPEN_MOUNT_REPLY__INIT;
+	Granary__V1__OpenMountReply all = *told;
 	cleanup_free void *packed = NULL;
 	size_t bytes;
 
@@ -92,9 +121,6 @@ static void keep(struct master_link *l, Granary__V1__DatasetPlan *plan,
 		return;
 	all.mount_id = l->mount_id;
 	all.interval_ms = l->interval_ms;
-	all.plan = plan;
-	all.workers = workers;
-	all.n_workers = count;
 	bytes = protobuf_c_message_get_packed_size(&all.base);
 	packed = malloc(bytes);
 	if (!packed)
@@ -130,7 +156,7 @@ static int take_opened(
 	if (!reply->plan || reply->plan->n_snapshots == 0)
 		return error_set(
 			err, -EINVAL, "the master told no snapshot of dataset %s", l->dataset);
-	r = take_plan(l, reply->plan, reply->workers, reply->n_workers, err);
+	r = take_plan(l, reply, err);
 	if (r < 0) {
 		undo.mount_id = reply->mount_id;
 		send_close(l, &undo);
@@ -138,7 +164,7 @@ static int take_opened(
 	}
 	l->mount_id = reply->mount_id;
 	set_interval(l, reply->interval_ms);
-	keep(l, reply->plan, reply->workers, reply->n_workers);
+	keep(l, reply);
 	return 0;
 }
 
@@ -169,6 +195,7 @@ static int call_open(struct master_link *l, int64_t timeout_ms, struct error *er
 	request.pid = pid(l);
 	request.mode = l->mode;
 	request.job = l->job;
+	l->asked_ms = clock_mono_ms();
 	r = rpc_unary(l->channel, OPEN_PATH, &request.base,
 		&granary__v1__open_mount_reply__descriptor, (ProtobufCMessage **)&reply,
 		clock_deadline_ms(timeout_ms), err);
@@ -190,16 +217,24 @@ static void fill_report(struct master_link *l, Granary__V1__MountHeartbeatReques
 	ret->host_id = l->host_id;
 	ret->pid = pid(l);
 	ret->job = l->job;
+	if (l->directed && !clock_passed(l->direct.base_until_ms)) {
+		ret->direct_base_bytes_per_s = l->direct.base_bytes_per_s;
+		ret->direct_bytes_per_s = clock_passed(l->direct.until_ms)
+						  ? l->direct.base_bytes_per_s
+						  : l->direct.bytes_per_s;
+	}
 	l->opts.report(l->opts.arg, ret);
 }
 
 static int call_heartbeat(struct master_link *l, struct error *err)
 {
+	Granary__V1__OpenMountReply told = GRANARY__V1__OPEN_MOUNT_REPLY__INIT;
 	Granary__V1__MountHeartbeatRequest request;
 	Granary__V1__MountHeartbeatReply *reply;
 	int r;
 
 	fill_report(l, &request);
+	l->asked_ms = clock_mono_ms();
 	r = rpc_unary(l->channel, HEARTBEAT_PATH, &request.base,
 		&granary__v1__mount_heartbeat_reply__descriptor, (ProtobufCMessage **)&reply,
 		clock_deadline_ms(HEARTBEAT_TIMEOUT_MS), err);
@@ -207,9 +242,13 @@ static int call_heartbeat(struct master_link *l, struct error *err)
 		return r;
 	set_interval(l, reply->interval_ms);
 	if (reply->plan && reply->plan->n_snapshots > 0) {
-		r = take_plan(l, reply->plan, reply->workers, reply->n_workers, err);
+		told.plan = reply->plan;
+		told.workers = reply->workers;
+		told.n_workers = reply->n_workers;
+		told.direct = reply->direct;
+		r = take_plan(l, &told, err);
 		if (r == 0)
-			keep(l, reply->plan, reply->workers, reply->n_workers);
+			keep(l, &told);
 	}
 	protobuf_c_message_free_unpacked(&reply->base, NULL);
 	return r;

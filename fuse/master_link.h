@@ -18,14 +18,22 @@
 
 struct master_link;
 
+/* What may be read past the workers, and until when: times of the monotonic clock. */
+struct master_direct {
+	double bytes_per_s, base_bytes_per_s;
+	int64_t until_ms, base_until_ms;
+};
+
 struct master_link_options {
 	const char *address, *token; /* token may be NULL */
 	const char *dataset, *mountpoint, *host_id;
 	const char *job;  /* "": none */
 	const char *mode; /* as asked for; the heartbeats tell what it became */
-	/* A plan that came. Everything is borrowed for the call. */
+	/* A plan that came. Everything is borrowed for the call. direct: NULL when nothing limits what is
+	 * read past the workers. */
 	void (*heard)(void *arg, const Granary__V1__DatasetPlan *plan,
-		Granary__V1__WorkerRef *const *workers, size_t workers_count);
+		Granary__V1__WorkerRef *const *workers, size_t workers_count,
+		const struct master_direct *direct);
 	/* Fills snapshot, mode and counters. Strings are borrowed until the next call. */
 	void (*report)(void *arg, Granary__V1__MountHeartbeatRequest *ret);
 	/* The process that is told of; NULL: this one. */

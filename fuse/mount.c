@@ -100,7 +100,8 @@ static void learn_peers(struct mount *m, Granary__V1__WorkerRef *const *workers,
 }
 
 static void on_heard(void *arg, const Granary__V1__DatasetPlan *plan,
-	Granary__V1__WorkerRef *const *workers, size_t workers_count)
+	Granary__V1__WorkerRef *const *workers, size_t workers_count,
+	const struct master_direct *direct)
 {
 	struct mount *m = arg;
 	const char *digest = plan->snapshots[0]->manifest_digest;
@@ -110,6 +111,11 @@ static void on_heard(void *arg, const Granary__V1__DatasetPlan *plan,
 	if (origin_link_configure(&m->origin, plan->origin, plan->options, plan->n_options,
 		    plan->secrets, plan->n_secrets, &err) < 0)
 		log_warn("reads past the workers will fail: %s", err.text);
+	if (direct)
+		direct_pace_lease(&m->origin.pace, direct->bytes_per_s, direct->until_ms,
+			direct->base_bytes_per_s, direct->base_until_ms);
+	else
+		direct_pace_free(&m->origin.pace);
 	mutex_guard(&m->mu);
 	if (m->switching)
 		switcher_want(&m->switcher, digest);

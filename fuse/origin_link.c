@@ -6,6 +6,9 @@
 
 #include "common/buf.h"
 
+#define NS_PER_MS ((int64_t)1000000)
+#define SKIPPED_MIN_BYTES 65536 /* of one get: the origin does not give parts */
+
 struct origin_holder {
 	atomic_uint refs;
 	struct origin *origin;
@@ -23,6 +26,7 @@ void origin_link_init(struct origin_link *l)
 {
 	memset(l, 0, sizeof(*l));
 	mutex_init(&l->mu);
+	direct_pace_init(&l->pace);
 }
 
 void origin_link_deinit(struct origin_link *l)
@@ -31,6 +35,7 @@ void origin_link_deinit(struct origin_link *l)
 	origin_options_free(l->options);
 	free(l->said);
 	free(l->url);
+	direct_pace_deinit(&l->pace);
 	mutex_deinit(&l->mu);
 }
 
@@ -144,19 +149,28 @@ static struct origin_holder *hold(struct origin_link *l, struct error *err)
 	return l->holder;
 }
 
-static int get(struct origin *o, const struct block_range *range, int64_t deadline_ms,
-	struct read_cancel *cancel, struct error *err)
+/* Of the range the bytes [from, from + len). */
+struct piece {
+	const struct block_range *range;
+	uint32_t from, len;
+	uint64_t received;
+};
+
+static int get(struct origin *o, struct piece *p, int64_t deadline_ms, struct read_cancel *cancel,
+	struct error *err)
 {
+	const struct block_range *range = p->range;
 	const struct manifest_entry *e = range->file->entry;
 	cleanup_buf struct buf path = BUF_INIT;
 	struct origin_get request = {
 		.validator = e->validator,
 		.object_bytes = e->size,
-		.offset = range->block * BLOCK_BYTES + range->offset,
-		.len = range->len,
-		.dst = range->dst,
+		.offset = range->block * BLOCK_BYTES + range->offset + p->from,
+		.len = p->len,
+		.dst = range->dst + p->from,
 		.cancel = &cancel->fired,
 		.deadline_ms = deadline_ms,
+		.received = &p->received,
 	};
 	int r;
 
@@ -177,6 +191,30 @@ static int get(struct origin *o, const struct block_range *range, int64_t deadli
 	return r;
 }
 
+/* One after the other, each at its turn. */
+static int get_pieces(struct origin_link *l, struct origin *o, const struct block_range *range,
+	int64_t deadline_ms, struct read_cancel *cancel, struct error *err)
+{
+	struct piece p = {.range = range};
+	struct origin_pass pass;
+	bool whole = false; /* its origin sends all from the beginning whatever is asked */
+	int r = 0;
+
+	for (; r == 0 && p.from < range->len; p.from += p.len) {
+		p.len = direct_pace_begin(&l->pace, &pass, range->len - p.from, whole, cancel);
+		if (p.len == 0)
+			return error_set(err, -ECANCELED, "called off");
+		p.received = 0;
+		r = get(o, &p, read_cancel_deadline_ms(cancel, deadline_ms), cancel, err);
+		direct_pace_end(&l->pace, &pass, p.received);
+		whole |= p.received >= p.len + (uint64_t)SKIPPED_MIN_BYTES;
+		/* One whole get need not have taken longer than one piece's. */
+		if (p.from + p.len < range->len)
+			read_cancel_waited(cancel, (clock_mono_ns() - pass.begun_ns) / NS_PER_MS);
+	}
+	return r;
+}
+
 int origin_link_read(struct origin_link *l, const struct block_range *range, int64_t deadline_ms,
 	struct read_cancel *cancel, struct error *err)
 {
@@ -185,7 +223,7 @@ int origin_link_read(struct origin_link *l, const struct block_range *range, int
 
 	if (!h)
 		return -EIO;
-	r = get(h->origin, range, deadline_ms, cancel, err);
+	r = get_pieces(l, h->origin, range, deadline_ms, cancel, err);
 	holder_unref(h);
 	return r;
 }

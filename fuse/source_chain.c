@@ -479,8 +479,7 @@ static int read_origin(struct source_chain *c, const struct block_range *range, 
 	struct error worker = *err;
 	int r;
 
-	deadline_ms = read_cancel_deadline_ms(cancel, deadline_ms);
-	if (clock_passed(deadline_ms))
+	if (clock_passed(read_cancel_deadline_ms(cancel, deadline_ms)))
 		return worker.text[0] ? -ETIMEDOUT
 				      : error_set(err, -ETIMEDOUT, "the deadline has passed");
 	r = origin_link_read(c->origin, range, deadline_ms, cancel, err);

@@ -7,6 +7,11 @@
  *  - What no job can use goes to the datasets without job and quota, as without jobs (plan.h).
  *  - Of limited origins, readers without a job keep a part as large as a job's for each of their
  *    mounts, 1 % when there are none; each job has a floor of 1 % of an equal share.
+ *  - A single origin may have a limit of its own, within that of all if there is one. The scheduler
+ *    knows one bandwidth. Where it gives the jobs of an origin more than that has, they share it by
+ *    their weights, each what it was given at most, with the cache that they got; the others are
+ *    solved again with what is left (allocate_limits.h). Where all together are not limited, only
+ *    jobs of limited origins need cache in order to be fast: they are solved first.
  *  - A job whose f* is unknown counts with the largest known one, or with its equal share of the
  *    origins, or with 1 GB/s.
  */
@@ -29,17 +34,30 @@ struct allocate_job {
 	double remote_bytes_per_s, hit_ratio, predicted_bytes_per_s;
 };
 
+/* Of single origins, those that one prefix covers; plan_item.limit. */
+struct allocate_limit {
+	double bytes_per_s;
+	size_t others; /* mounts without a job of what comes from there */
+	/* out */
+	size_t jobs;
+	double bytes_per_s_left;
+	double other_bytes_per_s;
+};
+
 struct allocate_cluster {
 	uint64_t capacity_bytes;
-	bool origin_limited;
+	bool origin_limited; /* all origins together */
 	double origin_bytes_per_s;
+	struct allocate_limit *limits;
+	size_t limit_count;
 	enum gpu_policy policy;
 	enum storage_policy storage;
 	size_t others; /* mounts without a job */
 	/* out */
 	uint64_t cache_bytes_left;
 	double origin_bytes_per_s_left;
-	double other_bytes_per_s; /* what readers without a job may count on */
+	double other_bytes_per_s; /* what readers without a job may count on, of origins without a
+				   * limit of their own */
 };
 
 /* Fills granted_bytes and elastic of the items, and what is "out". -ENOMEM; -EINVAL for what the

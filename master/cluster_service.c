@@ -8,6 +8,7 @@
 #include "common/cleanup.h"
 #include "master/master_state.h"
 #include "master/messages.h"
+#include "master/origin_ledger.h"
 
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
@@ -15,6 +16,7 @@
 #define SERVICE "/granary.v1.ClusterService/"
 #define PLAN_WAIT_MS 500	   /* of a worker that registers */
 #define UNPLANNED_HEARTBEAT_MS 250 /* while the plan is being made, ask again soon */
+#define UNSETTLED_HEARTBEAT_MS 250
 #define CHUNK_BYTES ((size_t)1 << 20)
 #define FETCHES_MAX 16 /* of manifests at once; more wait for their turn */
 
@@ -25,18 +27,22 @@ struct worker_reply {
 	struct plan_entry *entries;
 	Granary__V1__DatasetPlan **list;
 	size_t count;
+	Granary__V1__OriginLease lease;
 	Granary__V1__OriginShare origin_share;
 	struct job_share_message {
 		Granary__V1__JobShare msg;
 		char name[JOB_NAME_BYTES];
 	} *jobs;
 	Granary__V1__JobShare **job_list;
+	Granary__V1__SingleOriginShare *origins, **origin_list;
 };
 
 static void worker_reply_deinit(struct worker_reply *r)
 {
 	free(r->jobs);
 	free(r->job_list);
+	free(r->origins);
+	free(r->origin_list);
 	for (size_t i = 0; i < r->count; i++)
 		plan_entry_deinit(&r->entries[i]);
 	free(r->entries);
@@ -46,33 +52,30 @@ static void worker_reply_deinit(struct worker_reply *r)
 /* What a job is to have of the origins when it asks. Joint decides it; under the others it is max-min
  * fair over what jobs ask for, which equal weights come to by themselves, and a prediction would not:
  * an LRU that is said to have all of a dataset may have lost it. */
-static double job_weight_locked(const struct master *m, const struct job *j, size_t count)
+static double job_weight_locked(const struct master *m, const struct job *j)
 {
 	const struct master_cluster *c = &m->cluster;
+	double total = (double)c->origins.bytes_per_s * origin_ledger_for_workers_locked(m);
+	const struct allocate_limit *own = j->share.limit ? &c->limits[j->share.limit - 1] : NULL;
+	double equal = (total - c->other_bytes_per_s) / (double)HASH_COUNT(m->jobs.by_name), of_own;
 
 	if (c->storage == STORAGE_POLICY_JOINT)
 		return j->share.remote_bytes_per_s;
-	return (c->origin_bytes_per_s - c->other_bytes_per_s) / (double)count;
+	if (!own || own->jobs == 0)
+		return equal;
+	of_own = (own->bytes_per_s - own->other_bytes_per_s) / (double)own->jobs;
+	return total > 0 && equal < of_own ? equal : of_own;
 }
 
-/* The worker's part of the origins' bandwidth. */
-static int origin_share_fill_locked(struct master *m, struct worker_reply *r, uint64_t worker_id)
+static int jobs_fill_locked(struct master *m, struct worker_reply *r)
 {
-	double part = workers_part(&m->workers, worker_id);
 	size_t count = HASH_COUNT(m->jobs.by_name);
 	struct job *j, *next;
 
-	granary__v1__origin_share__init(&r->origin_share);
-	r->msg.origin_share = &r->origin_share;
-	r->origin_share.limited = m->cluster.origin_limited;
-	if (!m->cluster.origin_limited)
-		return 0;
 	r->jobs = calloc(count + 1, sizeof(*r->jobs));
 	r->job_list = calloc(count + 1, sizeof(*r->job_list));
 	if (!r->jobs || !r->job_list)
 		return -ENOMEM;
-	r->origin_share.bytes_per_s = m->cluster.origin_bytes_per_s * part;
-	r->origin_share.other_bytes_per_s = m->cluster.other_bytes_per_s * part;
 	r->origin_share.jobs = r->job_list;
 	HASH_ITER (hh, m->jobs.by_name, j, next) {
 		struct job_share_message *to = &r->jobs[r->origin_share.n_jobs];
@@ -80,15 +83,51 @@ static int origin_share_fill_locked(struct master *m, struct worker_reply *r, ui
 		granary__v1__job_share__init(&to->msg);
 		memcpy(to->name, j->name, sizeof(to->name));
 		to->msg.job = to->name;
-		to->msg.bytes_per_s = job_weight_locked(m, j, count) * part;
+		to->msg.bytes_per_s = job_weight_locked(m, j);
 		r->job_list[r->origin_share.n_jobs++] = &to->msg;
 	}
 	return 0;
 }
 
+static int origins_fill_locked(const struct master *m, struct worker_reply *r)
+{
+	const struct origin_limits *o = &m->cluster.origins;
+
+	r->origins = calloc(o->count + 1, sizeof(*r->origins));
+	r->origin_list = calloc(o->count + 1, sizeof(*r->origin_list));
+	if (!r->origins || !r->origin_list)
+		return -ENOMEM;
+	r->origin_share.origins = r->origin_list;
+	r->origin_share.n_origins = o->count;
+	for (size_t i = 0; i < o->count; i++) {
+		granary__v1__single_origin_share__init(&r->origins[i]);
+		/* The limits stay as they are while the master runs. */
+		r->origins[i].prefix = (char *)o->list[i].prefix;
+		r->origins[i].bytes_per_s = (double)o->list[i].bytes_per_s;
+		r->origins[i].other_bytes_per_s = m->cluster.limits[i].other_bytes_per_s;
+		r->origin_list[i] = &r->origins[i];
+	}
+	return 0;
+}
+
+/* What is to be had of the origins in the cluster. */
+static int origin_share_fill_locked(struct master *m, struct worker_reply *r)
+{
+	const struct master_cluster *c = &m->cluster;
+	granary__v1__origin_share__init(&r->origin_share);
+	r->msg.origin_share = &r->origin_share;
+	r->origin_share.limited = c->origins.bytes_per_s > 0;
+	if (!r->origin_share.limited && c->origins.count == 0)
+		return 0;
+	r->origin_share.bytes_per_s = (double)c->origins.bytes_per_s;
+	r->origin_share.other_bytes_per_s = c->other_bytes_per_s;
+	if (jobs_fill_locked(m, r) < 0)
+		return -ENOMEM;
+	return origins_fill_locked(m, r);
+}
+
 /* Until the plan is made, an empty reply: a plan that is not finished would drop pinned blocks. */
-static int worker_reply_fill_locked(
-	struct master *m, struct worker_reply *r, uint64_t worker_id, bool local)
+static int worker_reply_fill_locked(struct master *m, struct worker_reply *r, bool local)
 {
 	size_t count = dataset_registry_count(&m->datasets);
 	struct dataset *d, *next;
@@ -111,7 +150,21 @@ static int worker_reply_fill_locked(
 	r->msg.datasets = r->list;
 	r->msg.n_datasets = r->count;
 	r->msg.has_plan = true;
-	return origin_share_fill_locked(m, r, worker_id);
+	return origin_share_fill_locked(m, r);
+}
+
+/* While parts move between workers they ask more often. */
+static void lease_fill_locked(struct master *m, struct worker_reply *reply,
+	const Granary__V1__WorkerHeartbeatRequest *request)
+{
+	struct worker *w = workers_find(&m->workers, request->worker_id);
+	bool settled = true;
+
+	if (w && origin_ledger_worker_locked(m, w, request->origin_part, request->origin_base_part,
+			 clock_mono_ms(), &reply->lease, &settled))
+		reply->msg.origin_lease = &reply->lease;
+	if (!settled)
+		reply->msg.interval_ms = UNSETTLED_HEARTBEAT_MS;
 }
 
 static int worker_heard(struct master *m, const Granary__V1__WorkerHeartbeatRequest *request,
@@ -126,16 +179,18 @@ static int worker_heard(struct master *m, const Granary__V1__WorkerHeartbeatRequ
 	if (r < 0)
 		return r;
 	if (changed) {
+		m->ledger.summed_ms = 0;
 		master_replan_locked(m);
 		master_wait_planned_locked(m, clock_deadline_ms(PLAN_WAIT_MS));
 	}
 	reply->msg.plan_version = request->plan_version;
 	reply->msg.interval_ms = MASTER_HEARTBEAT_MS;
+	lease_fill_locked(m, reply, request);
 	if (!master_is_planned_locked(m)) {
 		reply->msg.interval_ms = UNPLANNED_HEARTBEAT_MS;
 		return 0;
 	}
-	if (worker_reply_fill_locked(m, reply, request->worker_id, local) < 0)
+	if (worker_reply_fill_locked(m, reply, local) < 0)
 		return error_set(err, -ENOMEM, "the master is out of memory");
 	return 0;
 }

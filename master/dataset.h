@@ -84,6 +84,8 @@ struct dataset {
 	struct snapshot *snapshots; /* in the order of their numbers */
 	size_t snapshots_count;
 	size_t live_mounts;
+	size_t limit; /* master_limit_locked */
+	bool limit_known;
 
 	/* What the planner decided last, and for what. */
 	uint64_t granted_bytes, threshold, pin_target_bytes;

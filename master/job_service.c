@@ -12,6 +12,7 @@
 
 #define SERVICE "/granary.v1.JobService/"
 #define PLAN_WAIT_MS 10000 /* for a reply that shows what was allocated */
+#define SHARED_OUT 0.001   /* of a limit, left: nothing */
 
 DEFINE_CLEANUP(struct namespace_batch *, namespace_batch_free)
 
@@ -32,8 +33,21 @@ static struct job *find_locked(struct master *m, const char *name, struct error 
 
 static Granary__V1__Job *message_locked(struct master *m, const struct job *j)
 {
-	return job_message(j, dataset_registry_get(&m->datasets, j->dataset_id),
-		m->cluster.origin_limited, clock_mono_ms());
+	const struct master_cluster *c = &m->cluster;
+	struct dataset *d = dataset_registry_get(&m->datasets, j->dataset_id);
+	struct job_origin origin = {.own = NULL};
+
+	size_t limit = d ? master_limit_locked(m, d) : 0;
+
+	if (limit)
+		origin.own = &c->origins.list[limit - 1];
+	origin.limited = c->origins.bytes_per_s > 0 || origin.own;
+	if (origin.own) {
+		const struct allocate_limit *l = &c->limits[limit - 1];
+
+		origin.own_is_shared_out = l->bytes_per_s_left < SHARED_OUT * l->bytes_per_s;
+	}
+	return job_message(j, d, &origin, clock_mono_ms());
 }
 
 /* The job as the plan has it, once it has been made anew. */
@@ -178,6 +192,25 @@ static int by_name(const void *a, const void *b)
 	return strcmp((*(Granary__V1__Job *const *)a)->name, (*(Granary__V1__Job *const *)b)->name);
 }
 
+static int origins_message(const struct master_cluster *c, Granary__V1__ClusterShare *m)
+{
+	m->origins = calloc(c->origins.count + 1, sizeof(*m->origins));
+	if (!m->origins)
+		return -ENOMEM;
+	for (size_t i = 0; i < c->origins.count; i++) {
+		Granary__V1__SingleOrigin *o = malloc(sizeof(*o));
+
+		if (!o)
+			return -ENOMEM;
+		granary__v1__single_origin__init(o);
+		o->prefix = strdup(c->origins.list[i].prefix);
+		o->bytes_per_s = (double)c->origins.list[i].bytes_per_s;
+		o->bytes_per_s_left = c->limits[i].bytes_per_s_left;
+		m->origins[m->n_origins++] = o;
+	}
+	return 0;
+}
+
 static Granary__V1__ClusterShare *cluster_message(const struct master_cluster *c)
 {
 	Granary__V1__ClusterShare *m = malloc(sizeof(*m));
@@ -189,8 +222,8 @@ static Granary__V1__ClusterShare *cluster_message(const struct master_cluster *c
 	m->storage = strdup(storage_policy_name(c->storage));
 	m->cache_bytes = c->cache_bytes;
 	m->cache_bytes_left = c->cache_bytes_left;
-	m->origin_limited = c->origin_limited;
-	m->origin_bytes_per_s = c->origin_bytes_per_s;
+	m->origin_limited = c->origins.bytes_per_s > 0;
+	m->origin_bytes_per_s = (double)c->origins.bytes_per_s;
 	m->origin_bytes_per_s_left = c->origin_bytes_per_s_left;
 	return m;
 }
@@ -203,7 +236,7 @@ static int list_fill(struct master *m, Granary__V1__ListJobsReply *reply)
 	mounts_gather_loaders(&m->mounts, &m->jobs);
 	reply->jobs = calloc(HASH_COUNT(m->jobs.by_name) + 1, sizeof(*reply->jobs));
 	reply->cluster = cluster_message(&m->cluster);
-	if (!reply->jobs || !reply->cluster)
+	if (!reply->jobs || !reply->cluster || origins_message(&m->cluster, reply->cluster) < 0)
 		return -ENOMEM;
 	HASH_ITER (hh, m->jobs.by_name, j, next) {
 		reply->jobs[reply->n_jobs] = message_locked(m, j);

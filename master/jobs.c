@@ -116,8 +116,10 @@ static int load_one(
 	j->had_mount = s->had_mount;
 	j->cached_at_start = s->cached_at_start;
 	j->mountless_ms = load->now_ms;
-	j->share = (struct job_share){
-		s->cache_bytes, s->remote_bytes_per_s, s->hit_ratio, s->predicted_bytes_per_s};
+	j->share = (struct job_share){.cache_bytes = s->cache_bytes,
+		.remote_bytes_per_s = s->remote_bytes_per_s,
+		.hit_ratio = s->hit_ratio,
+		.predicted_bytes_per_s = s->predicted_bytes_per_s};
 	j->counters = (struct job_counters){s->hit_bytes, s->miss_bytes, s->origin_bytes,
 		s->waited_us, s->consumed_bytes, {{0}}};
 	for (size_t i = 0; i < s->n_read_waits_us && i < JOB_WAITS; i++)
@@ -410,7 +412,7 @@ void job_measured(const struct job *j, int64_t now_ms, struct job_rates *ret)
 
 /* ---- replies --------------------------------------------------------------------------------- */
 
-static const char *reason(const struct job *j, bool origin_limited)
+static const char *reason(const struct job *j, const struct job_origin *origin)
 {
 	double ideal = job_ideal_bytes_per_s(j);
 
@@ -418,13 +420,16 @@ static const char *reason(const struct job *j, bool origin_limited)
 		return "how fast it could read is not known: it is counted with an equal share";
 	if (j->share.predicted_bytes_per_s >= 0.999 * ideal)
 		return "compute bound: it runs as fast as it can with what it has";
-	if (!origin_limited)
+	if (!origin->limited)
 		return "the origins are not limited";
+	if (origin->own_is_shared_out)
+		return "IO bound: its origin's own limit is shared out; more cache or a higher limit "
+		       "would make it faster";
 	return "IO bound: more cache or more bandwidth would make it faster";
 }
 
-Granary__V1__Job *job_message(
-	const struct job *j, const struct dataset *d, bool origin_limited, int64_t now_ms)
+Granary__V1__Job *job_message(const struct job *j, const struct dataset *d,
+	const struct job_origin *origin, int64_t now_ms)
 {
 	Granary__V1__Job *m = malloc(sizeof(*m));
 	double ideal = job_ideal_bytes_per_s(j);
@@ -437,7 +442,7 @@ Granary__V1__Job *job_message(
 	m->name = strdup(j->name);
 	m->dataset = strdup(d ? d->config->msg->name : "");
 	m->ideal_source = strdup(job_ideal_source(j));
-	m->reason = strdup(reason(j, origin_limited));
+	m->reason = strdup(reason(j, origin));
 	m->gpus = j->gpus;
 	m->weight = j->weight;
 	m->epochs = j->epochs;
@@ -448,7 +453,9 @@ Granary__V1__Job *job_message(
 	m->mounts = j->live_mounts;
 	m->no_mount_for_s = j->live_mounts ? 0 : (now_ms - j->mountless_ms) / 1000;
 	m->ideal_bytes_per_s = ideal;
-	m->origin_limited = origin_limited;
+	m->origin_limited = origin->limited;
+	m->limited_origin = strdup(origin->own ? origin->own->prefix : "");
+	m->limited_origin_bytes_per_s = origin->own ? (double)origin->own->bytes_per_s : 0;
 	m->loaders = j->loaders.count;
 	m->measured_ideal_bytes_per_s = j->loaders.ideal_bytes_per_s;
 	m->data_wait_ratio = j->loaders.wait_ratio;

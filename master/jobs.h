@@ -22,6 +22,7 @@
 #include "granary/v1/job.pb-c.h"
 #include "master/dataset_registry.h"
 #include "master/namespace_db.h"
+#include "origin/limits.h"
 
 #define JOBS_MAX 4096 /* as many as workers take shares of */
 #define JOB_NAME_BYTES 64
@@ -52,6 +53,7 @@ struct job_counters {
 struct job_share {
 	uint64_t cache_bytes;
 	double remote_bytes_per_s, hit_ratio, predicted_bytes_per_s;
+	uint64_t limit; /* 1 and the index of its origin's own; 0: none */
 };
 
 /* What the loaders of a mount, or of all mounts of a job, measured. */
@@ -159,6 +161,13 @@ int job_put(const struct job *j, struct namespace_batch *batch);
 /* Adds the records that are behind to the batch. */
 int jobs_save(struct jobs *jobs, struct namespace_batch *batch);
 
+/* What bounds the origin of a job. */
+struct job_origin {
+	bool limited;			/* all origins together, or its own */
+	const struct origin_limit *own; /* NULL: none */
+	bool own_is_shared_out;
+};
+
 /* A copy for a reply; NULL: no memory. */
-Granary__V1__Job *job_message(
-	const struct job *j, const struct dataset *d, bool origin_limited, int64_t now_ms);
+Granary__V1__Job *job_message(const struct job *j, const struct dataset *d,
+	const struct job_origin *origin, int64_t now_ms);

@@ -56,6 +56,20 @@ bool master_wait_planned_locked(struct master *m, int64_t deadline_ms)
 	return m->plan_done >= wanted;
 }
 
+size_t master_limit_locked(const struct master *m, struct dataset *d)
+{
+	const struct origin_limits *o = &m->cluster.origins;
+	const struct origin_limit *found;
+
+	/* Neither the limits nor a dataset's origin ever change. */
+	if (o->count > 0 && !d->limit_known) {
+		found = origin_limits_find(o, d->config->msg->origin);
+		d->limit = found ? (size_t)(found - o->list) + 1 : 0;
+		d->limit_known = true;
+	}
+	return d->limit;
+}
+
 /* ---- life ------------------------------------------------------------------------------------ */
 
 static bool digest_is_used(void *arg, const char *digest)
@@ -122,16 +136,14 @@ int master_new(const struct master_options *opts, struct rpc_server *server, str
 	cond_init(&m->planned);
 	cond_init(&m->tick);
 	m->started_s = clock_wall_s();
+	m->started_ms = clock_mono_ms();
 	m->saved_ms = clock_mono_ms();
 	m->plan_version = master_random_id() >> 1; /* room to count up */
 	m->plan_wanted = 1;
-	m->cluster = (struct master_cluster){
-		.origin_limited = opts->origin_bytes_per_s > 0,
-		.origin_bytes_per_s = opts->origin_bytes_per_s,
-		.other_bytes_per_s = opts->origin_bytes_per_s,
-		.policy = opts->policy,
-		.storage = opts->storage,
-	};
+	m->cluster.policy = opts->policy;
+	m->cluster.storage = opts->storage;
+	if (opts->origins)
+		m->cluster.origins = *opts->origins;
 	r = open_parts(m, opts->state_dir, err);
 	if (r == 0)
 		r = load(m, err);

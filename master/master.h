@@ -14,14 +14,14 @@
 
 #include "common/error.h"
 #include "common/rpc/rpc.h"
+#include "origin/limits.h"
 #include "scheduler/problem.h"
 
 struct master;
 
 struct master_options {
-	const char *state_dir; /* made when missing, 0700 */
-	/* Of all origins together, at most, while workers obey; 0: no limit. */
-	double origin_bytes_per_s;
+	const char *state_dir;		     /* made when missing, 0700 */
+	const struct origin_limits *origins; /* copied; NULL: no limits */
 	/* How cache and bandwidth are divided among jobs. */
 	enum gpu_policy policy;
 	enum storage_policy storage;

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "common/sync.h"
+#include "master/allocate.h"
 #include "master/dataset_registry.h"
 #include "master/jobs.h"
 #include "master/manifest_store.h"
@@ -34,10 +35,20 @@
 #define MASTER_SAVE_MS 5000 /* counters are written at most so often */
 #define MASTER_SNAPSHOT_GRACE_MS 60000
 
+/* Sums of what may be in use of the origins' limits (origin_ledger.c): no less than it is. */
+struct origin_ledger {
+	int64_t summed_ms; /* 0: to be summed anew */
+	/* Workers: parts of 1, of all and of the silent; capacity of the others. */
+	double workers_part, silent_part, capacity;
+	/* What mounts may be reading past them, of all origins and of those with limits of their own. */
+	double mounts_bytes_per_s;
+	double own_bytes_per_s[ORIGIN_LIMITS_MAX];
+};
+
 struct master {
 	struct namespace_db *db;
 	struct manifest_store *manifests;
-	int64_t started_s;
+	int64_t started_s, started_ms;
 
 	struct mutex state_mu;
 	struct mutex mu;
@@ -52,14 +63,16 @@ struct master {
 	struct jobs jobs;
 	struct master_cluster {
 		/* as configured */
-		bool origin_limited;
-		double origin_bytes_per_s;
+		struct origin_limits origins;
 		enum gpu_policy policy;
 		enum storage_policy storage;
 		/* as the latest plan left it */
 		uint64_t cache_bytes, cache_bytes_left;
+		size_t others; /* mounts without a job */
 		double origin_bytes_per_s_left, other_bytes_per_s;
+		struct allocate_limit limits[ORIGIN_LIMITS_MAX]; /* of origins.list */
 	} cluster;
+	struct origin_ledger ledger;
 	uint64_t plan_version;
 	uint64_t plan_wanted, plan_done;
 	uint64_t planned_capacity; /* that the latest round went by */
@@ -83,6 +96,9 @@ void master_tell_locked(struct master *m);
 bool master_is_planned_locked(const struct master *m);
 /* Waits for that; false when the deadline passed or the master stops. */
 bool master_wait_planned_locked(struct master *m, int64_t deadline_ms);
+
+/* 1 and the index of its origin's own limit among cluster.origins.list; 0: none. */
+size_t master_limit_locked(const struct master *m, struct dataset *d);
 
 uint64_t master_random_id(void); /* never 0 */
 

@@ -6,6 +6,7 @@
 #include "common/cleanup.h"
 #include "master/master_state.h"
 #include "master/messages.h"
+#include "master/origin_ledger.h"
 
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
@@ -20,6 +21,8 @@ struct mount_reply {
 	struct plan_entry plan;
 	Granary__V1__WorkerRef **workers;
 	size_t workers_count;
+	Granary__V1__DirectShare direct;
+	bool directed;
 };
 
 static void mount_reply_deinit(struct mount_reply *r)
@@ -30,8 +33,10 @@ static void mount_reply_deinit(struct mount_reply *r)
 	free(r->workers);
 }
 
+/* `said`: in its heartbeat; NULL: it has just come. */
 static int mount_reply_fill_locked(struct master *m, struct mount_reply *r, struct dataset *d,
-	const struct mount_peer *p, bool local, struct error *err)
+	struct mount_peer *p, const Granary__V1__MountHeartbeatRequest *said, bool local,
+	struct error *err)
 {
 	struct snapshot *shown = dataset_snapshot(d, p->shown);
 	struct snapshot *assigned = dataset_snapshot(d, p->assigned);
@@ -43,6 +48,8 @@ static int mount_reply_fill_locked(struct master *m, struct mount_reply *r, stru
 	if (plan_entry_init(&r->plan, d, p->assigned, local) < 0 ||
 		workers_refs(&m->workers, clock_mono_ms(), &r->workers, &r->workers_count) < 0)
 		return error_set(err, -ENOMEM, "the master is out of memory");
+	r->directed = origin_ledger_direct_locked(m, p, d, said ? said->direct_bytes_per_s : 0,
+		said ? said->direct_base_bytes_per_s : 0, clock_mono_ms(), &r->direct);
 	return 0;
 }
 
@@ -117,6 +124,8 @@ static int mount_enter(struct master *m, const Granary__V1__OpenMountRequest *re
 	if (r == 0)
 		r = find_job_locked(m, request->job, d, &j, err);
 	if (r == 0)
+		master_limit_locked(m, d);
+	if (r == 0)
 		r = mounts_open(&m->mounts, d, j, id, request, clock_mono_ms(), &p, err);
 	if (r == 0 && (mounts_put(p, batch) < 0 || (j && job_put(j, batch) < 0)))
 		r = error_set(err, -ENOMEM, "the master is out of memory");
@@ -147,7 +156,7 @@ static int mount_open(struct master *m, const Granary__V1__OpenMountRequest *req
 	d = p ? dataset_registry_get(&m->datasets, p->dataset_id) : NULL;
 	if (!d)
 		return error_set(err, -ENOENT, "dataset %.128s was just removed", request->dataset);
-	return mount_reply_fill_locked(m, reply, d, p, local, err);
+	return mount_reply_fill_locked(m, reply, d, p, NULL, local, err);
 }
 
 static void on_open_mount(struct rpc_call *call, void *arg)
@@ -173,6 +182,7 @@ static void on_open_mount(struct rpc_call *call, void *arg)
 		msg.workers = reply.workers;
 		msg.n_workers = reply.workers_count;
 		msg.interval_ms = MASTER_HEARTBEAT_MS;
+		msg.direct = reply.directed ? &reply.direct : NULL;
 		rpc_call_reply(call, &msg.base);
 	}
 	mount_reply_deinit(&reply);
@@ -208,6 +218,8 @@ static int mount_heard(struct master *m, const Granary__V1__MountHeartbeatReques
 	if (j && j->dataset_id != d->id)
 		j = NULL;
 	if (r == 0)
+		master_limit_locked(m, d);
+	if (r == 0)
 		r = mounts_heard(&m->mounts, d, j, request, clock_mono_ms(), &p, &revived, err);
 	if (r < 0)
 		return r;
@@ -216,7 +228,7 @@ static int mount_heard(struct master *m, const Granary__V1__MountHeartbeatReques
 			"%s mounts dataset %s at %s", p->host, d->config->msg->name, p->mountpoint);
 		master_replan_locked(m);
 	}
-	return mount_reply_fill_locked(m, reply, d, p, local, err);
+	return mount_reply_fill_locked(m, reply, d, p, request, local, err);
 }
 
 static void on_mount_heartbeat(struct rpc_call *call, void *arg)
@@ -239,6 +251,7 @@ static void on_mount_heartbeat(struct rpc_call *call, void *arg)
 		msg.workers = reply.workers;
 		msg.n_workers = reply.workers_count;
 		msg.interval_ms = MASTER_HEARTBEAT_MS;
+		msg.direct = reply.directed ? &reply.direct : NULL;
 		rpc_call_reply(call, &msg.base);
 	}
 	mount_reply_deinit(&reply);

@@ -38,15 +38,16 @@ static struct mount_peer *add(struct mounts *m, uint64_t id, struct error *err)
 	return p;
 }
 
-static void set_live(struct mount_peer *p, struct dataset *d, bool live)
+static void set_live(struct mounts *m, struct mount_peer *p, struct dataset *d, bool live)
 {
+	size_t change = live ? 1 : (size_t)-1;
+
 	if (p->live == live)
 		return;
 	p->live = live;
-	if (live)
-		d->live_mounts++;
-	else
-		d->live_mounts--;
+	d->live_mounts += change;
+	m->live += change;
+	m->live_by_limit[d->limit] += change;
 }
 
 /* ---- its job --------------------------------------------------------------------------------- */
@@ -95,7 +96,7 @@ void mounts_remove(struct mounts *m, struct dataset_registry *datasets, struct j
 	detach(p, jobs, true, clock_mono_ms());
 
 	if (d)
-		set_live(p, d, false);
+		set_live(m, p, d, false);
 	drop(m, p);
 }
 
@@ -134,6 +135,9 @@ static int load_one(
 	p->consumed_bytes = s->consumed_bytes;
 	for (size_t i = 0; i < s->n_read_waits_us && i < JOB_WAITS; i++)
 		p->waits.us[i] = s->read_waits_us[i];
+	p->direct = (struct origin_hold){.most = s->direct_bytes_per_s,
+		.base = s->direct_base_bytes_per_s,
+		.heard_ms = load->now_ms};
 	p->seen_ms = load->now_ms;
 	return 0;
 }
@@ -159,6 +163,8 @@ static int put_as(const struct mount_peer *p, uint64_t snapshot, struct namespac
 	s.consumed_bytes = p->consumed_bytes;
 	s.n_read_waits_us = JOB_WAITS;
 	s.read_waits_us = (uint64_t *)p->waits.us;
+	s.direct_bytes_per_s = p->direct.most;
+	s.direct_base_bytes_per_s = p->direct.base;
 	return namespace_batch_put(batch, NAMESPACE_MOUNT, p->id, 0, &s.base);
 }
 
@@ -246,7 +252,7 @@ int mounts_open(struct mounts *m, struct dataset *d, struct job *j, uint64_t id,
 	text_copy_printable(p->mode, sizeof(p->mode), request->mode);
 	p->assigned = p->shown = d->current;
 	p->seen_ms = now_ms;
-	set_live(p, d, true);
+	set_live(m, p, d, true);
 	attach(p, j);
 	*ret = p;
 	return 0;
@@ -384,7 +390,7 @@ int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	take_loaders(p, request);
 	take_sampled(p, request);
 	*ret_revived = !p->live;
-	set_live(p, d, true);
+	set_live(m, p, d, true);
 	attach(p, j);
 	*ret = p;
 	return 0;
@@ -402,7 +408,7 @@ bool mounts_expire(struct mounts *m, struct dataset_registry *datasets, struct j
 		if (d && p->live && now_ms - p->seen_ms > MOUNT_LOST_MS) {
 			log_warn("mount %016" PRIx64 " at %s on %s is lost", p->id, p->mountpoint,
 				p->host);
-			set_live(p, d, false);
+			set_live(m, p, d, false);
 			detach(p, jobs, false, now_ms);
 			changed = true;
 		}
@@ -454,16 +460,6 @@ void mounts_gather_loaders(const struct mounts *m, struct jobs *jobs)
 		if (j && p->sampled.told)
 			job_add_sampled(j, &p->sampled);
 	}
-}
-
-size_t mounts_without_job(const struct mounts *m)
-{
-	struct mount_peer *p, *next;
-	size_t count = 0;
-
-	HASH_ITER (hh, m->by_id, p, next)
-		count += p->live && !p->job_id;
-	return count;
 }
 
 bool mounts_hold(const struct mounts *m, uint64_t dataset_id, uint64_t snapshot)

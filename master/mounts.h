@@ -20,6 +20,8 @@
 #include "granary/v1/cluster.pb-c.h"
 #include "master/dataset_registry.h"
 #include "master/jobs.h"
+#include "master/origin_hold.h"
+#include "origin/limits.h"
 
 #define MOUNTS_MAX 65536
 #define MOUNT_LOST_MS 30000
@@ -41,6 +43,7 @@ struct mount_peer {
 	uint64_t hit_bytes, miss_bytes, failed_reads, direct_origin_bytes;
 	uint64_t consumed_bytes; /* as its sample says; cumulative */
 	struct job_waits waits;
+	struct origin_hold direct; /* bytes/s, of what it reads past the workers */
 	struct job_loaders loaders;
 	struct job_sampled sampled;
 	char last_error[ERROR_TEXT_BYTES];
@@ -52,6 +55,9 @@ struct mount_peer {
 
 struct mounts {
 	struct mount_peer *by_id;
+	/* Live ones, and of these those whose origin has a limit of its own, by dataset.limit, which is
+	 * known of datasets that are mounted. */
+	size_t live, live_by_limit[ORIGIN_LIMITS_MAX + 1];
 };
 
 int mounts_load(struct mounts *m, struct namespace_db *db, int64_t now_ms, struct error *err);
@@ -88,8 +94,6 @@ int mounts_switch(struct mounts *m, const struct dataset *d, uint64_t snapshot,
 void mounts_apply_switch(struct mounts *m, const struct dataset *d);
 /* Puts what the live mounts' loaders measured, and their samples show, into their jobs. */
 void mounts_gather_loaders(const struct mounts *m, struct jobs *jobs);
-/* Live ones. */
-size_t mounts_without_job(const struct mounts *m);
 bool mounts_hold(const struct mounts *m, uint64_t dataset_id, uint64_t snapshot);
 
 int mounts_put(const struct mount_peer *p, struct namespace_batch *batch);

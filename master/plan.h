@@ -18,6 +18,8 @@
 #define PLAN_CAPACITY_PERCENT 97
 #define PLAN_CHARGE_BYTES 4096 /* at most, lost by a block to alignment */
 
+struct allocate_limit;
+
 struct plan_item {
 	uint64_t dataset_id;
 	int64_t created_s;
@@ -26,7 +28,8 @@ struct plan_item {
 	bool quota_limited;
 	uint64_t quota_bytes;
 	bool mounted;
-	uint64_t granted_bytes; /* out: of objects, <= bytes */
+	struct allocate_limit *limit; /* of its origin alone (allocate.h); NULL: none */
+	uint64_t granted_bytes;	      /* out: of objects, <= bytes */
 	bool elastic; /* out: what is not pinned is kept as an LRU cache keeps it (allocate.h) */
 
 	/* The planner's: threshold and the bytes under it, and whether they are known already. */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "master/origin_ledger.h"
+
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
 
@@ -22,11 +24,31 @@ static int by_age(const void *a, const void *b)
 	return (x->dataset_id > y->dataset_id) - (x->dataset_id < y->dataset_id);
 }
 
-static struct plan_item *items_new_locked(struct master *m, size_t *ret_count)
+/* Of each limit, what jobs can have: of workers, or of their mounts when there are none. */
+static double part_locked(const struct master *m)
+{
+	double workers = origin_ledger_for_workers_locked(m);
+
+	return workers > 0 ? workers : 1;
+}
+
+static struct allocate_limit *limits_new_locked(const struct master *m)
+{
+	const struct origin_limits *o = &m->cluster.origins;
+	struct allocate_limit *limits = calloc(o->count + 1, sizeof(*limits));
+
+	for (size_t i = 0; limits && i < o->count; i++)
+		limits[i].bytes_per_s = (double)o->list[i].bytes_per_s * part_locked(m);
+	return limits;
+}
+
+static struct plan_item *items_new_locked(
+	struct master *m, struct allocate_limit *limits, size_t *ret_count)
 {
 	size_t count = 0;
 	struct plan_item *items = calloc(dataset_registry_count(&m->datasets) + 1, sizeof(*items));
 	struct dataset *d, *next;
+	size_t limit;
 
 	if (!items)
 		return NULL;
@@ -45,6 +67,8 @@ static struct plan_item *items_new_locked(struct master *m, size_t *ret_count)
 		item->quota_limited = d->quota_limited;
 		item->quota_bytes = d->quota_bytes;
 		item->mounted = d->live_mounts > 0;
+		limit = master_limit_locked(m, d);
+		item->limit = limit ? &limits[limit - 1] : NULL;
 		/* What was decided last, to be compared with what is granted now. */
 		item->known = strcmp(d->planned_digest, item->digest) == 0;
 		item->granted_bytes = d->granted_bytes;
@@ -173,20 +197,50 @@ void plan_round_deinit(struct plan_round *round)
 {
 	free(round->items);
 	free(round->jobs);
+	free(round->cluster.limits);
+}
+
+static void count_others_locked(struct master *m, struct plan_round *round)
+{
+	struct mount_peer *p, *next;
+
+	HASH_ITER (hh, m->mounts.by_id, p, next) {
+		struct dataset *d = dataset_registry_get(&m->datasets, p->dataset_id);
+
+		if (!p->live || p->job_id)
+			continue;
+		round->cluster.others++;
+		if (d && dataset_current(d) && round->items[d->plan_item].limit)
+			round->items[d->plan_item].limit->others++;
+	}
 }
 
 int plan_round_init_locked(struct master *m, struct plan_round *round)
 {
-	round->items = items_new_locked(m, &round->count);
 	round->cluster = (struct allocate_cluster){
 		.capacity_bytes = workers_capacity(&m->workers, clock_mono_ms()),
-		.origin_limited = m->cluster.origin_limited,
-		.origin_bytes_per_s = m->cluster.origin_bytes_per_s,
+		.origin_limited = m->cluster.origins.bytes_per_s > 0,
+		.origin_bytes_per_s = (double)m->cluster.origins.bytes_per_s * part_locked(m),
+		.limits = limits_new_locked(m),
+		.limit_count = m->cluster.origins.count,
 		.policy = m->cluster.policy,
 		.storage = m->cluster.storage,
-		.others = mounts_without_job(&m->mounts),
 	};
-	return round->items ? jobs_new_locked(m, round) : -ENOMEM;
+	if (!round->cluster.limits)
+		return -ENOMEM;
+	round->items = items_new_locked(m, round->cluster.limits, &round->count);
+	if (!round->items)
+		return -ENOMEM;
+	count_others_locked(m, round);
+	return jobs_new_locked(m, round);
+}
+
+/* Nobody else wants any of the origins. */
+static void leave_origins_to_others(struct allocate_cluster *c)
+{
+	c->other_bytes_per_s = c->origin_bytes_per_s;
+	for (size_t i = 0; i < c->limit_count; i++)
+		c->limits[i].other_bytes_per_s = c->limits[i].bytes_per_s;
 }
 
 /* Without jobs quotas and equal shares decide, as long as nothing asks for an LRU. */
@@ -202,6 +256,6 @@ int plan_round_divide(struct plan_round *round)
 			return r;
 		log_error("the jobs were left out of the plan: the scheduler refuses %s", err.text);
 	}
-	round->cluster.other_bytes_per_s = round->cluster.origin_bytes_per_s;
+	leave_origins_to_others(&round->cluster);
 	return plan_grant(round->items, round->count, round->cluster.capacity_bytes);
 }

@@ -12,7 +12,7 @@ struct plan_round {
 	size_t count;
 	struct allocate_job *jobs; /* by id; one more may be added behind them */
 	size_t job_count;
-	struct allocate_cluster cluster;
+	struct allocate_cluster cluster; /* its limits in the order of the master's */
 };
 
 /* Copies; -ENOMEM. Whatever became of it, deinit follows. */

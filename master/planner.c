@@ -52,6 +52,13 @@ static void threshold_find(struct master *m, struct plan_item *item)
 	threshold_guess(item);
 }
 
+static uint64_t limit_number(const struct plan_round *round, const struct allocate_job *a)
+{
+	const struct allocate_limit *limit = round->items[a->item].limit;
+
+	return limit ? (uint64_t)(limit - round->cluster.limits) + 1 : 0;
+}
+
 /* The jobs' shares; true when any is another one than before. */
 static bool publish_jobs_locked(struct master *m, const struct plan_round *round)
 {
@@ -64,12 +71,28 @@ static bool publish_jobs_locked(struct master *m, const struct plan_round *round
 
 		if (a)
 			share = (struct job_share){a->cache_bytes, a->remote_bytes_per_s,
-				a->hit_ratio, a->predicted_bytes_per_s};
+				a->hit_ratio, a->predicted_bytes_per_s, limit_number(round, a)};
 		if (memcmp(&share, &j->share, sizeof(share)) == 0)
 			continue;
 		j->share = share;
 		j->dirty = true;
 		changed = true;
+	}
+	return changed;
+}
+
+/* What is left of the origins; true when readers without a job have another share than before. */
+static bool publish_origins_locked(struct master *m, const struct allocate_cluster *from)
+{
+	struct master_cluster *to = &m->cluster;
+	bool changed = to->other_bytes_per_s != from->other_bytes_per_s;
+
+	to->origin_bytes_per_s_left = from->origin_bytes_per_s_left;
+	to->other_bytes_per_s = from->other_bytes_per_s;
+	to->others = from->others;
+	for (size_t i = 0; i < from->limit_count; i++) {
+		changed |= to->limits[i].other_bytes_per_s != from->limits[i].other_bytes_per_s;
+		to->limits[i] = from->limits[i];
 	}
 	return changed;
 }
@@ -81,9 +104,7 @@ static void publish_locked(struct master *m, const struct plan_round *round)
 
 	m->cluster.cache_bytes = plan_usable_bytes(round->cluster.capacity_bytes);
 	m->cluster.cache_bytes_left = round->cluster.cache_bytes_left;
-	m->cluster.origin_bytes_per_s_left = round->cluster.origin_bytes_per_s_left;
-	changed |= m->cluster.other_bytes_per_s != round->cluster.other_bytes_per_s;
-	m->cluster.other_bytes_per_s = round->cluster.other_bytes_per_s;
+	changed |= publish_origins_locked(m, &round->cluster);
 	for (size_t i = 0; i < round->count; i++) {
 		struct dataset *d = dataset_registry_get(&m->datasets, items[i].dataset_id);
 		const struct snapshot *s = d ? dataset_current(d) : NULL;

@@ -11,7 +11,7 @@
 #define LOG_SUBSYSTEM "master"
 #include "common/log.h"
 
-static struct worker *find(const struct workers *w, uint64_t id)
+struct worker *workers_find(const struct workers *w, uint64_t id)
 {
 	struct worker *found;
 
@@ -103,6 +103,9 @@ static int load_one(
 		return -ENOSPC;
 	worker->capacity_bytes = state->capacity_bytes;
 	worker->seen_ms = load->now_ms;
+	worker->origins = (struct origin_hold){.most = state->origin_part,
+		.base = state->origin_base_part,
+		.heard_ms = load->now_ms};
 	for (size_t i = 0; i < state->n_counted; i++) {
 		struct worker_share *s = share_get(worker, state->counted[i]->dataset_id);
 
@@ -133,6 +136,8 @@ static int save_one(const struct worker *worker, struct namespace_batch *batch)
 		struct worker_share *s, *next;
 
 		state.capacity_bytes = worker->capacity_bytes;
+		state.origin_part = worker->origins.most;
+		state.origin_base_part = worker->origins.base;
 		HASH_ITER (hh, worker->shares, s, next) {
 			size_t i = state.n_counted++;
 
@@ -272,7 +277,7 @@ int workers_heard(struct workers *w, struct dataset_registry *datasets, struct j
 
 	if (r < 0)
 		return r;
-	worker = find(w, request->worker_id);
+	worker = workers_find(w, request->worker_id);
 	if (!worker)
 		worker = worker_add(w, request->worker_id, err);
 	if (!worker)
@@ -326,19 +331,6 @@ bool workers_expire(struct workers *w, int64_t now_ms, struct namespace_batch *b
 		}
 	}
 	return changed;
-}
-
-double workers_part(const struct workers *w, uint64_t id)
-{
-	struct worker *worker, *next;
-	double all = 0, own = 0;
-
-	HASH_ITER (hh, w->by_id, worker, next) {
-		all += (double)worker->capacity_bytes;
-		if (worker->id == id)
-			own = (double)worker->capacity_bytes;
-	}
-	return all > 0 ? own / all : 0;
 }
 
 uint64_t workers_capacity(const struct workers *w, int64_t now_ms)

@@ -20,6 +20,7 @@
 #include "common/error.h"
 #include "granary/v1/cluster.pb-c.h"
 #include "master/dataset_registry.h"
+#include "master/origin_hold.h"
 #include "master/worker_jobs.h"
 
 #define WORKERS_MAX 4096
@@ -56,6 +57,7 @@ struct worker {
 	} scrub;
 	struct worker_share *shares; /* of datasets that exist */
 	struct worker_job *jobs;     /* worker_jobs.h */
+	struct origin_hold origins;  /* a part of all limits, 0 to 1 (origin_ledger.h) */
 	int64_t seen_ms; /* for one that is only known from the database: when it was read */
 	bool heard;	 /* false: only known from the database */
 	bool alive;
@@ -83,9 +85,7 @@ bool workers_expire(struct workers *w, int64_t now_ms, struct namespace_batch *b
 /* Of the alive and of those that may come back. */
 uint64_t workers_capacity(const struct workers *w, int64_t now_ms);
 
-/* The part of the cluster's capacity, and so of its bandwidth to the origins, that is this worker's.
- * That of one which is silent stays its own until it is forgotten: it may be at work. */
-double workers_part(const struct workers *w, uint64_t id);
+struct worker *workers_find(const struct workers *w, uint64_t id); /* NULL: none */
 
 struct workers_sum {
 	uint64_t pinned_bytes, cached_bytes;

@@ -358,6 +358,7 @@ static struct fetch *make(
 		return NULL;
 	f->work.run = fetch_run;
 	f->turn.granted = on_granted;
+	f->turn.url = want->dataset->url;
 	atomic_init(&f->refs, 1); /* the running thread's */
 	f->table = t;
 	f->dataset = dataset_ref(want->dataset);

@@ -12,6 +12,8 @@
 #include "common/log.h"
 
 #define HEARTBEAT_PATH "/granary.v1.ClusterService/WorkerHeartbeat"
+#define NS_PER_MS ((int64_t)1000000)
+#define LEASE_MAX_MS 86400000u
 
 struct heartbeat {
 	struct heartbeat_options opts;
@@ -167,6 +169,7 @@ static int fill(struct heartbeat *h, struct report *r)
 	r->scrub.passes = st.scrub_passes;
 	q->scrub = &r->scrub;
 	q->plan_version = h->has_plan ? h->plan_version : 0;
+	origin_queue_part(h->opts.origins, &q->origin_part, &q->origin_base_part);
 	e = dataset_table_list(h->opts.datasets, &list, &count);
 	if (e < 0)
 		return e;
@@ -183,12 +186,35 @@ static void take_share(struct heartbeat *h, const Granary__V1__OriginShare *mess
 	struct origin_share *share;
 	struct error err = ERROR_INIT;
 
-	if (origin_share_new(message, &share, &err) < 0)
+	if (origin_share_new(message, &share, &err) < 0 ||
+		origin_queue_apply(h->opts.origins, share, &err) < 0)
 		log_error("the master's share of the origins' bandwidth is not taken, the last one "
 			  "stays in force: %s",
 			err.text);
-	else
-		origin_queue_apply(h->opts.origins, share);
+}
+
+static double sane_part(double part)
+{
+	return part >= 0 && part <= 1 ? part : 0;
+}
+
+static int64_t after_ns(int64_t asked_ns, uint64_t ms)
+{
+	return asked_ns + (int64_t)(ms < LEASE_MAX_MS ? ms : LEASE_MAX_MS) * NS_PER_MS;
+}
+
+/* Counted from when it was asked for: so it ends here before it does with the master. */
+static void take_lease(struct heartbeat *h, const Granary__V1__OriginLease *told, int64_t asked_ns)
+{
+	struct origin_lease lease;
+
+	if (!told)
+		return;
+	lease = (struct origin_lease){.part = sane_part(told->part),
+		.base_part = sane_part(told->base_part),
+		.until_ns = after_ns(asked_ns, told->lease_ms),
+		.base_until_ns = after_ns(asked_ns, told->base_ms)};
+	origin_queue_lease(h->opts.origins, &lease);
 }
 
 static void take_plan(struct heartbeat *h, Granary__V1__WorkerHeartbeatReply *reply)
@@ -232,9 +258,11 @@ static int beat(struct heartbeat *h, int64_t *interval_ms)
 	Granary__V1__WorkerHeartbeatReply *reply;
 	ProtobufCMessage *message = NULL;
 	struct error err = ERROR_INIT;
+	int64_t asked_ns;
 	int r;
 
 	r = fill(h, &report);
+	asked_ns = clock_mono_ns();
 	if (r < 0)
 		error_set(&err, r, "out of memory");
 	else
@@ -249,6 +277,7 @@ static int beat(struct heartbeat *h, int64_t *interval_ms)
 		return r;
 	reply = (Granary__V1__WorkerHeartbeatReply *)message;
 	*interval_ms = clamp_interval(reply->interval_ms);
+	take_lease(h, reply->origin_lease, asked_ns);
 	take_plan(h, reply);
 	return 0;
 }

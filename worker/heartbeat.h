@@ -2,9 +2,9 @@
  * A worker's side of living with the master: once an interval it says what it has, and takes what
  * it should hold.
  *
- * The data path never waits for the master. While it is away the last plan stays in force, the
- * share of the origins' bandwidth with it, for ever; reads of datasets that no plan has named yet fail with -EAGAIN until the first one has
- * come.
+ * The data path never waits for the master. While it is away the last plan stays in force, but of the
+ * origins' limited bandwidth a base only is left after the lease (origin_queue.h); reads of datasets
+ * that no plan has named yet fail with -EAGAIN until the first one has come.
  *
  * Threading: a thread of its own between start and stop; refresh from any thread.
  */

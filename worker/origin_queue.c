@@ -1,34 +1,21 @@
 #include "worker/origin_queue.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <uthash.h>
 #include <utlist.h>
 
-#include "common/cleanup.h"
 #include "common/sync.h"
+#include "worker/origin_jobs.h"
 
 #define LOG_SUBSYSTEM "worker"
 #include "common/log.h"
 
 #define NS_PER_MS ((int64_t)1000000)
 #define NS_PER_US ((int64_t)1000)
-
-struct origin_job {
-	char name[DATASET_JOB_BYTES];
-	struct fair_flow flow;
-	double granted_bytes_per_s; /* 0: a part of what others share */
-	unsigned open;		    /* turns */
-	uint64_t origin_bytes, waited_us, queued_bytes;
-	uint64_t reported_bytes;
-	bool used;
-	double weight_before;		/* while a share is applied */
-	struct origin_job *prev, *next; /* the last used first */
-	UT_hash_handle hh;
-};
 
 struct origin_queue {
 	struct mutex mu;
@@ -38,187 +25,184 @@ struct origin_queue {
 	uint64_t memory_bytes;
 
 	/* guarded by mu */
-	struct origin_share *share;
-	struct origin_window window;
+	struct origin_window window; /* of all origins */
+	struct origin_lease lease;
+	int64_t lease_ends_ns; /* when less is left of it; INT64_MAX: not again */
 	struct fair_queue fair;
-	struct origin_job *jobs; /* by name */
-	struct origin_job *by_use;
-	struct origin_job nameless; /* no job, and those that have no place; not in jobs */
+	struct origin_jobs jobs;
 	bool stopping;
 };
-
-static struct origin_job *job_of(struct fair_flow *f)
-{
-	return (struct origin_job *)((char *)f - offsetof(struct origin_job, flow));
-}
 
 static struct origin_turn *turn_of(struct fair_turn *t)
 {
 	return (struct origin_turn *)((char *)t - offsetof(struct origin_turn, fair));
 }
 
-/* ---- jobs ------------------------------------------------------------------------------------- */
-
-static struct origin_job *find_job_locked(struct origin_queue *q, const char *name)
+static int64_t first(int64_t a, int64_t b)
 {
-	struct origin_job *j;
-
-	HASH_FIND_STR(q->jobs, name, j);
-	return j;
+	return a < b ? a : b;
 }
 
-static bool forgettable(const struct origin_job *j)
+static double weight_locked(const struct origin_queue *q, const struct origin_flow *f)
 {
-	return j->open == 0 && j->reported_bytes == j->origin_bytes && j->granted_bytes_per_s == 0;
+	return origin_flow_weight(&q->jobs, &q->fair, q->window.bytes_per_s, f);
 }
 
-static void forget_job_locked(struct origin_queue *q, struct origin_job *j)
+/* ---- the part of the share -------------------------------------------------------------------- */
+
+static void note_weight_locked(void *arg, struct origin_flow *f)
 {
-	HASH_DEL(q->jobs, j);
-	DL_DELETE(q->by_use, j);
-	free(j);
+	f->weight_before = weight_locked(arg, f);
 }
 
-/* True when there is room for one more. */
-static bool make_room_locked(struct origin_queue *q)
+/* What a flow got ahead of its share, in bytes, stays what it was. */
+static void reweigh_locked(void *arg, struct origin_flow *f)
 {
-	struct origin_job *j;
+	struct origin_queue *q = arg;
+	double factor = weight_locked(q, f) / f->weight_before;
 
-	if (HASH_COUNT(q->jobs) < ORIGIN_JOBS_MAX + q->share->job_count)
-		return true;
-	if (!q->by_use)
-		return false;
-	/* From the tail, which utlist has as the head's prev. */
-	for (j = q->by_use->prev;; j = j->prev) {
-		if (forgettable(j)) {
-			forget_job_locked(q, j);
-			return true;
-		}
-		if (j == q->by_use)
-			return false;
+	if (isfinite(factor) && factor > 0)
+		fair_queue_reweigh(&q->fair, &f->fair, factor);
+}
+
+/* Of all origins, of the share's; 0: no limit. */
+static double rate_locked(const struct origin_queue *q)
+{
+	const struct origin_share *s = q->jobs.share;
+	double rate = s->bytes_per_s * q->jobs.part;
+
+	if (!s->limited)
+		return 0;
+	return rate < ORIGIN_RATE_MIN_BYTES_PER_S ? ORIGIN_RATE_MIN_BYTES_PER_S : rate;
+}
+
+static void set_part_locked(struct origin_queue *q, double part)
+{
+	if (part == q->jobs.part)
+		return;
+	origin_jobs_each_flow(&q->jobs, note_weight_locked, q);
+	origin_jobs_set_part(&q->jobs, part);
+	origin_window_set(&q->window, rate_locked(q));
+	origin_jobs_each_flow(&q->jobs, reweigh_locked, q);
+}
+
+/* What is left of a lease at this time. */
+static void keep_lease_locked(struct origin_queue *q, int64_t now_ns)
+{
+	const struct origin_lease *l = &q->lease;
+
+	if (now_ns < q->lease_ends_ns)
+		return;
+	if (now_ns >= l->base_until_ns) {
+		q->lease_ends_ns = INT64_MAX;
+		set_part_locked(q, 0);
+	} else if (now_ns >= l->until_ns) {
+		q->lease_ends_ns = l->base_until_ns;
+		set_part_locked(q, l->base_part);
 	}
 }
 
-static double granted_locked(const struct origin_queue *q, const char *name)
+void origin_queue_lease(struct origin_queue *q, const struct origin_lease *lease)
 {
-	const struct origin_share_job *s = origin_share_find(q->share, name);
-
-	return s ? s->bytes_per_s : 0;
+	mutex_guard(&q->mu);
+	q->lease = *lease;
+	q->lease_ends_ns = first(lease->until_ns, lease->base_until_ns);
+	set_part_locked(q, lease->part);
+	keep_lease_locked(q, clock_mono_ns());
+	cond_signal(&q->changed);
 }
 
-static struct origin_job *add_job_locked(struct origin_queue *q, const char *name)
+void origin_queue_part(struct origin_queue *q, double *ret_part, double *ret_base_part)
 {
-	struct origin_job *j;
-
-	if (!make_room_locked(q))
-		return NULL;
-	j = calloc(1, sizeof(*j));
-	if (!j)
-		return NULL;
-	strcpy(j->name, name);
-	j->granted_bytes_per_s = granted_locked(q, name);
-	HASH_ADD_STR(q->jobs, name, j);
-	DL_PREPEND(q->by_use, j);
-	return j;
-}
-
-/* `job` is as a reader said it. */
-static struct origin_job *use_job_locked(struct origin_queue *q, const char *job)
-{
-	char name[DATASET_JOB_BYTES] = "";
-	struct origin_job *j;
-
-	if (!job[0])
-		return &q->nameless;
-	strncat(name, job, sizeof(name) - 1);
-	j = find_job_locked(q, name);
-	if (!j)
-		j = add_job_locked(q, name);
-	if (!j)
-		return &q->nameless;
-	if (q->by_use != j) {
-		DL_DELETE(q->by_use, j);
-		DL_PREPEND(q->by_use, j);
-	}
-	return j;
-}
-
-/* ---- weights ---------------------------------------------------------------------------------- */
-
-/* Those that wait now, and of them those without a grant. */
-static void count_waiting_locked(const struct origin_queue *q, unsigned *all, unsigned *others)
-{
-	struct fair_flow *f;
-
-	*all = *others = 0;
-	DL_FOREACH (q->fair.waiting, f) {
-		++*all;
-		*others += job_of(f)->granted_bytes_per_s == 0;
-	}
-}
-
-static double weight_of(
-	const struct origin_queue *q, double granted_bytes_per_s, unsigned all, unsigned others)
-{
-	double floor = q->window.bytes_per_s * ORIGIN_FLOOR / (all ? all : 1);
-	double weight = granted_bytes_per_s;
-
-	if (weight == 0)
-		weight = q->share->other_bytes_per_s / (others ? others : 1);
-	return weight > floor ? weight : floor;
-}
-
-static double weight_locked(const struct origin_queue *q, const struct origin_job *j)
-{
-	unsigned all, others;
-
-	count_waiting_locked(q, &all, &others);
-	return weight_of(q, j->granted_bytes_per_s, all, others);
+	mutex_guard(&q->mu);
+	keep_lease_locked(q, clock_mono_ns());
+	*ret_part = q->lease.until_ns ? q->jobs.part : 0;
+	*ret_base_part = q->lease.base_part < *ret_part ? q->lease.base_part : *ret_part;
 }
 
 /* ---- turns ------------------------------------------------------------------------------------ */
 
-static bool limited_locked(const struct origin_queue *q)
+/* The limit of its origin alone; NULL: none. */
+static struct limited_origin *own_limit(const struct origin_flow *f)
 {
-	return q->window.bytes_per_s > 0;
+	return f->origin && f->origin->listed ? f->origin : NULL;
+}
+
+static bool limited_locked(const struct origin_queue *q, const struct origin_flow *f)
+{
+	return q->window.bytes_per_s > 0 || own_limit(f);
+}
+
+static double least(double a, double b)
+{
+	return a < b ? a : b;
 }
 
 static uint32_t piece_locked(
 	const struct origin_queue *q, const struct origin_turn *t, double weight)
 {
-	uint32_t piece = origin_window_piece(&q->window);
+	const struct limited_origin *own = own_limit(t->flow);
+	double piece = origin_window_piece(&q->window);
 	double of_job = weight * ORIGIN_PIECE_OF_JOB_S;
 
 	if (t->undivided)
 		return t->want_bytes;
+	if (own)
+		piece = least(piece, origin_window_piece(&own->window));
 	if (of_job < ORIGIN_PIECE_BYTES)
 		of_job = ORIGIN_PIECE_BYTES;
-	if (of_job < piece)
-		piece = (uint32_t)of_job;
-	return piece < t->want_bytes ? piece : t->want_bytes;
+	return (uint32_t)least(least(piece, of_job), t->want_bytes);
+}
+
+static void begin_pass_locked(struct origin_queue *q, struct origin_turn *t, int64_t now_ns)
+{
+	t->passing = true;
+	t->begun_at = t->flow->origin;
+	origin_window_begin(&q->window, &t->pass, t->bytes, now_ns);
+	if (t->begun_at)
+		origin_window_begin(&t->begun_at->window, &t->own_pass, t->bytes, now_ns);
+}
+
+static void end_pass_locked(
+	struct origin_queue *q, struct origin_turn *t, uint64_t bytes, int64_t now_ns)
+{
+	t->passing = false;
+	origin_window_end(&q->window, &t->pass, bytes, now_ns);
+	if (!t->begun_at)
+		return;
+	origin_window_end(&t->begun_at->window, &t->own_pass, bytes, now_ns);
+	t->begun_at->origin_bytes += bytes;
+	t->begun_at->group.blocked = false;
 }
 
 static void grant_locked(struct origin_queue *q, struct origin_turn *t, uint32_t bytes,
 	double weight, int64_t now_ns)
 {
 	t->bytes = bytes;
-	t->passing = true;
 	fair_queue_take(&q->fair, &t->fair);
-	if (limited_locked(q))
-		fair_queue_charge(&t->job->flow, t->fair.class, bytes / weight);
-	origin_window_begin(&q->window, &t->pass, bytes, now_ns);
+	if (limited_locked(q, t->flow))
+		fair_queue_charge(&t->flow->fair, t->fair.class, bytes / weight);
+	begin_pass_locked(q, t, now_ns);
 }
 
-/* When it may go: 0 is now. */
+#define GRANTED 0
+#define HELD_UP (-1) /* its origin is at its limit: its group waits, others need not */
+
+/* GRANTED, HELD_UP, or when the limit of all has room for it. */
 static int64_t try_locked(struct origin_queue *q, struct origin_turn *t, int64_t now_ns)
 {
+	struct limited_origin *own = own_limit(t->flow);
 	double weight = 1;
 	uint32_t bytes = t->want_bytes;
 	int64_t wait_ns;
 
-	if (limited_locked(q)) {
-		weight = weight_locked(q, t->job);
+	if (limited_locked(q, t->flow)) {
+		weight = weight_locked(q, t->flow);
 		bytes = piece_locked(q, t, weight);
+	}
+	if (own && (own->look_ns = origin_window_wait_ns(&own->window, bytes, now_ns)) > 0) {
+		own->group.blocked = true;
+		return HELD_UP;
 	}
 	wait_ns = origin_window_wait_ns(&q->window, bytes, now_ns);
 	if (wait_ns == 0)
@@ -235,45 +219,126 @@ int64_t origin_turn_waited_us(const struct origin_turn *t)
 	return us + atomic_load(&t->pieces_us);
 }
 
+static void count_queued_locked(struct origin_turn *t, bool queued)
+{
+	uint64_t bytes = queued ? t->want_bytes : -(uint64_t)t->want_bytes;
+
+	t->flow->job->queued_bytes += bytes;
+	if (t->flow->origin)
+		t->flow->origin->queued_bytes += bytes;
+}
+
 static void begin_wait_locked(struct origin_turn *t, int64_t now_ns)
 {
-	t->job->queued_bytes += t->want_bytes;
+	count_queued_locked(t, true);
 	atomic_fetch_sub(&t->waited_us, now_ns / NS_PER_US);
 }
 
 static void end_wait_locked(struct origin_turn *t, int64_t now_ns)
 {
-	t->job->queued_bytes -= t->want_bytes;
+	count_queued_locked(t, false);
 	atomic_fetch_add(&t->waited_us, now_ns / NS_PER_US);
+}
+
+/* Has a look at the origins that were at their limit and should have room by now. */
+static void release_origins_locked(struct origin_queue *q, int64_t now_ns)
+{
+	struct limited_origin *o;
+
+	DL_FOREACH (q->jobs.origins, o)
+		if (o->group.blocked && o->look_ns <= now_ns)
+			o->group.blocked = false;
+}
+
+/* When the first of those that others wait for has room. */
+static int64_t next_release_locked(const struct origin_queue *q)
+{
+	const struct limited_origin *o;
+	int64_t first_ns = INT64_MAX;
+
+	DL_FOREACH (q->jobs.origins, o)
+		if (o->group.blocked && o->group.queued > 0 && o->look_ns < first_ns)
+			first_ns = o->look_ns;
+	return first_ns;
 }
 
 /* Grants what may go now; returns when to look again. */
 static int64_t serve_locked(struct origin_queue *q)
 {
-	struct origin_turn *t;
 	struct fair_turn *next;
-	int64_t now_ns, wait_ns;
+	int64_t now_ns = clock_mono_ns(), wait_ns;
 
+	release_origins_locked(q, now_ns);
 	while ((next = fair_queue_next(&q->fair))) {
-		t = turn_of(next);
+		struct origin_turn *t = turn_of(next);
+
 		now_ns = clock_mono_ns();
+		keep_lease_locked(q, now_ns);
 		wait_ns = try_locked(q, t, now_ns);
 		if (wait_ns > 0)
-			return wait_ns;
+			return first(wait_ns, next_release_locked(q));
+		if (wait_ns == HELD_UP)
+			continue;
 		end_wait_locked(t, now_ns);
 		t->granted(t);
 	}
-	return INT64_MAX;
+	return next_release_locked(q);
+}
+
+static void enter_locked(struct origin_queue *q, struct origin_turn *t, struct origin_flow *f)
+{
+	t->flow = f;
+	t->generation = q->jobs.generation;
+	t->fair.flow = &f->fair;
+	f->open++;
+	f->job->open++;
+	f->job->used = true;
+}
+
+static void leave_locked(struct origin_turn *t)
+{
+	assert(t->flow->open > 0 && t->flow->job->open > 0);
+	t->flow->open--;
+	t->flow->job->open--;
+}
+
+/* Its further turns are those of another flow, with the memory that it holds. */
+static void move_locked(struct origin_queue *q, struct origin_turn *t, struct origin_flow *to)
+{
+	bool queued = t->fair.queued;
+
+	if (queued) {
+		fair_queue_remove(&q->fair, &t->fair);
+		count_queued_locked(t, false);
+	}
+	fair_queue_move(&q->fair, &t->fair, &to->fair);
+	leave_locked(t);
+	enter_locked(q, t, to);
+	if (!queued)
+		return;
+	count_queued_locked(t, true);
+	fair_queue_add(&q->fair, &t->fair, t->fair.class);
+}
+
+/* After a change of the origins that have limits. */
+static void find_origin_locked(struct origin_queue *q, struct origin_turn *t)
+{
+	struct origin_flow *f;
+
+	if (t->generation == q->jobs.generation)
+		return;
+	t->generation = q->jobs.generation;
+	f = origin_jobs_flow(&q->jobs, t->flow->job, t->url);
+	if (f != t->flow)
+		move_locked(q, t, f);
 }
 
 void origin_queue_open(
 	struct origin_queue *q, struct origin_turn *t, const char *job, uint32_t hold_bytes)
 {
 	mutex_guard(&q->mu);
-	t->job = use_job_locked(q, job);
-	t->job->open++;
-	t->job->used = true;
-	t->fair = (struct fair_turn){.flow = &t->job->flow, .hold_bytes = hold_bytes};
+	t->fair = (struct fair_turn){.hold_bytes = hold_bytes};
+	enter_locked(q, t, origin_jobs_flow(&q->jobs, origin_jobs_use(&q->jobs, job), t->url));
 	t->passing = false;
 	atomic_init(&t->waited_us, 0);
 	atomic_init(&t->pieces_us, 0);
@@ -289,13 +354,15 @@ bool origin_queue_ask(
 	assert(want_bytes > 0);
 	mutex_guard(&q->mu);
 	assert(!t->passing && !t->fair.queued);
+	find_origin_locked(q, t);
 	now_ns = clock_mono_ns();
+	keep_lease_locked(q, now_ns);
 	t->want_bytes = want_bytes;
 	atomic_fetch_add(&t->pieces_us, t->got_us);
 	t->got_us = 0;
 	fair_queue_add(&q->fair, &t->fair, class);
 	/* Nobody before it: then it need not wait for the thread. */
-	if (fair_queue_next(&q->fair) == &t->fair && try_locked(q, t, now_ns) == 0)
+	if (fair_queue_next(&q->fair) == &t->fair && try_locked(q, t, now_ns) == GRANTED)
 		return true;
 	begin_wait_locked(t, now_ns);
 	cond_signal(&q->changed);
@@ -309,36 +376,16 @@ static void requeue_locked(struct origin_queue *q, struct origin_turn *t, enum f
 	cond_signal(&q->changed);
 }
 
-/* Its further turns are those of another job, with the memory that it holds. */
-static void move_locked(struct origin_queue *q, struct origin_turn *t, struct origin_job *to)
-{
-	struct origin_job *from = t->job;
-	bool queued = t->fair.queued;
-
-	if (queued)
-		fair_queue_remove(&q->fair, &t->fair);
-	fair_queue_move(&t->fair, &to->flow);
-	from->open--;
-	to->open++;
-	to->used = true;
-	t->job = to;
-	if (!queued)
-		return;
-	from->queued_bytes -= t->want_bytes;
-	to->queued_bytes += t->want_bytes;
-	fair_queue_add(&q->fair, &t->fair, t->fair.class);
-}
-
 void origin_queue_join(struct origin_queue *q, struct origin_turn *t, const char *job)
 {
-	struct origin_job *j;
+	struct origin_flow *f;
 
 	mutex_guard(&q->mu);
-	if (!limited_locked(q))
+	if (!limited_locked(q, t->flow))
 		return;
-	j = use_job_locked(q, job);
-	if (j != t->job && weight_locked(q, j) > weight_locked(q, t->job))
-		move_locked(q, t, j);
+	f = origin_jobs_flow(&q->jobs, origin_jobs_use(&q->jobs, job), t->url);
+	if (f != t->flow && weight_locked(q, f) > weight_locked(q, t->flow))
+		move_locked(q, t, f);
 	if (t->fair.queued && t->fair.class == FAIR_IDLE)
 		requeue_locked(q, t, FAIR_URGENT);
 	cond_signal(&q->changed);
@@ -366,18 +413,19 @@ void origin_queue_done(struct origin_queue *q, struct origin_turn *t, uint64_t b
 {
 	int64_t now_ns;
 	double more;
+	bool paced;
 
 	mutex_guard(&q->mu);
 	if (!t->passing)
 		return;
 	now_ns = clock_mono_ns();
 	t->got_us = (now_ns - t->pass.begun_ns) / NS_PER_US;
-	t->passing = false;
-	t->job->origin_bytes += bytes;
+	t->flow->job->origin_bytes += bytes;
 	more = (double)bytes - (double)t->bytes;
-	if (t->pass.paced && limited_locked(q) && more != 0)
-		fair_queue_charge(&t->job->flow, t->fair.class, more / weight_locked(q, t->job));
-	origin_window_end(&q->window, &t->pass, bytes, now_ns);
+	paced = t->pass.paced || (t->begun_at && t->own_pass.paced);
+	if (paced && limited_locked(q, t->flow) && more != 0)
+		fair_queue_charge(&t->flow->fair, t->fair.class, more / weight_locked(q, t->flow));
+	end_pass_locked(q, t, bytes, now_ns);
 	if (q->fair.queued > 0)
 		cond_signal(&q->changed);
 }
@@ -385,10 +433,10 @@ void origin_queue_done(struct origin_queue *q, struct origin_turn *t, uint64_t b
 void origin_queue_close(struct origin_queue *q, struct origin_turn *t)
 {
 	mutex_guard(&q->mu);
-	assert(!t->passing && t->job->open > 0);
-	t->job->waited_us += (uint64_t)atomic_load(&t->waited_us);
+	assert(!t->passing);
+	t->flow->job->waited_us += (uint64_t)atomic_load(&t->waited_us);
 	fair_queue_end(&q->fair, &t->fair);
-	t->job->open--;
+	leave_locked(t);
 	/* Another of its job may have waited for the memory. */
 	if (q->fair.queued > 0)
 		cond_signal(&q->changed);
@@ -396,59 +444,80 @@ void origin_queue_close(struct origin_queue *q, struct origin_turn *t)
 
 /* ---- shares ----------------------------------------------------------------------------------- */
 
-/* What a job got ahead of its share, in bytes, stays what it was. */
-static void reweigh_locked(struct origin_queue *q, struct origin_job *j)
+/* Those of a class that wait in a flow. */
+static void find_origins_locked(struct origin_queue *q, struct fair_turn *turns)
 {
-	double factor = weight_locked(q, j) / j->weight_before;
+	struct fair_turn *t, *next;
 
-	if (isfinite(factor) && factor > 0)
-		fair_queue_reweigh(&q->fair, &j->flow, factor);
+	DL_FOREACH_SAFE (turns, t, next)
+		find_origin_locked(q, turn_of(t));
 }
 
-static void take_share_locked(struct origin_queue *q, struct origin_share *share, double rate)
+static void find_origins_of_waiting_locked(struct origin_queue *q)
 {
-	struct origin_job *j;
+	struct fair_flow *f, *next;
 
-	q->nameless.weight_before = weight_locked(q, &q->nameless);
-	DL_FOREACH (q->by_use, j)
-		j->weight_before = weight_locked(q, j);
-	q->share = share;
-	origin_window_set(&q->window, rate);
+	DL_FOREACH_SAFE (q->fair.waiting, f, next)
+		for (int c = 0; c < FAIR_CLASSES; c++)
+			find_origins_locked(q, f->turns[c]);
+}
+
+static int take_share_locked(struct origin_queue *q, struct origin_share **share)
+{
+	bool limited = (*share)->limited || (*share)->origin_count > 0;
+
+	origin_jobs_each_flow(&q->jobs, note_weight_locked, q);
+	if (origin_jobs_apply(&q->jobs, share) < 0)
+		return -ENOMEM;
+	origin_window_set(&q->window, rate_locked(q));
 	/* Without a limit a get waits for nothing here. */
-	q->fair.flow_max_bytes = rate > 0 ? q->memory_bytes / 4 : UINT64_MAX;
-	q->fair.held_max_bytes = rate > 0 ? q->memory_bytes / 4 * 3 : UINT64_MAX;
-	DL_FOREACH (q->by_use, j)
-		j->granted_bytes_per_s = granted_locked(q, j->name);
-	reweigh_locked(q, &q->nameless);
-	DL_FOREACH (q->by_use, j)
-		reweigh_locked(q, j);
+	q->fair.flow_max_bytes = limited ? q->memory_bytes / 4 : UINT64_MAX;
+	q->fair.held_max_bytes = limited ? q->memory_bytes / 4 * 3 : UINT64_MAX;
+	origin_jobs_each_flow(&q->jobs, reweigh_locked, q);
+	find_origins_of_waiting_locked(q);
+	origin_jobs_prune(&q->jobs);
+	cond_signal(&q->changed);
+	return 0;
+}
+
+static bool same_origins(const struct origin_share *a, const struct origin_share *b)
+{
+	bool same = a->origin_count == b->origin_count;
+
+	for (size_t i = 0; same && i < a->origin_count; i++)
+		same = strcmp(a->origins[i].prefix, b->origins[i].prefix) == 0 &&
+		       a->origins[i].bytes_per_s == b->origins[i].bytes_per_s;
+	return same;
 }
 
 static void log_change(const struct origin_share *before, const struct origin_share *after)
 {
 	if (after->limited && (!before->limited || before->bytes_per_s != after->bytes_per_s))
-		log_info("origins: at most %.0f bytes/s from now on, for %zu jobs",
+		log_info("origins: at most %.0f bytes/s of all workers from now on, for %zu jobs",
 			after->bytes_per_s, after->job_count);
 	else if (!after->limited && before->limited)
-		log_info("origins: no limit from now on");
+		log_info("origins: no limit of all together from now on");
+	if (same_origins(before, after))
+		return;
+	for (size_t i = 0; i < after->origin_count; i++)
+		log_info("origin %s: at most %.0f bytes/s of all workers from now on",
+			after->origins[i].prefix, after->origins[i].bytes_per_s);
+	if (after->origin_count == 0)
+		log_info("origins: no limits of single ones from now on");
 }
 
-void origin_queue_apply(struct origin_queue *q, struct origin_share *share)
+int origin_queue_apply(struct origin_queue *q, struct origin_share *share, struct error *err)
 {
-	double rate = share->bytes_per_s;
-	struct origin_share *before;
+	struct origin_share *before = share;
+	int r;
 
-	if (!share->limited)
-		rate = 0;
-	else if (rate < ORIGIN_RATE_MIN_BYTES_PER_S)
-		rate = ORIGIN_RATE_MIN_BYTES_PER_S;
 	mutex_lock(&q->mu);
-	before = q->share;
-	take_share_locked(q, share, rate);
-	cond_signal(&q->changed);
+	r = take_share_locked(q, &before);
+	if (r == 0)
+		log_change(before, q->jobs.share);
 	mutex_unlock(&q->mu);
-	log_change(before, share);
 	origin_share_free(before);
+	return r < 0 ? error_set(err, r, "out of memory") : 0;
 }
 
 double origin_queue_limit(struct origin_queue *q)
@@ -477,12 +546,12 @@ int origin_queue_jobs(struct origin_queue *q, struct origin_job_stat **ret, size
 	size_t n = 0;
 
 	mutex_guard(&q->mu);
-	list = calloc(HASH_COUNT(q->jobs) + 1, sizeof(*list));
+	list = calloc(HASH_COUNT(q->jobs.by_name) + 1, sizeof(*list));
 	if (!list)
 		return -ENOMEM;
-	if (q->nameless.used)
-		describe(&q->nameless, &list[n++]);
-	DL_FOREACH (q->by_use, j)
+	if (q->jobs.nameless.used)
+		describe(&q->jobs.nameless, &list[n++]);
+	DL_FOREACH (q->jobs.by_use, j)
 		describe(j, &list[n++]);
 	*ret = list;
 	*ret_count = n;
@@ -495,10 +564,34 @@ void origin_queue_reported(struct origin_queue *q, const struct origin_job_stat 
 
 	mutex_guard(&q->mu);
 	for (size_t i = 0; i < count; i++) {
-		j = find_job_locked(q, jobs[i].name);
+		j = origin_jobs_find(&q->jobs, jobs[i].name);
 		if (j)
 			j->reported_bytes = jobs[i].origin_bytes;
 	}
+}
+
+int origin_queue_origins(struct origin_queue *q, struct origin_stat **ret, size_t *ret_count)
+{
+	const struct limited_origin *o;
+	struct origin_stat *list;
+	size_t n = 0;
+
+	mutex_guard(&q->mu);
+	DL_FOREACH (q->jobs.origins, o)
+		n++;
+	list = calloc(n + 1, sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	n = 0;
+	DL_FOREACH (q->jobs.origins, o) {
+		list[n] = (struct origin_stat){.limit_bytes_per_s = o->window.bytes_per_s,
+			.origin_bytes = o->origin_bytes,
+			.queued_bytes = o->queued_bytes};
+		strcpy(list[n++].prefix, o->prefix);
+	}
+	*ret = list;
+	*ret_count = n;
+	return 0;
 }
 
 /* ---- life ------------------------------------------------------------------------------------- */
@@ -513,8 +606,10 @@ static void *thread_main(void *arg)
 	struct origin_queue *q = arg;
 
 	mutex_lock(&q->mu);
-	while (!q->stopping)
-		cond_wait(&q->changed, &q->mu, wake_ms(serve_locked(q)));
+	while (!q->stopping) {
+		keep_lease_locked(q, clock_mono_ns());
+		cond_wait(&q->changed, &q->mu, wake_ms(first(serve_locked(q), q->lease_ends_ns)));
+	}
 	mutex_unlock(&q->mu);
 	return NULL;
 }
@@ -522,7 +617,6 @@ static void *thread_main(void *arg)
 struct origin_queue *origin_queue_new(uint64_t memory_bytes)
 {
 	struct origin_queue *q = calloc(1, sizeof(*q));
-	struct error err = ERROR_INIT;
 
 	if (!q)
 		return NULL;
@@ -530,7 +624,8 @@ struct origin_queue *origin_queue_new(uint64_t memory_bytes)
 	cond_init(&q->changed);
 	q->memory_bytes = memory_bytes;
 	q->fair.flow_max_bytes = q->fair.held_max_bytes = UINT64_MAX;
-	if (origin_share_new(NULL, &q->share, &err) < 0) {
+	q->lease_ends_ns = INT64_MAX;
+	if (origin_jobs_init(&q->jobs) < 0) {
 		origin_queue_free(q);
 		return NULL;
 	}
@@ -561,16 +656,10 @@ void origin_queue_stop(struct origin_queue *q)
 
 void origin_queue_free(struct origin_queue *q)
 {
-	struct origin_job *j, *next;
-
 	if (!q)
 		return;
 	assert(!q->started && q->fair.queued == 0 && !q->window.begun);
-	HASH_ITER (hh, q->jobs, j, next) {
-		assert(j->open == 0);
-		forget_job_locked(q, j);
-	}
-	origin_share_free(q->share);
+	origin_jobs_deinit(&q->jobs);
 	cond_deinit(&q->changed);
 	mutex_deinit(&q->mu);
 	free(q);

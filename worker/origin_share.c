@@ -55,6 +55,59 @@ static int take_jobs(
 	return 0;
 }
 
+/* ---- single origins --------------------------------------------------------------------------- */
+
+static int by_prefix(const void *a, const void *b)
+{
+	const struct origin_share_origin *x = a, *y = b;
+
+	return strcmp(x->prefix, y->prefix);
+}
+
+static int take_origin(const Granary__V1__SingleOriginShare *message,
+	struct origin_share_origin *ret, struct error *err)
+{
+	size_t len = strlen(message->prefix);
+
+	if (len == 0 || len >= sizeof(ret->prefix))
+		return error_set(err, -EINVAL,
+			"an origin's prefix of %zu bytes (1 to %zu are right)", len,
+			sizeof(ret->prefix) - 1);
+	if (!rate_makes_sense(message->bytes_per_s) ||
+		!rate_makes_sense(message->other_bytes_per_s))
+		return error_set(err, -EINVAL, "origin %s: rates of %g and %g bytes/s",
+			message->prefix, message->bytes_per_s, message->other_bytes_per_s);
+	strcpy(ret->prefix, message->prefix);
+	ret->bytes_per_s = message->bytes_per_s;
+	ret->other_bytes_per_s = message->other_bytes_per_s;
+	return 0;
+}
+
+static int take_origins(
+	struct origin_share *s, const Granary__V1__OriginShare *message, struct error *err)
+{
+	int r;
+
+	if (message->n_origins > ORIGIN_LIMITS_MAX)
+		return error_set(err, -EINVAL, "%zu single origins (at most %d)",
+			message->n_origins, ORIGIN_LIMITS_MAX);
+	s->origins = calloc(message->n_origins + 1, sizeof(*s->origins));
+	if (!s->origins)
+		return error_set(err, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < message->n_origins; i++) {
+		r = take_origin(message->origins[i], &s->origins[i], err);
+		if (r < 0)
+			return r;
+	}
+	s->origin_count = message->n_origins;
+	qsort(s->origins, s->origin_count, sizeof(s->origins[0]), by_prefix);
+	for (size_t i = 1; i < s->origin_count; i++)
+		if (strcmp(s->origins[i - 1].prefix, s->origins[i].prefix) == 0)
+			return error_set(
+				err, -EINVAL, "origin %s is there twice", s->origins[i].prefix);
+	return 0;
+}
+
 int origin_share_new(
 	const Granary__V1__OriginShare *message, struct origin_share **ret, struct error *err)
 {
@@ -77,6 +130,8 @@ int origin_share_new(
 		s->bytes_per_s = message->bytes_per_s;
 		s->other_bytes_per_s = message->other_bytes_per_s;
 		r = take_jobs(s, message, err);
+		if (r == 0)
+			r = take_origins(s, message, err);
 		if (r < 0)
 			return r;
 	}
@@ -86,6 +141,9 @@ int origin_share_new(
 
 void origin_share_free(struct origin_share *s)
 {
+	if (!s)
+		return;
+	free(s->origins);
 	free(s);
 }
 

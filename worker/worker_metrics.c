@@ -14,7 +14,11 @@ enum {
 	JOB_LIMIT,
 	JOB_WAITED,
 	JOB_QUEUED_BYTES,
+	SINGLE_LIMIT,
+	SINGLE_BYTES,
+	SINGLE_QUEUED_BYTES,
 	ORIGIN_LIMIT,
+	ORIGIN_PART,
 	CAPACITY_BYTES,
 	USED_BYTES,
 	HELD_BYTES,
@@ -53,8 +57,16 @@ static struct metric metrics[METRICS] = {
 		"job"),
 	[JOB_QUEUED_BYTES] = METRIC_GAUGE("granary_worker_job_queued_bytes",
 		"Bytes that wait for their job's turn to be read from origins.", "job"),
+	[SINGLE_LIMIT] = METRIC_GAUGE("granary_worker_single_origin_limit_bytes_per_second",
+		"The most that is read from the origins whose URL begins so.", "origin"),
+	[SINGLE_BYTES] = METRIC_COUNTER("granary_worker_single_origin_bytes_total",
+		"Bytes of objects that were read from them since they have a limit.", "origin"),
+	[SINGLE_QUEUED_BYTES] = METRIC_GAUGE("granary_worker_single_origin_queued_bytes",
+		"Bytes that wait for their turn to be read from them.", "origin"),
 	[ORIGIN_LIMIT] = METRIC_GAUGE("granary_worker_origin_limit_bytes_per_second",
-		"The most that is read from origins; 0: no limit."),
+		"The most that is read from all origins together; 0: no limit."),
+	[ORIGIN_PART] = METRIC_GAUGE("granary_worker_origin_part_ratio",
+		"Of the limits of origins, the part that is this worker's now; 0 without limits."),
 	[CAPACITY_BYTES] = METRIC_GAUGE(
 		"granary_worker_capacity_bytes", "The most that the store may take of its disk."),
 	[USED_BYTES] =
@@ -176,7 +188,6 @@ static void collect_jobs(const struct worker_metrics *m)
 	struct origin_job_stat rest = {.granted_bytes_per_s = 0};
 	size_t count = 0;
 
-	metric_set(metric_only(&metrics[ORIGIN_LIMIT]), origin_queue_limit(m->origins));
 	if (origin_queue_jobs(m->origins, &jobs, &count) < 0)
 		return;
 	for (size_t i = 0; i < count && i < DATASET_JOBS_MAX - 1; i++)
@@ -190,14 +201,36 @@ static void collect_jobs(const struct worker_metrics *m)
 		collect_job(DATASET_OTHER_JOB, &rest);
 }
 
+static void collect_origins(const struct worker_metrics *m)
+{
+	cleanup_free struct origin_stat *list = NULL;
+	double part, base_part;
+	size_t count = 0;
+
+	metric_set(metric_only(&metrics[ORIGIN_LIMIT]), origin_queue_limit(m->origins));
+	origin_queue_part(m->origins, &part, &base_part);
+	metric_set(metric_only(&metrics[ORIGIN_PART]), part);
+	if (origin_queue_origins(m->origins, &list, &count) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		const char *prefix = list[i].prefix;
+
+		metric_set(metric_with(&metrics[SINGLE_LIMIT], prefix), list[i].limit_bytes_per_s);
+		metric_set_total(metric_with(&metrics[SINGLE_BYTES], prefix), list[i].origin_bytes);
+		metric_set(metric_with(&metrics[SINGLE_QUEUED_BYTES], prefix),
+			(double)list[i].queued_bytes);
+	}
+}
+
 static void collect(void *arg)
 {
-	/* Datasets and jobs come and go. */
-	for (int i = ORIGIN_BYTES; i <= JOB_QUEUED_BYTES; i++)
+	/* Datasets, jobs and limits come and go. */
+	for (int i = ORIGIN_BYTES; i <= SINGLE_QUEUED_BYTES; i++)
 		metric_clear(&metrics[i]);
 	collect_store(arg);
 	collect_fetches(arg);
 	collect_jobs(arg);
+	collect_origins(arg);
 	collect_datasets(arg);
 }
 

@@ -205,6 +205,17 @@ class BadInput(suite.Case):
             with self.subTest(text):
                 self.refuse_up("--scrub-rate", text, pattern="--scrub-rate: .*or off", code=2)
 
+    def test_malformed_limits_of_origins(self):
+        for texts, pattern in (
+                (["fast"], "PREFIX=RATE"), (["bucket=1MB/s"], "s3://bucket"),
+                (["s3://=1MB/s"], "bucket"), (["ftp://host=1MB/s"], "s3://bucket"),
+                (["s3://b=off"], "rate above 0"), (["s3://b=2", "S3://b/=3"], "two limits"),
+                (["1MB/s", "2MB/s"], "second limit"),
+                ([f"s3://bucket-{number}=1MB/s" for number in range(65)], "at most 64")):
+            with self.subTest(texts[0]):
+                flags = [f"--origin-limit={text}" for text in texts]
+                self.refuse_up(*flags, pattern=f"--origin-limit: .*{pattern}", code=2)
+
     def test_malformed_quotas(self):
         self.refuse_up("--quota", "lots", pattern="--quota: 'lots' is not a size", code=2)
 

@@ -182,7 +182,7 @@ class Documents(suite.Case):
         origin, mount = self.work.directory("origin"), self.work.directory("mnt")
         (origin / "file").write_bytes(b"bytes")
         granary = Granary(self.work)
-        granary.up(origin, mount, "--job", "train")
+        granary.up(origin, mount, "--job", "train", "--origin-limit", "file:///=1GB/s")
         granary.ask("job", "start", "train", "--ideal-rate", "1GB/s")
         (mount / "file").read_bytes()
 

@@ -2,20 +2,16 @@
 never more than the limit in any second."""
 
 import itertools
-import mmap
-import os
-import random
 import sys
-import threading
 import time
 
 from harness import nginx, suite, trees
 from harness.granary import Granary
+from harness.reading_job import READERS, Job, most_in_a_second
 
 FILES = 400
 BYTES = 60_000
 LIMIT = 3_000_000
-READERS = 4
 # Both sides of a ratio are counted over a few seconds on a machine that does other things, too.
 NEAR = 0.2
 MOVED_SECONDS = 2
@@ -23,56 +19,6 @@ HICCUP_SECONDS = 20
 QUOTA_STAYS_SECONDS = 0.7
 # One second is what it has to be; the rest is for a machine that does other things.
 HICCUP_BOUND_SECONDS = 5
-
-
-class Job:
-    """Threads that read files of a mount at random, past the page cache."""
-
-    def __init__(self, mountpoint, pause=0, content=None):
-        self.paths = [os.path.join(mountpoint, name) for name in sorted(os.listdir(mountpoint))]
-        self.pause = pause
-        self.content = content  # of a path; None: it is not looked at
-        self.reads = []  # (when, bytes)
-        self.errors = []
-        self.wrong = []
-        self.longest = 0
-        self.stopping = False
-        self.threads = [threading.Thread(target=self._run, args=(number,), daemon=True)
-                        for number in range(READERS)]
-        for thread in self.threads:
-            thread.start()
-
-    def _run(self, number):
-        buffer, rng = mmap.mmap(-1, 1 << 16), random.Random(number)
-        while not self.stopping:
-            begun, path = time.monotonic(), rng.choice(self.paths)
-            size = self._read(path, buffer)
-            self.longest = max(self.longest, time.monotonic() - begun)
-            if size is not None and self.content and buffer[:size] != self.content[path]:
-                self.wrong.append(path)
-            time.sleep(self.pause)
-
-    def _read(self, path, buffer):
-        """Its bytes; None: it failed."""
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
-            try:
-                size = os.readv(handle, [buffer])
-            finally:
-                os.close(handle)
-        except OSError as error:
-            self.errors.append(error)
-            return None
-        self.reads.append((time.time(), size))
-        return size
-
-    def rate(self, begin, end):
-        return sum(size for at, size in self.reads if begin <= at < end) / (end - begin)
-
-    def stop(self):
-        self.stopping = True
-        for thread in self.threads:
-            thread.join(60)
 
 
 class Sharing(suite.Case):
@@ -125,17 +71,9 @@ class Sharing(suite.Case):
         for job in jobs:
             job.stop()
             self.assertEqual(job.errors, [])
-        requests = sorted((r.at, r.body_bytes) for r in self.server.requests() if r.is_object_get())
-        window, total, most = [], 0, 0
-        for at, size in requests:
-            window.append((at, size))
-            total += size
-            while window[0][0] <= at - 1:
-                total -= window.pop(0)[1]
-            most = max(most, total)
         # A request counts as of its end, which on a busy machine is late: what ended together had not
         # all been sent in that second.
-        self.assertLess(most, 1.1 * LIMIT)
+        self.assertLess(most_in_a_second(self.server), 1.1 * LIMIT)
 
     def test_bandwidth_moves_when_jobs_come_go_and_want_less(self):
         self.up()

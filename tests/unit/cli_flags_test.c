@@ -23,6 +23,11 @@ static struct {
 	int runs;
 } seen;
 
+static bool is_list(enum flag_kind kind)
+{
+	return kind == FLAG_LIST || kind == FLAG_LIMITS;
+}
+
 static int spy(struct invocation *inv)
 {
 	const char *text;
@@ -30,7 +35,7 @@ static int spy(struct invocation *inv)
 
 	seen.runs++;
 	seen.entries = inv_list(inv, seen.flag, &list);
-	text = seen.kind == FLAG_LIST ? (seen.entries ? list[0] : NULL) : inv_text(inv, seen.flag);
+	text = is_list(seen.kind) ? (seen.entries ? list[0] : NULL) : inv_text(inv, seen.flag);
 	seen.given = inv_given(inv, seen.flag);
 	if (seen.kind == FLAG_SWITCH)
 		text = inv_switch(inv, seen.flag) ? "yes" : "no";
@@ -103,6 +108,7 @@ static void sample(const struct flag *f, int number, char ret[VALUE_BYTES])
 		return;
 	case FLAG_SIZE:
 	case FLAG_RATE:
+	case FLAG_LIMITS:
 	case FLAG_QUOTA:
 	case FLAG_NUMBER:
 		snprintf(ret, VALUE_BYTES, "%d", 123000 + number);
@@ -129,7 +135,7 @@ static void expect(const struct command *c, const struct flag *f, const char *fr
 		fail_msg("granary %s: --%s from %s: exit code %d, '%s' instead of '%s'", c->name,
 			f->name, from, result, seen.value, value);
 	/* A repeated flag is not mixed from two sources. */
-	if (f->kind == FLAG_LIST && seen.entries != 1)
+	if (is_list(f->kind) && seen.entries != 1)
 		fail_msg("granary %s: --%s has %zu values", c->name, f->name, seen.entries);
 }
 
@@ -151,7 +157,7 @@ static void check_flag(void *arg, const struct flag *f)
 
 	write_config(f->name, values[0]);
 	expect(c, f, "the file", run(c, config, NULL), values[0]);
-	assert_int_equal(seen.given, f->kind != FLAG_LIST);
+	assert_true(seen.given);
 	setenv(variable, values[1], 1);
 	expect(c, f, "the environment", run(c, NULL, NULL), values[1]);
 	expect(c, f, "the environment before the file", run(c, config, NULL), values[1]);

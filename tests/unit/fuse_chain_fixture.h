@@ -313,7 +313,7 @@ static inline int read_some(struct world *w, uint32_t offset, uint32_t len, int6
 		&w->chain.source, &range, clock_deadline_ms(timeout_ms), cancel, ret_from, err);
 }
 
-static inline void read_well(struct world *w, enum block_from want)
+static inline void read_within(struct world *w, enum block_from want, int64_t timeout_ms)
 {
 	struct read_cancel cancel;
 	struct error err = ERROR_INIT;
@@ -321,7 +321,7 @@ static inline void read_well(struct world *w, enum block_from want)
 	int r;
 
 	read_cancel_init(&cancel);
-	r = read_some(w, 1000, 200000, FAR_MS, &cancel, &from, &err);
+	r = read_some(w, 1000, 200000, timeout_ms, &cancel, &from, &err);
 	read_cancel_deinit(&cancel);
 	if (r < 0)
 		print_error("%s\n", err.text);
@@ -330,4 +330,9 @@ static inline void read_well(struct world *w, enum block_from want)
 	for (uint32_t i = 0; i < 200000; i++)
 		assert_int_equal(w->got[i], byte_at(1000 + i));
 	assert_int_equal(w->got[200000], 0xee);
+}
+
+static inline void read_well(struct world *w, enum block_from want)
+{
+	read_within(w, want, FAR_MS);
 }

@@ -32,6 +32,7 @@ struct fixture {
 	/* What the mount heard. */
 	atomic_uint plans;
 	atomic_uint_fast64_t heard_id;
+	struct master_direct direct;
 };
 
 struct plan {
@@ -108,12 +109,14 @@ static void serve_close(struct rpc_call *call, void *arg)
 }
 
 static void heard(void *arg, const Granary__V1__DatasetPlan *plan,
-	Granary__V1__WorkerRef *const *workers, size_t workers_count)
+	Granary__V1__WorkerRef *const *workers, size_t workers_count,
+	const struct master_direct *direct)
 {
 	struct fixture *f = arg;
 
 	(void)workers;
 	(void)workers_count;
+	f->direct = direct ? *direct : (struct master_direct){.bytes_per_s = 0};
 	f->plans++;
 	f->heard_id = plan->dataset_id;
 }

@@ -125,6 +125,21 @@ static void without_workers_the_origin_is_read(void **state)
 	drop_world(&w);
 }
 
+/* A read past the workers waits for its turn much longer than its deadline. */
+static void a_throttled_read_of_the_origin_is_slow_and_does_not_fail(void **state)
+{
+	int64_t began_ms = clock_mono_ms();
+	struct world w;
+
+	(void)state;
+	make_world(&w, 0, true);
+	direct_pace_lease(
+		&w.origin.pace, FILE_BYTES / 4.0, CLOCK_NEVER, FILE_BYTES / 4.0, CLOCK_NEVER);
+	read_within(&w, BLOCK_FROM_ORIGIN, 500);
+	assert_true(clock_mono_ms() - began_ms > 2000);
+	drop_world(&w);
+}
+
 static void expect_failure(struct world *w, int code, const char *said)
 {
 	struct read_cancel cancel;
@@ -521,6 +536,7 @@ int main(void)
 		cmocka_unit_test(one_that_is_gone_is_left_aside_until_it_is_back),
 		cmocka_unit_test(one_that_fails_is_tried_by_a_single_read),
 		cmocka_unit_test(without_workers_the_origin_is_read),
+		cmocka_unit_test(a_throttled_read_of_the_origin_is_slow_and_does_not_fail),
 		cmocka_unit_test(a_changed_object_is_final),
 		cmocka_unit_test(a_changed_object_at_the_origin_is_not_served),
 		cmocka_unit_test(the_failure_names_all_that_was_tried),

@@ -42,9 +42,9 @@ struct fixture {
 	struct rpc_server *server;
 	struct rpc_channel *channel, *tcp_channel;
 	struct master *master;
-	struct mem_store *store;   /* of mem://data */
-	struct error err;	   /* of the last call */
-	double origin_bytes_per_s; /* of the master, from its next start on */
+	struct mem_store *store;      /* of mem://data */
+	struct error err;	      /* of the last call */
+	struct origin_limits origins; /* of the master, from its next start on */
 };
 
 static inline void fixture_start(struct fixture *f)
@@ -52,7 +52,7 @@ static inline void fixture_start(struct fixture *f)
 	struct rpc_server_options opts = {.threads = 8, .token = "a token of the test"};
 	struct master_options master_opts = {
 		.state_dir = f->state_dir,
-		.origin_bytes_per_s = f->origin_bytes_per_s,
+		.origins = &f->origins,
 		.policy = GPU_POLICY_MAX_MIN,
 	};
 	int port = 0;

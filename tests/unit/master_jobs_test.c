@@ -430,35 +430,291 @@ static double share_of(const Granary__V1__WorkerHeartbeatReply *reply, const cha
 	return -1;
 }
 
+/* A worker that beats: what it said last that it has, and heard. */
+struct part {
+	uint64_t id, capacity;
+	double part, base;
+};
+
+static void beat_part(struct fixture *f, struct part *p)
+{
+	Granary__V1__WorkerHeartbeatRequest request = worker_beat(p->id, p->capacity);
+	Granary__V1__WorkerHeartbeatReply *reply;
+
+	request.origin_part = p->part;
+	request.origin_base_part = p->base;
+	assert_int_equal(call_unary(f, CLUSTER "WorkerHeartbeat", &request.base,
+				 &granary__v1__worker_heartbeat_reply__descriptor, &reply),
+		0);
+	assert_non_null(reply->origin_lease);
+	assert_int_equal(reply->origin_lease->lease_ms, ORIGIN_LEASE_MS);
+	p->part = reply->origin_lease->part;
+	p->base = reply->origin_lease->base_part;
+	assert_true(p->base <= p->part);
+	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+}
+
+/* Both beat for a while, and at no time have more than there is. */
+static void settle(struct fixture *f, struct part *a, struct part *b)
+{
+	for (int i = 0; i < 40; i++) {
+		beat_part(f, a);
+		assert_true(a->part + b->part <= 0.99 + 1e-9);
+		beat_part(f, b);
+		assert_true(a->part + b->part <= 0.99 + 1e-9);
+		usleep(60000);
+	}
+}
+
+static void part_is(double is, double wanted)
+{
+	if (!(fabs(is - wanted) < 1e-6))
+		fail_msg("%g instead of %g", is, wanted);
+}
+
+/* As if it had been silent for so long. */
+static void silence(struct fixture *f, uint64_t id, int64_t ms)
+{
+	mutex_lock(&f->master->mu);
+	workers_find(&f->master->workers, id)->origins.heard_ms -= ms;
+	f->master->ledger.summed_ms = 0;
+	mutex_unlock(&f->master->mu);
+}
+
 static void workers_divide_the_limit_by_their_capacity(void **state)
 {
 	struct fixture *f = *state;
+	struct part a = {.id = 7, .capacity = 3 << 20}, b = {.id = 8, .capacity = 1 << 20};
 	Granary__V1__WorkerHeartbeatReply *reply;
 
 	add_data(f);
 	reply = plan_of(f, 7, 1 << 30);
 	assert_false(reply->origin_share->limited);
+	assert_null(reply->origin_lease);
 	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
 
-	f->origin_bytes_per_s = LIMIT;
+	f->origins.bytes_per_s = (uint64_t)LIMIT;
 	fixture_restart(f);
 	assert_int_equal(start(f, "one", "data", 1e12), 0);
 	assert_int_equal(start(f, "two", "data", 1e12), 0);
+	reply = plan_of(f, 7, 3 << 20);
+	assert_true(reply->origin_share->limited);
+	assert_true(reply->origin_share->bytes_per_s == LIMIT);
+	/* Nothing is cached yet, and they are alike. */
+	assert_true(share_of(reply, "one") > 0.48 * LIMIT && share_of(reply, "one") < 0.50 * LIMIT);
+	assert_true(share_of(reply, "two") > 0.48 * LIMIT && share_of(reply, "two") < 0.50 * LIMIT);
+	assert_true(reply->origin_share->other_bytes_per_s > 0);
+	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+	/* Alone it has all, but what is kept for mounts, and nobody to lose it to. */
+	beat_part(f, &a);
+	part_is(a.part, 0.99);
+	part_is(a.base, 0.99);
+	/* Another one has its part when the first has less, and not before. */
+	beat_part(f, &b);
+	part_is(b.part, 0);
+	settle(f, &a, &b);
+	part_is(a.part, 0.75 * 0.99);
+	part_is(a.base, 0.75 * 0.99 / 2);
+	part_is(b.part, 0.25 * 0.99);
+}
+
+static void what_a_silent_worker_had_goes_to_the_others(void **state)
+{
+	struct fixture *f = *state;
+	struct part a = {.id = 7, .capacity = 3 << 20}, b = {.id = 8, .capacity = 1 << 20};
+
+	add_data(f);
+	f->origins.bytes_per_s = (uint64_t)LIMIT;
+	fixture_restart(f);
+	settle(f, &a, &b);
+	beat_part(f, &b);
+	part_is(b.part, 0.25 * 0.99);
+	silence(f, a.id, ORIGIN_LEASE_MS);
+	beat_part(f, &b);
+	part_is(b.part, 0.25 * 0.99);
+	silence(f, a.id, ORIGIN_SETTLE_MS);
+	beat_part(f, &b);
+	part_is(b.part, (0.25 + 0.75 / 2) * 0.99);
+	/* It is back, with its base, and has its part when the other has less again. */
+	a.part = a.base;
+	beat_part(f, &a);
+	settle(f, &a, &b);
+	part_is(a.part, 0.75 * 0.99);
+	silence(f, a.id, ORIGIN_BASE_MS + ORIGIN_SETTLE_MS + 1);
+	beat_part(f, &b);
+	part_is(b.part, 0.99);
+}
+
+static void a_new_master_gives_nothing_away_that_may_be_in_use(void **state)
+{
+	struct fixture *f = *state;
+	struct part a = {.id = 7, .capacity = 3 << 20}, b = {.id = 8, .capacity = 1 << 20}, c;
+
+	add_data(f);
+	f->origins.bytes_per_s = (uint64_t)LIMIT;
+	fixture_restart(f);
+	settle(f, &a, &b);
+	fixture_restart(f);
+	/* One of them was not heard yet; a third is new; one says what it has. */
+	beat_part(f, &b);
+	part_is(b.part, 0.25 * 0.99);
+	c = (struct part){.id = 9, .capacity = 4 << 20};
+	beat_part(f, &c);
+	assert_true(c.part + a.part + b.part <= 0.99 + 1e-9);
+	silence(f, a.id, ORIGIN_LEASE_MS + ORIGIN_SETTLE_MS);
+	beat_part(f, &c);
+	part_is(c.part + a.base + b.part, 0.99);
+}
+
+static void a_single_origin_has_its_limit_with_every_worker_and_in_what_is_told(void **state)
+{
+	struct fixture *f = *state;
+	struct mem_store *elsewhere = mem_store_new("elsewhere");
+	Granary__V1__WorkerHeartbeatReply *reply;
+	struct part part = {.id = 8, .capacity = 1 << 20};
+	Granary__V1__Job *j;
+
+	add_data(f);
+	assert_int_equal(origin_limits_add(&f->origins, "mem://data/=10MB/s", &f->err), 0);
+	assert_int_equal(origin_limits_add(&f->origins, "mem://other=20MB/s", &f->err), 0);
+	fixture_restart(f);
+	mem_store_put_pattern(elsewhere, "c", 3000, 3);
+	if (call_add(f, "elsewhere", "mem://elsewhere", NULL) < 0)
+		fail_msg("%s", f->err.text);
+	assert_int_equal(start(f, "one", "data", 1e12), 0);
+	assert_int_equal(start(f, "two", "elsewhere", 1e12), 0);
 	worker_join(f, 7, 3 << 20);
 	worker_join(f, 8, 1 << 20);
 	reply = plan_of(f, 7, 3 << 20);
-	assert_true(reply->origin_share->limited);
-	assert_true(reply->origin_share->bytes_per_s == 0.75 * LIMIT);
-	/* Nothing is cached yet, and they are alike. */
-	assert_true(share_of(reply, "one") > 0.36 * LIMIT && share_of(reply, "one") < 0.38 * LIMIT);
-	assert_true(share_of(reply, "two") > 0.36 * LIMIT && share_of(reply, "two") < 0.38 * LIMIT);
-	assert_true(reply->origin_share->other_bytes_per_s > 0);
+	assert_false(reply->origin_share->limited);
+	assert_int_equal(reply->origin_share->n_origins, 2);
+	assert_string_equal(reply->origin_share->origins[0]->prefix, "mem://data");
+	assert_true(reply->origin_share->origins[0]->bytes_per_s == 10e6);
+	/* 1 % is kept for mounts that read past the workers. */
+	assert_true(fabs(reply->origin_share->origins[0]->other_bytes_per_s - 0.099e6) < 1);
+	assert_true(fabs(share_of(reply, "one") - 9.801e6) < 1);
+	beat_part(f, &part);
+	assert_true(part.part > 0);
 	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
-	/* A worker that is silent may still be at work: its part is nobody else's. */
+	j = get(f, "one");
+	assert_true(j->origin_limited);
+	assert_string_equal(j->limited_origin, "mem://data");
+	assert_true(j->limited_origin_bytes_per_s == 10e6);
+	assert_true(fabs(j->predicted_bytes_per_s - 9.801e6) < 1);
+	assert_non_null(strstr(j->reason, "own limit"));
+	granary__v1__job__free_unpacked(j, NULL);
+	j = get(f, "two");
+	assert_false(j->origin_limited);
+	assert_string_equal(j->limited_origin, "");
+	assert_true(j->predicted_bytes_per_s == 1e12);
+	granary__v1__job__free_unpacked(j, NULL);
+	mem_store_free(elsewhere);
+}
+
+/* ---- what mounts read past the workers ------------------------------------------------------- */
+
+struct direct {
+	double rate, base;
+};
+
+/* A heartbeat that says what was told last, and hears anew. */
+static void beat_direct(struct fixture *f, uint64_t id, const char *job, struct direct *d)
+{
+	Granary__V1__MountHeartbeatRequest request = mount_beat(id, 1);
+	Granary__V1__MountHeartbeatReply *reply;
+
+	request.job = (char *)job;
+	request.direct_bytes_per_s = d->rate;
+	request.direct_base_bytes_per_s = d->base;
+	if (call_mount_beat(f, &request, &reply) < 0)
+		fail_msg("%s", f->err.text);
+	assert_non_null(reply->direct);
+	d->rate = reply->direct->bytes_per_s;
+	d->base = reply->direct->base_bytes_per_s;
+	assert_true(d->base <= d->rate);
+	assert_int_equal(reply->direct->lease_ms, ORIGIN_LEASE_MS);
+	granary__v1__mount_heartbeat_reply__free_unpacked(reply, NULL);
+}
+
+/* As if the master had been there for long. */
+static void grow_old(struct fixture *f)
+{
+	mutex_lock(&f->master->mu);
+	f->master->started_ms -= ORIGIN_LEASE_MS + ORIGIN_SETTLE_MS + 1000;
+	mutex_unlock(&f->master->mu);
+}
+
+static void close_to(double is, double wanted)
+{
+	if (!(fabs(is - wanted) <= 1e-6 * LIMIT))
+		fail_msg("%g instead of %g", is, wanted);
+}
+
+static void without_workers_mounts_share_the_limit_by_their_jobs(void **state)
+{
+	struct fixture *f = *state;
+	struct direct one = {0}, two = {0}, other = {0};
+	uint64_t a, b, c;
+
+	add_data(f);
+	f->origins.bytes_per_s = (uint64_t)LIMIT;
+	fixture_restart(f);
+	assert_int_equal(start(f, "train", "data", 1e12), 0);
+	a = open_for(f, "train");
+	b = open_for(f, "train");
+	c = open_for(f, "");
+	/* What a master before this one gave away may still be in use. */
+	beat_direct(f, a, "train", &one);
+	assert_true(one.rate == 0);
+	grow_old(f);
+	beat_direct(f, a, "train", &one);
+	beat_direct(f, b, "train", &two);
+	beat_direct(f, c, "", &other);
+	/* One job, and one mount without: half each. */
+	close_to(one.rate, LIMIT / 4);
+	close_to(two.rate, LIMIT / 4);
+	close_to(other.rate, LIMIT / 2);
+	close_to(other.base, LIMIT / 100 / 3);
+	/* A fourth waits until the others have less. */
+	end(f, "train");
+	beat_direct(f, c, "", &other);
+	assert_true(one.rate + two.rate + other.rate <= LIMIT * 1.000001);
+}
+
+static void with_a_worker_they_have_a_hundredth_of_it_in_all(void **state)
+{
+	struct fixture *f = *state;
+	struct direct one = {0}, other = {0};
+	struct part worker = {.id = 7, .capacity = 1 << 30};
+	uint64_t a, b;
+
+	add_data(f);
+	f->origins.bytes_per_s = (uint64_t)LIMIT;
+	assert_int_equal(origin_limits_add(&f->origins, "mem://data=10MB/s", &f->err), 0);
+	fixture_restart(f);
+	a = open_for(f, "train");
+	b = open_for(f, "");
+	grow_old(f);
+	beat_direct(f, a, "train", &one);
+	beat_direct(f, b, "", &other);
+	close_to(one.rate + other.rate, 10e6);
+	/* What they had is free when it has settled, and then the worker's. */
+	for (int i = 0; i < 40; i++) {
+		beat_part(f, &worker);
+		assert_true(10e6 * worker.part + one.rate + other.rate <= 10e6 * 1.000001);
+		beat_direct(f, a, "train", &one);
+		beat_direct(f, b, "", &other);
+		assert_true(10e6 * worker.part + one.rate + other.rate <= 10e6 * 1.000001);
+		usleep(100000);
+	}
+	close_to(one.rate, 10e6 / 200);
+	close_to(other.rate, 10e6 / 200);
+	close_to(one.base, one.rate);
+	/* A silent one may still be reading. */
 	housekeeping_run(f->master, clock_mono_ms() + WORKER_DEAD_MS + 1000);
-	reply = plan_of(f, 8, 1 << 20);
-	assert_true(reply->origin_share->bytes_per_s == 0.25 * LIMIT);
-	granary__v1__worker_heartbeat_reply__free_unpacked(reply, NULL);
+	beat_direct(f, a, "train", &one);
+	close_to(one.rate, 10e6 / 200);
+	part_is(worker.part, 0.99);
 }
 
 static void what_one_more_job_would_do_is_told_and_not_done(void **state)
@@ -469,7 +725,7 @@ static void what_one_more_job_would_do_is_told_and_not_done(void **state)
 	Granary__V1__PlanJobReply *reply;
 
 	add_data(f);
-	f->origin_bytes_per_s = LIMIT;
+	f->origins.bytes_per_s = (uint64_t)LIMIT;
 	fixture_restart(f);
 	worker_join(f, 7, 1 << 30);
 	assert_int_equal(start(f, "one", "data", 0.9 * LIMIT), 0);
@@ -512,6 +768,11 @@ int main(void)
 		TEST(what_was_consumed_is_counted_once_and_ends_the_first_epoch),
 		TEST(what_workers_fetched_for_a_job_is_counted_once),
 		TEST(workers_divide_the_limit_by_their_capacity),
+		TEST(what_a_silent_worker_had_goes_to_the_others),
+		TEST(a_new_master_gives_nothing_away_that_may_be_in_use),
+		TEST(a_single_origin_has_its_limit_with_every_worker_and_in_what_is_told),
+		TEST(without_workers_mounts_share_the_limit_by_their_jobs),
+		TEST(with_a_worker_they_have_a_hundredth_of_it_in_all),
 		TEST(what_one_more_job_would_do_is_told_and_not_done),
 	};
 

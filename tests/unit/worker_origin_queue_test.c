@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "worker/fair_queue.h"
-#include "worker/origin_window.h"
+#include "origin/window.h"
 
 #define NS_PER_MS ((int64_t)1000000)
 #define NS_PER_S ((int64_t)1000000000)
@@ -129,6 +129,8 @@ static void no_second_has_more_than_the_limit_whatever_the_origin_does(void **st
 			s->seed = (unsigned)(l * 31 + d + 1);
 			s->delay_min_ms = delays[d][0];
 			s->delay_max_ms = delays[d][1];
+			/* However much of its pace may be caught up. */
+			s->window.credit_ns = (int64_t)(d % 3) * 100 * NS_PER_MS;
 			origin_window_set(&s->window, limits[l]);
 			run(s, 4 * MIB, 40, NS_PER_S, 9 * NS_PER_S);
 			if ((double)most_in_a_second(s) > 1.02 * limits[l])
@@ -157,6 +159,23 @@ static void a_fast_origin_gives_all_of_the_limit(void **state)
 				(unsigned long long)s->bytes);
 		free(s);
 	}
+}
+
+/* As an origin whose gets wait for the limit of all, too: 60 ms of every 120. */
+static void one_that_is_held_up_by_others_has_all_of_its_limit_with_credit(void **state)
+{
+	struct sim *s = calloc(1, sizeof(*s));
+
+	(void)state;
+	s->seed = 5;
+	s->delay_min_ms = s->delay_max_ms = 2;
+	s->window.credit_ns = 100 * NS_PER_MS;
+	origin_window_set(&s->window, 0.5e6);
+	for (int64_t at_ns = NS_PER_S; at_ns < 11 * NS_PER_S; at_ns += 120 * NS_PER_MS)
+		run(s, MIB, 0, at_ns, at_ns + 60 * NS_PER_MS);
+	assert_true(s->bytes > 0.95 * 10 * 0.5e6);
+	assert_true((double)most_in_a_second(s) <= 1.02 * 0.5e6);
+	free(s);
 }
 
 static void gets_that_hang_leave_room_for_others(void **state)
@@ -383,6 +402,79 @@ static void with_the_memory_taken_only_what_holds_some_goes(void **state)
 	assert_ptr_equal(serve(&q), &b);
 }
 
+static void a_group_that_is_held_up_holds_up_nobody_else_and_stays_fair_in_itself(void **state)
+{
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = UINT64_MAX};
+	struct fair_group group = {.blocked = true};
+	struct job a = {.weight = 3000, .flow.group = &group},
+		   b = {.weight = 1000, .flow.group = &group}, c = {.weight = 1000};
+
+	(void)state;
+	add(&q, &a, 0, FAIR_URGENT, 0);
+	add(&q, &b, 0, FAIR_URGENT, 0);
+	add(&q, &c, 0, FAIR_URGENT, 0);
+	/* It may go at every tenth turn only: its flows fall ever further behind the other. */
+	for (int i = 0; i < 40000; i++) {
+		group.blocked = i % 10 != 0;
+		serve(&q);
+	}
+	assert_in_range(c.served / PIECE, 35990, 36010);
+	assert_in_range(a.served / PIECE, 2990, 3010);
+	assert_in_range(b.served / PIECE, 990, 1010);
+	/* Let go it has no claim to what it missed. */
+	group.blocked = false;
+	a.served = b.served = c.served = 0;
+	for (int i = 0; i < 5000; i++)
+		serve(&q);
+	assert_in_range(a.served / PIECE, 2700, 3400);
+	assert_in_range(c.served / PIECE, 800, 1010);
+	group.blocked = true;
+	fair_queue_remove(&q, &c.turns[0]);
+	assert_null(serve(&q));
+}
+
+/* Begins all that may go, and keeps them under way. */
+static unsigned begin_all(struct fair_queue *q)
+{
+	struct fair_turn *t;
+	unsigned n = 0;
+
+	for (; (t = fair_queue_next(q)); n++)
+		fair_queue_take(q, t);
+	return n;
+}
+
+static void groups_leave_memory_for_the_rest_and_for_each_other(void **state)
+{
+	struct fair_queue q = {.flow_max_bytes = UINT64_MAX, .held_max_bytes = 32 * MIB};
+	struct fair_group groups[2] = {{.blocked = false}, {.blocked = false}};
+	struct job a = {.weight = 1, .flow.group = &groups[0]},
+		   b = {.weight = 1, .flow.group = &groups[1]}, c = {.weight = 1};
+
+	(void)state;
+	for (size_t i = 0; i < 10; i++)
+		add(&q, &a, i, FAIR_URGENT, 4 * MIB);
+	assert_int_equal(begin_all(&q), 4);
+	for (size_t i = 0; i < 10; i++)
+		add(&q, &b, i, FAIR_URGENT, 4 * MIB);
+	assert_int_equal(begin_all(&q), 2);
+	for (size_t i = 0; i < 10; i++)
+		add(&q, &c, i, FAIR_URGENT, 4 * MIB);
+	assert_int_equal(begin_all(&q), 2);
+	/* What another group gives back is its own again. */
+	fair_queue_end(&q, &a.turns[0]);
+	fair_queue_end(&q, &a.turns[1]);
+	assert_int_equal(begin_all(&q), 2);
+	assert_int_equal(c.flow.held_bytes, 16 * MIB);
+	for (size_t i = 0; i < 10; i++) {
+		if (a.turns[i].queued)
+			fair_queue_remove(&q, &a.turns[i]);
+		fair_queue_end(&q, &a.turns[i]);
+	}
+	assert_int_equal(begin_all(&q), 2);
+	assert_int_equal(q.busy_groups, 1);
+}
+
 static void many_jobs_share_alike(void **state)
 {
 	static struct job jobs[500];
@@ -407,6 +499,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_second_has_more_than_the_limit_whatever_the_origin_does),
 		cmocka_unit_test(a_fast_origin_gives_all_of_the_limit),
+		cmocka_unit_test(one_that_is_held_up_by_others_has_all_of_its_limit_with_credit),
 		cmocka_unit_test(gets_that_hang_leave_room_for_others),
 		cmocka_unit_test(bytes_that_came_twice_are_paid_before_the_next_get),
 		cmocka_unit_test(what_ran_without_a_limit_is_no_debt),
@@ -418,6 +511,9 @@ int main(void)
 		cmocka_unit_test(
 			a_job_that_holds_its_part_of_the_memory_begins_no_more_while_others_wait),
 		cmocka_unit_test(with_the_memory_taken_only_what_holds_some_goes),
+		cmocka_unit_test(
+			a_group_that_is_held_up_holds_up_nobody_else_and_stays_fair_in_itself),
+		cmocka_unit_test(groups_leave_memory_for_the_rest_and_for_each_other),
 		cmocka_unit_test(many_jobs_share_alike),
 	};
 

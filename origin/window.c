@@ -1,4 +1,4 @@
-#include "worker/origin_window.h"
+#include "origin/window.h"
 
 #include <assert.h>
 #include <stddef.h>
@@ -113,6 +113,8 @@ static int64_t time_of(const struct origin_window *w, double bytes)
 void origin_window_begin(
 	struct origin_window *w, struct origin_pass *p, uint32_t bytes, int64_t now_ns)
 {
+	int64_t credit_ns = w->credit_ns ? w->credit_ns : ORIGIN_CREDIT_NS;
+
 	p->begun_ns = now_ns;
 	p->bytes = bytes;
 	p->counted = true;
@@ -121,8 +123,8 @@ void origin_window_begin(
 	w->begun_bytes += bytes;
 	if (!p->paced)
 		return;
-	if (w->ready_ns < now_ns - ORIGIN_CREDIT_NS)
-		w->ready_ns = now_ns - ORIGIN_CREDIT_NS;
+	if (w->ready_ns < now_ns - credit_ns)
+		w->ready_ns = now_ns - credit_ns;
 	w->ready_ns += time_of(w, bytes);
 }
 

@@ -3,7 +3,7 @@
  * ORIGIN_WINDOW_SLACK of it.
  *
  * Two accounts. The pace lets a get begin when the ones before it have had their time at the limit;
- * who wakes late may catch up ORIGIN_CREDIT_NS. The window holds the bytes that may be counted by
+ * who wakes late may catch up ORIGIN_CREDIT_NS, or credit_ns where gets wait for something else, too. The window holds the bytes that may be counted by
  * an origin in the same second as the next get: those of gets under way, and those of gets that
  * ended within the last second. When a byte leaves its origin is not known, only that it is between
  * the two; so it counts from the begin of its get to a second after the end. That makes the bound
@@ -46,6 +46,7 @@ struct origin_tick {
 struct origin_window {
 	double bytes_per_s; /* 0: no limit */
 	int64_t ready_ns;   /* when the next get may begin, by the pace */
+	int64_t credit_ns;  /* set by the owner; 0: ORIGIN_CREDIT_NS */
 	uint64_t begun_bytes, ended_bytes;
 	struct origin_pass *begun;
 	struct origin_tick ticks[ORIGIN_WINDOW_TICKS]; /* a ring of those that ended */
