@@ -39,17 +39,21 @@ COMMANDS = {
 NO_LIMIT = {"s3fs": "its cache has no limit of its own"}
 
 
+def resident(pid, *names):
+    """MiB of these kinds of memory."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in status if line.startswith(names)) / 1024
+
+
 def usage(pids):
-    """CPU seconds so far and the largest RssAnon + RssShmem now, over the processes."""
-    ticks, kib = 0, 0
+    """CPU seconds so far and RssAnon + RssShmem in MiB now, over the processes."""
+    ticks, mib = 0, 0
     for pid in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
-            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith(("RssAnon:", "RssShmem:")):
-                    kib += int(line.split()[1])
-    return ticks / TICKS, kib / 1024
+            mib += resident(pid, "RssAnon:", "RssShmem:")
+    return ticks / TICKS, mib
 
 
 class Peer:
