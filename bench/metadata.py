@@ -63,7 +63,6 @@ class Known:
     FLAT = "flat"
     FLAT_FILES = 1_000_000
     IMPORT_SECONDS = 3000
-    END_SECONDS = 120
 
     def __init__(self, work, files, rounds):
         self.work = work
@@ -128,4 +127,4 @@ class Known:
 
     def down(self):
         self.host.umount(self.mountpoint)
-        self.host.wait_ended(self.END_SECONDS)
+        self.host.wait_ended()

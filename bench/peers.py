@@ -13,6 +13,7 @@ import random
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 
 from harness import page_cache, process, suite, workspace
@@ -114,6 +115,18 @@ class Ours:
         self.host.umount(self.mountpoint)
         self.host.wait_ended()
         shutil.rmtree(self.host.cache, ignore_errors=True)
+
+
+def sides(host_of, work, server, extra):
+    """Ours, and the built-in and further ones that are here."""
+    found = [Ours(host_of, work, server)]
+    for name, command in {**COMMANDS, **dict(extra)}.items():
+        peer = Peer(name, command, work, server)
+        if peer.available():
+            found.append(peer)
+        else:
+            print(f"bench: {name} is not installed: left out", file=sys.stderr)
+    return found
 
 
 def read_records(path, count, seed):

@@ -73,6 +73,34 @@ def sides_table(run):
     return "\n".join(lines)
 
 
+def utilisation(values):
+    if not values:
+        return "failed"
+    return f"**{statistics.median(values):.0f}** ({min(values):.0f} - {max(values):.0f})"
+
+
+def dlio_table(run):
+    workloads = run["dlio"]
+    sides = list(next(iter(workloads.values()))["sides"])
+    lines = ["| workload | epoch | " + " | ".join(sides) + " | target |",
+             "|---|---|" + "---|" * (len(sides) + 1)]
+    for name, workload in workloads.items():
+        for epoch in ("cold", "warm"):
+            lines.append(f"| {name}, {workload['step_seconds']:.3f} s a step | {epoch} | "
+                         + " | ".join(utilisation(workload["sides"][side][epoch])
+                                      for side in sides)
+                         + f" | >= {workload['target']} |")
+    return "\n".join(lines)
+
+
+def tables(run):
+    yield table(run)
+    if run["sides"]:
+        yield sides_table(run)
+    if run["dlio"]:
+        yield dlio_table(run)
+
+
 def chart(run):
     """Bars of the ratios, with their targets as strokes."""
     left, width, step = 330, 420, 34
@@ -117,6 +145,18 @@ MinIO behind a proxy that counts; one run each, so within about 20 %. Granary an
 """
 
 
+def dlio(run):
+    if not run["dlio"]:
+        return ""
+    return f"""
+## DLIO
+
+Accelerator utilisation in percent, median (least - most) over rounds in which the sides took turns; DLIO 2.0.0's `_h100` workloads with fewer records (unet3d's an eighth as long) and smaller batches, two reader threads, one accelerator that sleeps. A step is the shortest tried, each half as long again as the one before, with which warm ext4 passes. unet3d is npz read by PyTorch, the others are TFRecord read by TensorFlow. *cold*: the first epoch with nothing cached, of MinIO with its files in the page cache, on ext4 of the disk; *warm*: the second.
+
+{dlio_table(run)}
+"""
+
+
 def page(run):
     machine = run["machine"]
     return f"""# Performance
@@ -139,4 +179,5 @@ What the rows mean:
 - *worker by loopback TCP*: the worker has the file; the mount sees neither its sockets nor its store, as on another host.
 - *find*: names only, then with the size of each file; dentries and inodes were dropped before.
 - *files of a listing*: nginx serves a list of path, size and etag, and no file is ever read: what the import costs, then `granary up` of the known snapshot, whose process is master, worker and mount. Mapped files, the manifest above all, are no part of the memory.
-{others(run)}"""
+- *PyTorch DataLoader*: 1,500 PNG files of the sample of `./dev run`, decoded by PIL in worker processes as torchvision does, 224 x 224 pixels of each made a batch; `bench/image_loader.py` reads every side, each of three rounds at most on a mount of its own.
+{others(run)}{dlio(run)}"""
