@@ -179,5 +179,5 @@ What the rows mean:
 - *worker by loopback TCP*: the worker has the file; the mount sees neither its sockets nor its store, as on another host.
 - *find*: names only, then with the size of each file; dentries and inodes were dropped before.
 - *files of a listing*: nginx serves a list of path, size and etag, and no file is ever read: what the import costs, then `granary up` of the known snapshot, whose process is master, worker and mount. Mapped files, the manifest above all, are no part of the memory.
-- *PyTorch DataLoader*: 1,500 PNG files of the sample of `./dev run`, decoded by PIL in worker processes as torchvision does, 224 x 224 pixels of each made a batch; `bench/image_loader.py` reads every side, each of three rounds at most on a mount of its own.
+- *PyTorch DataLoader*: 1,500 PNG files of the sample of `./dev run`, decoded by PIL in worker processes as torchvision does, 224 x 224 pixels of each made a batch; `bench/image_loader.py` reads every side, three rounds at most, each with a mount of its own on which warm epochs take turns with ext4. Python's `open()` asks of each file whether it is a terminal, and the kernel asks the mount: one request a file that `granary epoch` does not make.
 {others(run)}{dlio(run)}"""
