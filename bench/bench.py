@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """Measures Granary against the limits of this machine, both sides of every ratio in one run.
 
-    bench.py [--full] [--json FILE] [--peers] [--peer NAME=COMMAND]...
+    bench.py [--full] [--json FILE] [--loaders] [--peers] [--peer NAME=COMMAND]...
+    bench.py --only PART[,PART...] [--rounds N] [--json FILE] ...
 
-Writes docs/performance.md and docs/performance.json; `--peers` (part of --full) compares with other
-mounts of the same S3 server as well (peers.py). A figure is the median of its rounds; the sides of a round are measured
-right after each other, so that a slow minute of the machine hits both.
+Writes docs/performance.md and docs/performance.json, unless --only takes a part; `--peers` (part of
+--full) compares with other mounts of the same S3 server as well (peers.py), `--loaders` (part of
+--full where they are installed) has training loaders read (loaders.py). A figure is the median of its
+rounds; the sides of a round are measured right after each other, so that a slow minute of the machine
+hits both.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -24,6 +28,7 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 
 from harness import granary, minio, page_cache, s3_origin, suite, toxiproxy, workspace  # noqa: E402
 import large_file  # noqa: E402
+import loaders  # noqa: E402
 import metadata  # noqa: E402
 import peers  # noqa: E402
 import raw_http  # noqa: E402
@@ -174,13 +179,7 @@ def compare(work, small, extra):
     large.unlink()
     comparison = peers.Comparison(server, BUCKET, small.files * FILE_BYTES, LARGE_BUCKET,
                                   LARGE_NAME, epochs)
-    sides = [peers.Ours(small.host, work, server)]
-    for name, command in {**peers.COMMANDS, **dict(extra)}.items():
-        peer = peers.Peer(name, command, work, server)
-        if peer.available():
-            sides.append(peer)
-        else:
-            print(f"bench: {name} is not installed: left out", file=sys.stderr)
+    sides = peers.sides(small.host, work, server, extra)
     return {side.name: comparison.measure(side, lambda text: print(f"bench: {text}",
                                                                    file=sys.stderr))
             for side in sides}
@@ -197,36 +196,111 @@ def machine():
             "kernel": platform.release(), "commit": commit}
 
 
-def main():
+class Bench:
+    """The sizes of a run, and what its groups share: made when the first of them asks."""
+
+    def __init__(self, work, arguments):
+        self.work = work
+        self.rounds = arguments.rounds or (5 if arguments.full else 3)
+        self.files, self.tree, self.known = (
+            (5000, 1_000_000, 10_000_000) if arguments.full else (2000, 100_000, 1_000_000))
+
+    @property
+    def few_rounds(self):
+        """Of what takes minutes."""
+        return min(self.rounds, 3)
+
+    @functools.cached_property
+    def small(self):
+        return SmallFiles(self.work, self.files, self.rounds)
+
+    @functools.cached_property
+    def server(self):
+        return minio.Minio(self.work)
+
+    @functools.cached_property
+    def filled(self):
+        self.small.fill(self.server)
+        return self.server
+
+
+# In the order of the table.
+GROUPS = {
+    "small": lambda bench: bench.small.warm(),
+    "large": lambda bench: large_file.Local(bench.work, bench.rounds).rows(),
+    "cold": lambda bench: bench.small.cold(bench.filled),
+    "announced": lambda bench: bench.small.announced(bench.filled),
+    "remote": lambda bench: large_file.Remote(bench.work, bench.rounds, bench.server).rows(),
+    "tree": lambda bench: metadata.Tree(bench.work, bench.tree, bench.rounds).rows(),
+    "known": lambda bench: metadata.Known(bench.work, bench.known, bench.rounds).rows(),
+    "loaders": lambda bench: loaders.Images(bench.work, bench.few_rounds, bench.server).rows(),
+}
+PARTS = [*GROUPS, "peers", "dlio"]  # the last two are tables of their own
+
+
+def parts(text):
+    """PART,... of --only."""
+    names = text.split(",")
+    if unknown := set(names) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)} among {', '.join(PARTS)}")
+    return names
+
+
+def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--full", action="store_true", help="5,000 files, a tree of a million and 5 rounds")
+    parser.add_argument("--full", action="store_true",
+                        help="5,000 files, a tree of a million, ten million known ones, 5 rounds")
+    parser.add_argument("--loaders", action="store_true", help="PyTorch and DLIO, too")
     parser.add_argument("--peers", action="store_true", help="compare with s3fs and rclone")
     parser.add_argument("--peer", action="append", default=[], type=peers.parse,
                         metavar="NAME=COMMAND", help="and with this mount; see peers.py")
+    parser.add_argument("--only", type=parts, metavar="PART,...",
+                        help=f"these alone, and leave docs/ as it is: {', '.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, help="so many of each")
     parser.add_argument("--json", type=pathlib.Path, help="keep the run's figures there")
-    arguments = parser.parse_args()
-    files, rounds, tree = (5000, 5, 1_000_000) if arguments.full else (2000, 3, 100_000)
+    return parser.parse_args()
+
+
+def chosen(arguments):
+    if arguments.only:
+        return arguments.only
+    wanted = {"known": arguments.full, "peers": arguments.full or arguments.peers or arguments.peer,
+              "loaders": arguments.full or arguments.loaders,
+              "dlio": arguments.full or arguments.loaders}
+    return [name for name in PARTS if wanted.get(name, True)]
+
+
+def enter_namespace():
+    """Whoever makes a mount namespace copies every mount that it sees, and a copy of one of ours keeps
+    Granary from ending with it: tests that run meanwhile are to see none."""
+    if os.geteuid() == 0 and "BENCH_INSIDE" not in os.environ and shutil.which("unshare"):
+        os.environ["BENCH_INSIDE"] = "1"
+        os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv])
+
+
+def main():
+    arguments = parse()
+    enter_namespace()
+    names = chosen(arguments)
     work = workspace.Workspace()
+    bench = Bench(work, arguments)
     try:
-        small = SmallFiles(work, files, rounds)
-        server = minio.Minio(work)
-        small.fill(server)
-        rows = (small.warm() + large_file.Local(work, rounds).rows() + small.cold(server) +
-                small.announced(server) + large_file.Remote(work, rounds, server).rows() +
-                metadata.Tree(work, tree, rounds).rows())
-        sides = {}
-        if arguments.full or arguments.peers or arguments.peer:
-            sides = compare(work, small, arguments.peer)
+        rows = [row for name in names if name in GROUPS for row in GROUPS[name](bench)]
+        sides = compare(work, bench.small, arguments.peer) if "peers" in names else {}
+        dlio = {}
+        if "dlio" in names:
+            dlio = loaders.Dlio(work, bench.few_rounds, arguments.peer).figures()
     finally:
         work.close()
-    run = {"machine": machine(), "files": files, "file_bytes": FILE_BYTES, "rounds": rounds,
-           "readers": READERS, "rows": [row.to_json() for row in rows], "sides": sides}
-    for path in [ROOT / "docs/performance.json", *filter(None, [arguments.json])]:
-        path.write_text(json.dumps(run, indent=2) + "\n")
-    print(report.table(run))
-    if sides:
-        print(report.sides_table(run))
-    report.write(run, ROOT / "docs")
+    run = {"machine": machine(), "files": bench.files, "file_bytes": FILE_BYTES,
+           "rounds": bench.rounds, "readers": READERS, "rows": [row.to_json() for row in rows],
+           "sides": sides, "dlio": dlio}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(run, indent=2) + "\n")
+    print("\n\n".join(report.tables(run)))
+    if not arguments.only:
+        (ROOT / "docs/performance.json").write_text(json.dumps(run, indent=2) + "\n")
+        report.write(run, ROOT / "docs")
 
 
 if __name__ == "__main__":

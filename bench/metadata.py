@@ -1,11 +1,13 @@
-"""Trees of many files, against the same tree on ext4."""
+"""Trees of many files: against the same tree on ext4, and more of them than one would unpack."""
 
 import shutil
 import subprocess
+import sys
 import time
 
-from harness import granary, page_cache
+from harness import granary, nginx, page_cache
 
+import peers
 import report
 
 DIRECTORY_FILES = 1000
@@ -53,3 +55,76 @@ class Tree:
             page_cache.drop(root)
             speeds.append(self.files / seconds(program, root, *arguments))
         return tuple(speeds)
+
+
+class Known:
+    """Ten million files that only a listing knows: a million in one folder, a thousand in others."""
+
+    FLAT = "flat"
+    FLAT_FILES = 1_000_000
+    IMPORT_SECONDS = 3000
+
+    def __init__(self, work, files, rounds):
+        self.work = work
+        self.files = files
+        self.rounds = rounds
+        self.root = work.directory("listed")
+        self.host = granary.Granary(work, "known")
+        self.mountpoint = work.directory("mnt-known")
+        self.flat = self.mountpoint / self.FLAT
+
+    def rows(self):
+        self.write_listing()
+        self.server = nginx.Static(self.work, self.root)
+        imported = self.files / self.up()[1]
+        self.down()
+        (self.root / "listing").unlink()
+        ready, idle, found, used = [], [], [], []
+        for number in range(self.rounds):
+            page_cache.drop(self.mountpoint)
+            up, seconds = self.up()
+            ready.append(seconds)
+            idle.append(peers.usage([up.pid])[1])
+            subprocess.run(["ls", "-l", self.flat], check=True, stdout=subprocess.DEVNULL)
+            found.append(self.find())
+            used.append(peers.usage([up.pid])[1])
+            mapped = peers.resident(up.pid, "RssFile:")
+            print(f"bench: {self.files:,} files, round {number + 1}: {mapped:.0f} MiB of the manifest "
+                  "and programs mapped", file=sys.stderr)
+            self.down()
+        what = f"{self.files:,} files of a listing"
+        return [
+            report.Figure(f"{what}, imported", "files/s", [imported]),
+            report.Figure(f"{what}, known and page cache dropped, until mounted", "s", ready, 1),
+            report.Figure(f"{what}, RssAnon + RssShmem once mounted", "MiB", idle, 100),
+            report.Figure(f"{what}, the same after `ls -l` and `find` of {self.FLAT_FILES:,}", "MiB",
+                          used, 100),
+            report.Figure(f"{what}, find in a folder of {self.FLAT_FILES:,}", "files/s", found),
+        ]
+
+    def write_listing(self):
+        """Sizes and paths with an etag each; as few as wanted for a trial."""
+        with (self.root / "listing").open("w") as listing:
+            flat = min(self.FLAT_FILES, self.files)
+            for number in range(flat):
+                listing.write(f'110000\t{self.FLAT}/{number:07d}.jpg\t"{number:x}"\n')
+            for number in range(flat, self.files):
+                directory, name = divmod(number, DIRECTORY_FILES)
+                listing.write(f'110000\ttrain/n{directory:08d}/{name:04d}.jpg\t"{number:x}"\n')
+
+    def up(self):
+        """The process that is master, worker and mount, and the seconds until the mount answers."""
+        began = time.monotonic()
+        up = self.host.up(f"{self.server.url}/", self.mountpoint, "--index",
+                          f"{self.server.url}/listing", "--name", "known",
+                          seconds=self.IMPORT_SECONDS)
+        return up, time.monotonic() - began
+
+    def find(self):
+        page_cache.drop(self.mountpoint)
+        names = min(self.FLAT_FILES, self.files)
+        return names / seconds("find", self.flat, "-type", "f")
+
+    def down(self):
+        self.host.umount(self.mountpoint)
+        self.host.wait_ended()

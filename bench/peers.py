@@ -13,6 +13,7 @@ import random
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 
 from harness import page_cache, process, suite, workspace
@@ -39,17 +40,21 @@ COMMANDS = {
 NO_LIMIT = {"s3fs": "its cache has no limit of its own"}
 
 
+def resident(pid, *names):
+    """MiB of these kinds of memory."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in status if line.startswith(names)) / 1024
+
+
 def usage(pids):
-    """CPU seconds so far and the largest RssAnon + RssShmem now, over the processes."""
-    ticks, kib = 0, 0
+    """CPU seconds so far and RssAnon + RssShmem in MiB now, over the processes."""
+    ticks, mib = 0, 0
     for pid in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
-            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith(("RssAnon:", "RssShmem:")):
-                    kib += int(line.split()[1])
-    return ticks / TICKS, kib / 1024
+            mib += resident(pid, "RssAnon:", "RssShmem:")
+    return ticks / TICKS, mib
 
 
 class Peer:
@@ -110,6 +115,18 @@ class Ours:
         self.host.umount(self.mountpoint)
         self.host.wait_ended()
         shutil.rmtree(self.host.cache, ignore_errors=True)
+
+
+def sides(host_of, work, server, extra):
+    """Ours, and the built-in and further ones that are here."""
+    found = [Ours(host_of, work, server)]
+    for name, command in {**COMMANDS, **dict(extra)}.items():
+        peer = Peer(name, command, work, server)
+        if peer.available():
+            found.append(peer)
+        else:
+            print(f"bench: {name} is not installed: left out", file=sys.stderr)
+    return found
 
 
 def read_records(path, count, seed):

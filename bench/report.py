@@ -22,13 +22,36 @@ class Row:
                 "ratio_max": max(ratios)}
 
 
+@dataclasses.dataclass
+class Figure:
+    """What has no other side: a time, a size."""
+    what: str
+    unit: str
+    values: list  # of each round
+    at_most: float | None = None
+
+    def to_json(self):
+        return {"what": self.what, "unit": self.unit, "at_most": self.at_most,
+                "granary": statistics.median(self.values), "min": min(self.values),
+                "max": max(self.values)}
+
+
+def ratio_line(row):
+    return (f"| {row['what']} | {row['granary']:,.0f} {row['unit']} | "
+            f"{row['other']:,.0f} {row['unit']} ({row['limit']}) | "
+            f"**{row['ratio']:.2f}** ({row['ratio_min']:.2f} - {row['ratio_max']:.2f}) | "
+            f"{'-' if row['target'] is None else '>= %g' % row['target']} |")
+
+
+def figure_line(row):
+    target = "-" if row["at_most"] is None else f"<= {row['at_most']:g} {row['unit']}"
+    return (f"| {row['what']} | {figure(row['granary'])} {row['unit']} "
+            f"({figure(row['min'])} - {figure(row['max'])}) | - | - | {target} |")
+
+
 def table(run):
     lines = ["| what | Granary | limit | ratio (min - max) | target |", "|---|---|---|---|---|"]
-    for row in run["rows"]:
-        lines.append(f"| {row['what']} | {row['granary']:,.0f} {row['unit']} | "
-                     f"{row['other']:,.0f} {row['unit']} ({row['limit']}) | "
-                     f"**{row['ratio']:.2f}** ({row['ratio_min']:.2f} - {row['ratio_max']:.2f}) | "
-                     f"{'-' if row['target'] is None else '>= %g' % row['target']} |")
+    lines += [ratio_line(row) if "ratio" in row else figure_line(row) for row in run["rows"]]
     return "\n".join(lines)
 
 
@@ -50,15 +73,44 @@ def sides_table(run):
     return "\n".join(lines)
 
 
+def utilisation(values):
+    if not values:
+        return "failed"
+    return f"**{statistics.median(values):.0f}** ({min(values):.0f} - {max(values):.0f})"
+
+
+def dlio_table(run):
+    workloads = run["dlio"]
+    sides = list(next(iter(workloads.values()))["sides"])
+    lines = ["| workload | epoch | " + " | ".join(sides) + " | target |",
+             "|---|---|" + "---|" * (len(sides) + 1)]
+    for name, workload in workloads.items():
+        for epoch in ("cold", "warm"):
+            lines.append(f"| {name}, {workload['step_seconds']:.3f} s a step | {epoch} | "
+                         + " | ".join(utilisation(workload["sides"][side][epoch])
+                                      for side in sides)
+                         + f" | >= {workload['target']} |")
+    return "\n".join(lines)
+
+
+def tables(run):
+    yield table(run)
+    if run["sides"]:
+        yield sides_table(run)
+    if run["dlio"]:
+        yield dlio_table(run)
+
+
 def chart(run):
     """Bars of the ratios, with their targets as strokes."""
     left, width, step = 330, 420, 34
-    top = max([1.2] + [max(row["ratio"], row["target"] or 0) for row in run["rows"]])
-    height = step * len(run["rows"]) + 40
+    rows = [row for row in run["rows"] if "ratio" in row]
+    top = max([1.2] + [max(row["ratio"], row["target"] or 0) for row in rows])
+    height = step * len(rows) + 40
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 70}" '
              f'height="{height}" font-family="sans-serif" font-size="12">',
              f'<rect width="100%" height="{height}" fill="white"/>']
-    for number, row in enumerate(run["rows"]):
+    for number, row in enumerate(rows):
         y = 12 + number * step
         target = row["target"] or 0
         length, mark = (width * value / top for value in (row["ratio"], target))
@@ -93,6 +145,18 @@ MinIO behind a proxy that counts; one run each, so within about 20 %. Granary an
 """
 
 
+def dlio(run):
+    if not run["dlio"]:
+        return ""
+    return f"""
+## DLIO
+
+Accelerator utilisation in percent, median (least - most) over rounds in which the sides took turns; DLIO 2.0.0's `_h100` workloads with fewer records (unet3d's an eighth as long) and smaller batches, two reader threads, one accelerator that sleeps. A step is the shortest tried, each half as long again as the one before, with which warm ext4 passes. unet3d is npz read by PyTorch, the others are TFRecord read by TensorFlow. *cold*: the first epoch with nothing cached, of MinIO with its files in the page cache, on ext4 of the disk; *warm*: the second.
+
+{dlio_table(run)}
+"""
+
+
 def page(run):
     machine = run["machine"]
     return f"""# Performance
@@ -114,4 +178,6 @@ What the rows mean:
 - *records*: random offsets of a file whose quota is far too small for it; the raw client asks for the same ranges.
 - *worker by loopback TCP*: the worker has the file; the mount sees neither its sockets nor its store, as on another host.
 - *find*: names only, then with the size of each file; dentries and inodes were dropped before.
-{others(run)}"""
+- *files of a listing*: nginx serves a list of path, size and etag, and no file is ever read: what the import costs, then `granary up` of the known snapshot, whose process is master, worker and mount. Mapped files, the manifest above all, are no part of the memory.
+- *PyTorch DataLoader*: 1,500 PNG files of the sample of `./dev run`, decoded by PIL in worker processes as torchvision does, 224 x 224 pixels of each made a batch; `bench/image_loader.py` reads every side, three rounds at most, each with a mount of its own on which warm epochs take turns with ext4. Python's `open()` asks of each file whether it is a terminal, and the kernel asks the mount: one request a file that `granary epoch` does not make.
+{others(run)}{dlio(run)}"""

@@ -14,7 +14,7 @@
 #include "common/log.h"
 
 #define SERVICE "/granary.v1.ClusterService/"
-#define PLAN_WAIT_MS 500	   /* of a worker that registers */
+#define PLAN_WAIT_MS 200	   /* of a worker that registers */
 #define UNPLANNED_HEARTBEAT_MS 250 /* while the plan is being made, ask again soon */
 #define UNSETTLED_HEARTBEAT_MS 250
 #define CHUNK_BYTES ((size_t)1 << 20)

@@ -52,20 +52,26 @@ static void wait_planned(struct master *m, struct rpc_call *call)
 	}
 }
 
-/* The dataset as it is once the plan is made; NULL and an error when it is gone by then. */
-static Granary__V1__Dataset *planned_dataset(
-	struct master *m, struct rpc_call *call, const char *name, struct error *err)
+/* The dataset as it is now; NULL and an error when it is gone. */
+static Granary__V1__Dataset *current_dataset(struct master *m, const char *name, struct error *err)
 {
 	Granary__V1__Dataset *msg;
 	struct dataset *d;
 
-	wait_planned(m, call);
 	mutex_guard(&m->mu);
 	d = find_locked(m, name, err);
 	msg = d ? message_dataset(d, &m->workers) : NULL;
 	if (d && !msg)
 		no_memory(err);
 	return msg;
+}
+
+/* The dataset as it is once the plan is made. */
+static Granary__V1__Dataset *planned_dataset(
+	struct master *m, struct rpc_call *call, const char *name, struct error *err)
+{
+	wait_planned(m, call);
+	return current_dataset(m, name, err);
 }
 
 /* ---- Add and Refresh ------------------------------------------------------------------------- */
@@ -76,7 +82,9 @@ static void send_outcome(struct master *m, struct rpc_call *call, const char *na
 	Granary__V1__ImportProgress last = GRANARY__V1__IMPORT_PROGRESS__INIT;
 	struct error err = ERROR_INIT;
 
-	last.dataset = planned_dataset(m, call, name, &err);
+	/* One that was there is not kept waiting: a plan for ten million entries takes seconds. */
+	last.dataset =
+		outcome ? planned_dataset(m, call, name, &err) : current_dataset(m, name, &err);
 	if (!last.dataset) {
 		rpc_call_fail(call, -ENOENT, err.text);
 		return;

@@ -12,7 +12,7 @@
 #include "common/log.h"
 
 #define SERVICE "/granary.v1.ClusterService/"
-#define OPEN_PLAN_WAIT_MS 2000 /* of a mount that opens */
+#define OPEN_PLAN_WAIT_MS 200 /* of a mount that opens */
 
 DEFINE_CLEANUP(struct namespace_batch *, namespace_batch_free)
 
