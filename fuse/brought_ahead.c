@@ -10,16 +10,21 @@ static uint64_t hash(uint64_t ino, uint64_t block)
 	return h ? h : 1;
 }
 
-static _Atomic uint64_t *slot(struct brought_ahead *b, uint64_t h)
+static unsigned place(uint64_t h)
 {
-	return &b->blocks[(h >> 32) % BROUGHT_AHEAD_BLOCKS];
+	return (unsigned)((h >> 32) % BROUGHT_AHEAD_BLOCKS);
+}
+
+static bool holds(const struct brought_ahead *b, uint64_t h)
+{
+	return atomic_load_explicit(&b->blocks[place(h)], memory_order_relaxed) == h;
 }
 
 void brought_ahead_note(struct brought_ahead *b, uint64_t ino, uint64_t block)
 {
 	uint64_t h = hash(ino, block);
 
-	atomic_store_explicit(slot(b, h), h, memory_order_relaxed);
+	atomic_store_explicit(&b->blocks[place(h)], h, memory_order_relaxed);
 }
 
 void brought_ahead_forget(struct brought_ahead *b, uint64_t ino, uint64_t block)
@@ -27,15 +32,20 @@ void brought_ahead_forget(struct brought_ahead *b, uint64_t ino, uint64_t block)
 	uint64_t h = hash(ino, block), expected = h;
 
 	atomic_compare_exchange_strong_explicit(
-		slot(b, h), &expected, 0, memory_order_relaxed, memory_order_relaxed);
+		&b->blocks[place(h)], &expected, 0, memory_order_relaxed, memory_order_relaxed);
+}
+
+bool brought_ahead_has(const struct brought_ahead *b, uint64_t ino, uint64_t block)
+{
+	return holds(b, hash(ino, block));
 }
 
 bool brought_ahead_read(
 	struct brought_ahead *b, uint64_t ino, uint64_t offset, uint32_t len, uint64_t size)
 {
-	uint64_t block = offset / BLOCK_BYTES, h = hash(ino, block);
+	uint64_t block = offset / BLOCK_BYTES;
 
-	if (atomic_load_explicit(slot(b, h), memory_order_relaxed) != h)
+	if (!brought_ahead_has(b, ino, block))
 		return false;
 	if (offset + len >= block * BLOCK_BYTES + block_len(size, block))
 		brought_ahead_forget(b, ino, block);

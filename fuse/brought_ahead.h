@@ -20,6 +20,7 @@ struct brought_ahead {
 
 void brought_ahead_note(struct brought_ahead *b, uint64_t ino, uint64_t block);
 void brought_ahead_forget(struct brought_ahead *b, uint64_t ino, uint64_t block);
+bool brought_ahead_has(const struct brought_ahead *b, uint64_t ino, uint64_t block);
 /* Whether the block of `offset` was; that ends with the read of its last byte. */
 bool brought_ahead_read(
 	struct brought_ahead *b, uint64_t ino, uint64_t offset, uint32_t len, uint64_t size);

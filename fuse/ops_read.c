@@ -380,6 +380,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	enum order_answer announced = ORDER_NONE;
 	struct order_held held;
 	unsigned char *buffer;
+	bool brought;
 	struct read_ahead_advice ahead;
 	uint32_t len;
 	int r;
@@ -410,12 +411,11 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	buffer = fs_thread_buffer();
 	if (announced == ORDER_NONE && buffer &&
 		read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
-		counters_bytes(&fs->counters,
-			was_brought_ahead(fs, &node, (uint64_t)off, len) ? BLOCK_FROM_FETCH
-									 : BLOCK_FROM_LOCAL_STORE,
-			len);
+		brought = was_brought_ahead(fs, &node, (uint64_t)off, len);
+		counters_bytes(
+			&fs->counters, brought ? BLOCK_FROM_FETCH : BLOCK_FROM_LOCAL_STORE, len);
 		note_at_once(fs, req, began_ns, BLOCK_FROM_LOCAL_STORE);
-		note_preload(fs, &node, (uint64_t)off, true);
+		note_preload(fs, &node, (uint64_t)off, !brought);
 		fuse_reply_buf(req, (const char *)buffer, len);
 		if (off == 0)
 			look_ahead(fs, &node, false);

@@ -114,6 +114,9 @@ static int preload_one(struct preload *p, const struct candidate *c, uint64_t *r
 		entry.type != MANIFEST_FILE || entry.size == 0 ||
 		entry.size > PRELOAD_FILE_MAX_BYTES || sample_has_file(&p->fs->sample, &entry))
 		return 0;
+	/* Its reader is about to come, and counts it as fetched. */
+	if (brought_ahead_has(&p->fs->brought, ino, 0))
+		return 0;
 	/* Nothing at all is stored, but the kernel says whether it could be. */
 	r = give(p, ino, buffer, 0);
 	if (r < 0 || !read_whole(p, c, &entry, buffer))

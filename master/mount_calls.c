@@ -12,7 +12,11 @@
 #include "common/log.h"
 
 #define SERVICE "/granary.v1.ClusterService/"
-#define OPEN_PLAN_WAIT_MS 200 /* of a mount that opens */
+/* Of a mount that opens: what it reads before its plan is made comes past the cache. A plan for so many
+ * files takes seconds, and nobody waits for that. */
+#define OPEN_PLAN_WAIT_MS 2000
+#define OPEN_PLAN_LARGE_WAIT_MS 200
+#define OPEN_PLAN_LARGE_FILES ((uint64_t)1 << 20)
 
 DEFINE_CLEANUP(struct namespace_batch *, namespace_batch_free)
 
@@ -141,6 +145,16 @@ static int mount_enter(struct master *m, const Granary__V1__OpenMountRequest *re
 	return r;
 }
 
+static int64_t plan_wait_ms(struct master *m, uint64_t mount_id)
+{
+	const struct mount_peer *p = mounts_find(&m->mounts, mount_id);
+	struct dataset *d = p ? dataset_registry_get(&m->datasets, p->dataset_id) : NULL;
+	const struct snapshot *s = d ? dataset_current(d) : NULL;
+
+	return s && s->state->files > OPEN_PLAN_LARGE_FILES ? OPEN_PLAN_LARGE_WAIT_MS
+							    : OPEN_PLAN_WAIT_MS;
+}
+
 static int mount_open(struct master *m, const Granary__V1__OpenMountRequest *request, uint64_t id,
 	bool local, struct mount_reply *reply, struct error *err)
 {
@@ -151,7 +165,7 @@ static int mount_open(struct master *m, const Granary__V1__OpenMountRequest *req
 	if (r < 0)
 		return r;
 	mutex_guard(&m->mu);
-	master_wait_planned_locked(m, clock_deadline_ms(OPEN_PLAN_WAIT_MS));
+	master_wait_planned_locked(m, clock_deadline_ms(plan_wait_ms(m, id)));
 	p = mounts_find(&m->mounts, id);
 	d = p ? dataset_registry_get(&m->datasets, p->dataset_id) : NULL;
 	if (!d)

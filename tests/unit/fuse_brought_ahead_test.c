@@ -22,6 +22,8 @@ static void a_small_file_counts_once(void **state)
 	(void)state;
 	brought_ahead_note(&b, 7, 0);
 	assert_false(brought_ahead_read(&b, 8, 0, 1000, 1000));
+	assert_true(brought_ahead_has(&b, 7, 0));
+	assert_false(brought_ahead_has(&b, 7, 1));
 	assert_true(brought_ahead_read(&b, 7, 0, 1000, 1000));
 	assert_false(brought_ahead_read(&b, 7, 0, 1000, 1000));
 }
