@@ -158,7 +158,7 @@ static void arrive(struct world *w, struct holder *h)
 	h->returns_ms = w->now_ms + (w->rough ? dice(w, 1200) : 5);
 }
 
-static void take(struct world *w, struct holder *h)
+static void take(struct holder *h)
 {
 	h->asked = false;
 	h->next_ms = h->asked_ms + BEAT_MS;
@@ -178,7 +178,7 @@ static void act(struct world *w, struct holder *h)
 	if (!h->asked && w->now_ms >= h->next_ms)
 		ask(w, h);
 	else if (h->asked && h->answered && w->now_ms >= h->returns_ms)
-		take(w, h);
+		take(h);
 	else if (h->asked && w->now_ms >= h->asked_ms + TIMEOUT_MS)
 		h->asked = false;
 }

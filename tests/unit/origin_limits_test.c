@@ -101,7 +101,7 @@ static void one_host_may_be_written_in_many_ways(void **state)
 static void what_is_longer_than_any_prefix_is_compared_as_well(void **state)
 {
 	struct origin_limits l = ORIGIN_LIMITS_INIT;
-	char url[4096] = "s3://bucket/", text[4096];
+	char url[4096] = "s3://bucket/", text[4096 + 16];
 
 	(void)state;
 	memset(url + strlen(url), 'x', 3000);
