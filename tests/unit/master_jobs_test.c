@@ -608,6 +608,7 @@ static void a_single_origin_has_its_limit_with_every_worker_and_in_what_is_told(
 	assert_string_equal(j->limited_origin, "");
 	assert_true(j->predicted_bytes_per_s == 1e12);
 	granary__v1__job__free_unpacked(j, NULL);
+	fixture_restart(f); /* whatever listed it has ended with its master */
 	mem_store_free(elsewhere);
 }
 
