@@ -39,7 +39,7 @@ static int read_limits(const struct invocation *inv, char ret[static PATH_MAX], 
 	struct origin_limits limits;
 	int r = origin_limits_flag(inv, &limits, err);
 
-	static_assert(ORIGIN_LIMITS_TEXT_BYTES <= PATH_MAX);
+	static_assert(ORIGIN_LIMITS_TEXT_BYTES <= PATH_MAX, "the value of a flag holds all limits");
 	if (r == 0)
 		origin_limits_text(&limits, ret);
 	return r;
