@@ -97,7 +97,8 @@ bool master_is_planned_locked(const struct master *m);
 /* Waits for that; false when the deadline passed or the master stops. */
 bool master_wait_planned_locked(struct master *m, int64_t deadline_ms);
 
-/* 1 and the index of its origin's own limit among cluster.origins.list; 0: none. */
+/* 1 and the index of its origin's own limit among cluster.origins.list; 0: none. Found once and kept in
+ * d->limit, by which mounts are counted: before the first of its mounts is. */
 size_t master_limit_locked(const struct master *m, struct dataset *d);
 
 uint64_t master_random_id(void); /* never 0 */

@@ -5,17 +5,16 @@
 #include "store/index.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include <rocksdb/c.h>
 
 #include "common/cleanup.h"
+#include "common/database/database_repair.h"
 #include "common/database/database_trial.h"
 #include "common/size.h"
 
@@ -84,26 +83,12 @@ static void index_options(struct index *ix, uint64_t capacity_bytes)
 	rocksdb_options_set_wal_recovery_mode(ix->options, rocksdb_point_in_time_recovery);
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
-{
-	(void)st;
-	(void)type;
-	(void)at;
-	remove(path);
-	return 0;
-}
-
-static void remove_tree(const char *path)
-{
-	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 static void remove_damaged(const struct index *ix)
 {
 	char path[PATH_MAX];
 
 	snprintf(path, sizeof(path), "%s.damaged", ix->dir);
-	remove_tree(path);
+	database_remove(path);
 }
 
 /* Moves the files away, so that somebody may look at them; one such copy is kept, until the next
@@ -180,7 +165,7 @@ static int index_repair(void *index, int attempt, struct error *err)
 		r = database_repair(ix->dir, &why);
 		/* What it gave up on is of no use to us and would take room. */
 		snprintf(lost, sizeof(lost), "%s/lost", ix->dir);
-		remove_tree(lost);
+		database_remove(lost);
 		remove_damaged(ix);
 		if (r == 0)
 			r = open_db(ix, &why);

@@ -24,7 +24,7 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 	return remove(path);
 }
 
-static int remove_tree(const char *path)
+int database_remove(const char *path)
 {
 	if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) < 0 && errno != ENOENT)
 		return -errno;
@@ -107,6 +107,8 @@ static int repair(const char *dir, struct error *err)
 	return r;
 }
 
+/* With the exchange it is done. Where the original's name is, should that fail to change, is no reason to
+ * refuse what was repaired. */
 static int replace(const char *dir, const char *copy, const char *damaged)
 {
 	cleanup_fd int fd = open(copy, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -114,12 +116,14 @@ static int replace(const char *dir, const char *copy, const char *damaged)
 
 	if (fd < 0 || syncfs(fd) < 0)
 		return -errno;
-	r = remove_tree(damaged);
-	if (r == 0 && renameat2(AT_FDCWD, copy, AT_FDCWD, dir, RENAME_EXCHANGE) < 0)
-		r = -errno;
-	if (r == 0 && rename(copy, damaged) < 0)
-		r = -errno;
-	return r == 0 && syncfs(fd) < 0 ? -errno : r;
+	r = database_remove(damaged);
+	if (r < 0)
+		return r;
+	if (renameat2(AT_FDCWD, copy, AT_FDCWD, dir, RENAME_EXCHANGE) < 0)
+		return -errno;
+	(void)rename(copy, damaged);
+	(void)syncfs(fd);
+	return 0;
 }
 
 static void copy_path(const char *dir, char path[static PATH_MAX])
@@ -132,7 +136,7 @@ void database_repair_clean(const char *dir)
 	char copy[PATH_MAX];
 
 	copy_path(dir, copy);
-	remove_tree(copy);
+	database_remove(copy);
 }
 
 int database_repair_in_copy(const char *dir, struct error *err)
@@ -145,11 +149,11 @@ int database_repair_in_copy(const char *dir, struct error *err)
 		return error_set_errno(err, r, "cannot lock the database %s", dir);
 	copy_path(dir, copy);
 	snprintf(damaged, sizeof(damaged), "%s.damaged", dir);
-	r = remove_tree(copy);
+	r = database_remove(copy);
 	if (r == 0)
 		r = copy_database(dir, copy);
 	if (r < 0) {
-		remove_tree(copy);
+		database_remove(copy);
 		return error_set_errno(
 			err, r, "cannot copy the database %s to %s for a repair", dir, copy);
 	}
@@ -160,6 +164,6 @@ int database_repair_in_copy(const char *dir, struct error *err)
 			error_set_errno(err, r, "cannot put %s in the place of %s", copy, dir);
 	}
 	if (r < 0)
-		remove_tree(copy);
+		database_remove(copy);
 	return r;
 }

@@ -15,3 +15,6 @@ int database_repair_in_copy(const char *dir, struct error *err);
 
 /* Removes what a repair that was ended has left. */
 void database_repair_clean(const char *dir);
+
+/* The directory with all that is in it; 0 also when it is not there. */
+int database_remove(const char *dir);

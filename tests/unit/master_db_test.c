@@ -226,6 +226,16 @@ static void overwrite(const char *path, off_t at, const char *bytes)
 	close(fd);
 }
 
+/* The log becomes a table with the second opening. */
+static void one_table(struct fixture *f)
+{
+	open_db(f);
+	put_totals(f, 1, 11);
+	close_db(f);
+	open_db(f);
+	close_db(f);
+}
+
 static void a_lost_catalogue_is_repaired(void **state)
 {
 	struct fixture *f = *state;
@@ -268,11 +278,7 @@ static void damage_beyond_repair_is_refused_with_the_directory(void **state)
 	struct fixture *f = *state;
 	char path[512];
 
-	open_db(f);
-	put_totals(f, 1, 11);
-	close_db(f);
-	open_db(f);
-	close_db(f);
+	one_table(f);
 	find_file(f, "", ".sst", path);
 	assert_int_equal(truncate(path, 100), 0);
 	for (int i = 0; i < 2; i++) { /* the second time, after a repair that lost it */
@@ -288,11 +294,7 @@ static void a_table_that_rocksdb_dies_of_is_refused_and_left(void **state)
 	struct fixture *f = *state;
 	char path[512];
 
-	open_db(f);
-	put_totals(f, 1, 11);
-	close_db(f);
-	open_db(f);
-	close_db(f);
+	one_table(f);
 	damage_deadly(f->db_dir);
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(namespace_db_open(f->db_dir, &f->db, &f->err), -EIO);
