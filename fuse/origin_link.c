@@ -7,7 +7,6 @@
 #include "common/buf.h"
 
 #define NS_PER_MS ((int64_t)1000000)
-#define SKIPPED_MIN_BYTES 65536 /* of one get: the origin does not give parts */
 
 struct origin_holder {
 	atomic_uint refs;
@@ -207,7 +206,7 @@ static int get_pieces(struct origin_link *l, struct origin *o, const struct bloc
 		p.received = 0;
 		r = get(o, &p, read_cancel_deadline_ms(cancel, deadline_ms), cancel, err);
 		direct_pace_end(&l->pace, &pass, p.received);
-		whole |= p.received >= p.len + (uint64_t)SKIPPED_MIN_BYTES;
+		whole |= origin_ignores_ranges(p.received, p.len);
 		/* One whole get need not have taken longer than one piece's. */
 		if (p.from + p.len < range->len)
 			read_cancel_waited(cancel, (clock_mono_ns() - pass.begun_ns) / NS_PER_MS);

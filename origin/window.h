@@ -3,9 +3,9 @@
  * ORIGIN_WINDOW_SLACK of it.
  *
  * Two accounts. The pace lets a get begin when the ones before it have had their time at the limit;
- * who wakes late may catch up ORIGIN_CREDIT_NS, or credit_ns where gets wait for something else, too. The window holds the bytes that may be counted by
- * an origin in the same second as the next get: those of gets under way, and those of gets that
- * ended within the last second. When a byte leaves its origin is not known, only that it is between
+ * who wakes late may catch up ORIGIN_CREDIT_NS, or credit_ns where gets wait for something else, too.
+ * The window holds the bytes that may be counted by an origin in the same second as the next get:
+ * those of gets under way, and those of gets that ended within the last second. When a byte leaves its origin is not known, only that it is between
  * the two; so it counts from the begin of its get to a second after the end. That makes the bound
  * hold whatever the origins' delays are, and costs what they are: a get that takes 100 ms leaves 93 %
  * of the limit.
@@ -26,8 +26,15 @@
 #define ORIGIN_CREDIT_NS ((int64_t)5000000)
 #define ORIGIN_RATE_MIN_BYTES_PER_S 4096.0 /* no worker is cut off from its origins */
 #define ORIGIN_PIECE_MIN_BYTES 4096u
-#define ORIGIN_PIECE_BYTES 65536u /* smaller only where a second has room for few of these */
-#define ORIGIN_WINDOW_TICKS 1024  /* milliseconds kept: more than a second of them */
+#define ORIGIN_PIECE_BYTES 65536u      /* smaller only where a second has room for few of these */
+#define ORIGIN_SKIPPED_MIN_BYTES 65536 /* beyond what was asked for: its origin gives no parts */
+#define ORIGIN_WINDOW_TICKS 1024       /* milliseconds kept: more than a second of them */
+
+/* Whether the origin of a get has sent all from the beginning, whatever part was asked for. */
+static inline bool origin_ignores_ranges(uint64_t received, uint32_t asked)
+{
+	return received >= asked + (uint64_t)ORIGIN_SKIPPED_MIN_BYTES;
+}
 
 /* A get under way; a member of whoever makes it. */
 struct origin_pass {

@@ -59,7 +59,8 @@ struct block_sink {
 int block_service_read(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
 	const struct block_sink *sink, struct error *err);
 
-/* Starts getting q->block. 1: it is on its way, 0: it is stored, or cannot be now; offset, len and read_ahead do not matter. */
+/* Starts getting q->block; offset, len and read_ahead do not matter. 1: it is on its way; 0: it is stored,
+ * or cannot be had now. */
 int block_service_prefetch(struct block_service *s, const struct block_request *q,
 	int64_t deadline_ms, struct error *err);
 

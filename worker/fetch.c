@@ -10,8 +10,7 @@
 #define LOG_SUBSYSTEM "worker"
 #include "common/log.h"
 
-#define GONE_CHECK_MS 100	/* how soon a cancelled reader stops waiting */
-#define SKIPPED_MIN_BYTES 65536 /* of one get: the origin does not give parts */
+#define GONE_CHECK_MS 100 /* how soon a cancelled reader stops waiting */
 #define NOBODY_WAITS UINT32_MAX
 
 struct fetch *fetch_ref(struct fetch *f)
@@ -304,7 +303,7 @@ static int run_turn(struct fetch *f, struct limits limits, struct error *err)
 	origin_queue_done(fetch_table_origins(f->table), &f->turn, received);
 	if (received > 0)
 		dataset_count_origin(f->dataset, f->job, received);
-	f->turn.undivided |= received >= f->turn.bytes + (uint64_t)SKIPPED_MIN_BYTES;
+	f->turn.undivided |= origin_ignores_ranges(received, f->turn.bytes);
 	if (r < 0 && r != -ECANCELED)
 		dataset_count_failure(f->dataset, err->text);
 	if (r == 0)
