@@ -124,6 +124,10 @@ static int load_one(
 		s->waited_us, s->consumed_bytes, {{0}}};
 	for (size_t i = 0; i < s->n_read_waits_us && i < JOB_WAITS; i++)
 		j->counters.waits.us[i] = s->read_waits_us[i];
+	j->planned = (struct job_ideal){
+		.bytes_per_s = s->planned_ideal_bytes_per_s, .error = s->planned_ideal_error};
+	snprintf(j->planned.source, sizeof(j->planned.source), "%s", s->planned_ideal_source);
+	j->unheard = true;
 	return 0;
 }
 
@@ -162,6 +166,9 @@ int job_put(const struct job *j, struct namespace_batch *batch)
 	s.consumed_bytes = j->counters.consumed_bytes;
 	s.n_read_waits_us = JOB_WAITS;
 	s.read_waits_us = (uint64_t *)j->counters.waits.us;
+	s.planned_ideal_bytes_per_s = j->planned.bytes_per_s;
+	s.planned_ideal_error = j->planned.error;
+	s.planned_ideal_source = (char *)j->planned.source;
 	return namespace_batch_put(batch, NAMESPACE_JOB, j->id, 0, &s.base);
 }
 
@@ -302,26 +309,24 @@ uint64_t job_read_bytes(const struct job *j)
 	return served > j->counters.consumed_bytes ? served : j->counters.consumed_bytes;
 }
 
-double job_ideal_bytes_per_s(const struct job *j)
+struct job_ideal job_ideal(const struct job *j)
 {
 	if (j->ideal_bytes_per_s > 0)
-		return j->ideal_bytes_per_s;
-	return j->loaders.ideal_bytes_per_s > 0 ? j->loaders.ideal_bytes_per_s
-						: j->sampled.ideal_bytes_per_s;
-}
-
-const char *job_ideal_source(const struct job *j)
-{
-	if (j->ideal_bytes_per_s > 0)
-		return "declared";
+		return (struct job_ideal){j->ideal_bytes_per_s, 0, "declared"};
 	if (j->loaders.ideal_bytes_per_s > 0)
-		return "steps";
-	return j->sampled.ideal_bytes_per_s > 0 ? "sampled" : "";
+		return (struct job_ideal){j->loaders.ideal_bytes_per_s, 0, "steps"};
+	if (j->sampled.ideal_bytes_per_s > 0)
+		return (struct job_ideal){
+			j->sampled.ideal_bytes_per_s, j->sampled.error, "sampled"};
+	return j->unheard ? j->planned : (struct job_ideal){.bytes_per_s = 0};
 }
 
-double job_ideal_error(const struct job *j)
+void job_went_by(struct job *j)
 {
-	return strcmp(job_ideal_source(j), "sampled") == 0 ? j->sampled.error : 0;
+	struct job_ideal ideal = job_ideal(j);
+
+	j->dirty |= ideal.bytes_per_s != j->planned.bytes_per_s;
+	j->planned = ideal;
 }
 
 uint64_t job_effective_bytes(const struct job *j, uint64_t dataset_bytes, uint64_t cached_bytes)
@@ -414,7 +419,7 @@ void job_measured(const struct job *j, int64_t now_ms, struct job_rates *ret)
 
 static const char *reason(const struct job *j, const struct job_origin *origin)
 {
-	double ideal = job_ideal_bytes_per_s(j);
+	double ideal = job_ideal(j).bytes_per_s;
 
 	if (ideal <= 0)
 		return "how fast it could read is not known: it is counted with an equal share";
@@ -432,7 +437,7 @@ Granary__V1__Job *job_message(const struct job *j, const struct dataset *d,
 	const struct job_origin *origin, int64_t now_ms)
 {
 	Granary__V1__Job *m = malloc(sizeof(*m));
-	double ideal = job_ideal_bytes_per_s(j);
+	struct job_ideal ideal = job_ideal(j);
 	struct job_rates rates;
 	const struct snapshot *s = d && d->current ? dataset_current((struct dataset *)d) : NULL;
 
@@ -441,7 +446,7 @@ Granary__V1__Job *job_message(const struct job *j, const struct dataset *d,
 	granary__v1__job__init(m);
 	m->name = strdup(j->name);
 	m->dataset = strdup(d ? d->config->msg->name : "");
-	m->ideal_source = strdup(job_ideal_source(j));
+	m->ideal_source = strdup(ideal.source);
 	m->reason = strdup(reason(j, origin));
 	m->gpus = j->gpus;
 	m->weight = j->weight;
@@ -452,7 +457,7 @@ Granary__V1__Job *job_message(const struct job *j, const struct dataset *d,
 	m->started_s = j->started_s;
 	m->mounts = j->live_mounts;
 	m->no_mount_for_s = j->live_mounts ? 0 : (now_ms - j->mountless_ms) / 1000;
-	m->ideal_bytes_per_s = ideal;
+	m->ideal_bytes_per_s = ideal.bytes_per_s;
 	m->origin_limited = origin->limited;
 	m->limited_origin = strdup(origin->own ? origin->own->prefix : "");
 	m->limited_origin_bytes_per_s = origin->own ? (double)origin->own->bytes_per_s : 0;
@@ -462,12 +467,12 @@ Granary__V1__Job *job_message(const struct job *j, const struct dataset *d,
 	m->loader_workers = j->loaders.workers;
 	m->sampled_ideal_bytes_per_s = j->sampled.ideal_bytes_per_s;
 	m->sampled_ideal_error = j->sampled.error;
-	m->ideal_error = job_ideal_error(j);
+	m->ideal_error = ideal.error;
 	m->dataset_bytes = s ? s->state->bytes : 0;
 	m->cache_bytes = j->share.cache_bytes;
 	m->remote_bytes_per_s = j->share.remote_bytes_per_s;
 	m->hit_ratio = j->share.hit_ratio;
-	if (ideal > 0)
+	if (ideal.bytes_per_s > 0)
 		m->predicted_bytes_per_s = j->share.predicted_bytes_per_s;
 	job_measured(j, now_ms, &rates);
 	m->measured_s = rates.seconds;

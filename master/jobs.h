@@ -72,6 +72,13 @@ struct job_sampled {
 	double error;		  /* relative, one standard deviation */
 };
 
+/* How fast it could read if nothing waited. */
+struct job_ideal {
+	double bytes_per_s; /* 0: unknown */
+	double error;	    /* relative, one standard deviation; 0 unless it was sampled */
+	char source[12];    /* "declared", "steps", "sampled", "" */
+};
+
 struct job {
 	uint64_t id; /* grows with every job: the order of arrival */
 	char name[JOB_NAME_BYTES];
@@ -89,7 +96,9 @@ struct job {
 
 	struct job_loaders loaders; /* as of the last mounts_gather_loaders */
 	struct job_sampled sampled; /* as of then, too */
-	double planned_ideal;	    /* that the latest plan went by; 0: unknown */
+	struct job_ideal planned;   /* that the latest plan went by */
+	bool unheard;		    /* `planned` is the master's before, and none of its mounts has
+				     * told anything since */
 	uint64_t cached_at_start;   /* pinned bytes of its dataset then */
 	double effective_ratio;	    /* that the latest plan went by */
 	struct job_share share;
@@ -135,12 +144,11 @@ void job_add_loaders(struct job *j, const struct job_loaders *more);
 void job_add_sampled(struct job *j, const struct job_sampled *more);
 /* What it read, as far as that is known. */
 uint64_t job_read_bytes(const struct job *j);
-/* As declared, or else as measured, or else as sampled; 0: unknown. */
-double job_ideal_bytes_per_s(const struct job *j);
-/* "declared", "steps", "sampled", or "" while it is unknown. */
-const char *job_ideal_source(const struct job *j);
-/* Relative; 0 unless it was sampled. */
-double job_ideal_error(const struct job *j);
+/* As declared, or else as measured, or else as sampled; of the master before until one of its mounts was
+ * heard from. */
+struct job_ideal job_ideal(const struct job *j);
+/* The latest plan did. */
+void job_went_by(struct job *j);
 
 /* A mount of the job came to life, or went; `closed`: in order. */
 void job_mount_came(struct job *j);

@@ -123,8 +123,7 @@ struct numbers {
 struct job_numbers {
 	char name[JOB_NAME_BYTES];
 	size_t mounts;
-	double ideal, ideal_error;
-	const char *ideal_source; /* constant */
+	struct job_ideal ideal;
 	struct job_share share;
 	struct job_counters counters;
 };
@@ -200,9 +199,7 @@ static size_t copy_jobs(struct master *m, size_t *ret_all, struct job_numbers *l
 		if (n == room)
 			break;
 		list[n] = (struct job_numbers){.mounts = j->live_mounts,
-			.ideal = job_ideal_bytes_per_s(j),
-			.ideal_error = job_ideal_error(j),
-			.ideal_source = job_ideal_source(j),
+			.ideal = job_ideal(j),
 			.share = j->share,
 			.counters = j->counters};
 		memcpy(list[n++].name, j->name, sizeof(j->name));
@@ -244,9 +241,10 @@ static void show_job(const struct job_numbers *j)
 	show(JOB_MOUNTS, j->name, (double)j->mounts);
 	show(JOB_CACHE_BYTES, j->name, (double)j->share.cache_bytes);
 	show(JOB_REMOTE, j->name, j->share.remote_bytes_per_s);
-	if (j->ideal > 0) {
-		metric_set(metric_with(&metrics[JOB_IDEAL], j->name, j->ideal_source), j->ideal);
-		show(JOB_IDEAL_ERROR, j->name, j->ideal_error);
+	if (j->ideal.bytes_per_s > 0) {
+		metric_set(metric_with(&metrics[JOB_IDEAL], j->name, j->ideal.source),
+			j->ideal.bytes_per_s);
+		show(JOB_IDEAL_ERROR, j->name, j->ideal.error);
 		show(JOB_PREDICTED, j->name, j->share.predicted_bytes_per_s);
 	}
 	count(JOB_HIT_BYTES, j->name, j->counters.hit_bytes);

@@ -389,6 +389,8 @@ int mounts_heard(struct mounts *m, struct dataset *d, struct job *j,
 	mounts_count(p, d, j, request);
 	take_loaders(p, request);
 	take_sampled(p, request);
+	if (j)
+		j->unheard = false;
 	*ret_revived = !p->live;
 	set_live(m, p, d, true);
 	attach(p, j);

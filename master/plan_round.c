@@ -109,10 +109,12 @@ static double effective_ratio_locked(struct master *m, const struct job *j, stru
 
 static bool ideal_moved(const struct job *j)
 {
-	double error = job_ideal_error(j);
+	struct job_ideal ideal = job_ideal(j);
+	double error = ideal.error;
 	double tolerance = error == 0 ? IDEAL_MOVED : error > SAMPLED_MOVED ? error : SAMPLED_MOVED;
 
-	return fabs(job_ideal_bytes_per_s(j) - j->planned_ideal) > tolerance * j->planned_ideal;
+	return fabs(ideal.bytes_per_s - j->planned.bytes_per_s) >
+	       tolerance * j->planned.bytes_per_s;
 }
 
 bool plan_round_is_stale_locked(struct master *m)
@@ -145,7 +147,7 @@ void plan_round_went_by_locked(struct master *m)
 		if (!d || !dataset_current(d))
 			continue;
 		j->effective_ratio = effective_ratio_locked(m, j, d);
-		j->planned_ideal = job_ideal_bytes_per_s(j);
+		job_went_by(j);
 	}
 }
 
@@ -175,7 +177,7 @@ static int jobs_new_locked(struct master *m, struct plan_round *round)
 			.item = d->plan_item,
 			.gpus = j->gpus,
 			.remaining_bytes = remaining_bytes(j, round->items[d->plan_item].bytes),
-			.ideal_bytes_per_s = job_ideal_bytes_per_s(j),
+			.ideal_bytes_per_s = job_ideal(j).bytes_per_s,
 			.weight = j->weight,
 			.min_remote_bytes_per_s = j->min_remote_bytes_per_s,
 			.effective_bytes = effective_bytes_locked(m, j, d),

@@ -6,35 +6,17 @@ import sys
 import time
 
 from harness import nginx, page_cache, suite, toxiproxy, trees
-from harness.granary import Granary
+from harness.job_case import BYTES, FILES, JobCase
 
 sys.path.insert(0, str(suite.ROOT / "python"))
 
 import granary_order  # noqa: E402
 
-FILES = 1000
-BYTES = 110_000
-CACHE = "70MB"  # of a dataset of 110 MB
 LIMIT = 10_000_000
 SLOWER = 0.995
 
 
-class Jobs(suite.Case):
-    def setUp(self):
-        super().setUp()
-        self.need_fuse()
-        self.origin = self.work.directory("origin")
-        trees.write_objects(self.origin, trees.samples(FILES, BYTES))
-        self.mount = self.work.directory("mnt")
-        self.granary = Granary(self.work)
-
-    def up(self, *flags):
-        return self.granary.up(self.origin, self.mount, "--name", "d", "--cache-size", CACHE,
-                               *flags)
-
-    def jobs(self):
-        return {job["name"]: job for job in self.granary.json("job", "ls")["jobs"]}
-
+class Jobs(JobCase):
     def wait_no_job(self, name):
         suite.wait_until(lambda: name not in self.jobs(), 20, f"job {name} has ended")
 

@@ -8,11 +8,8 @@ import threading
 import time
 
 from harness import page_cache, suite, trees
-from harness.granary import Granary
+from harness.job_case import BYTES, FILES, JobCase
 
-FILES = 1000
-BYTES = 110_000
-CACHE = "70MB"  # of a dataset of 110 MB
 SLOWER = 0.995
 STEP_FILES = 10
 STEP_SECONDS = 0.1
@@ -55,22 +52,7 @@ class Loader:
         return self.bytes / self.seconds
 
 
-class Sampling(suite.Case):
-    def setUp(self):
-        super().setUp()
-        self.need_fuse()
-        self.origin = self.work.directory("origin")
-        trees.write_objects(self.origin, trees.samples(FILES, BYTES))
-        self.mount = self.work.directory("mnt")
-        self.granary = Granary(self.work)
-
-    def up(self, *flags):
-        return self.granary.up(self.origin, self.mount, "--name", "d", "--cache-size", CACHE,
-                               *flags)
-
-    def jobs(self):
-        return {job["name"]: job for job in self.granary.json("job", "ls")["jobs"]}
-
+class Sampling(JobCase):
     def test_a_job_that_the_page_cache_answers_is_seen_and_keeps_its_share(self):
         self.up("--job", "train", "--sample", "10%", "--origin-limit", "30MB/s")
         other = self.work.directory("other")

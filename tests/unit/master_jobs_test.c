@@ -292,6 +292,26 @@ static void what_is_declared_goes_before_steps_and_these_before_samples(void **s
 	assert_ideal(f, "declared", 150, 0);
 }
 
+static void a_new_master_goes_by_what_the_one_before_did_until_a_mount_is_heard(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id;
+
+	add_data(f);
+	id = open_for(f, "train");
+	beat_sampled(f, id, (struct sampled){.windows = 4, .ideal = 100, .error = 0.1});
+	assert_ideal(f, "sampled", 100, 0.1);
+	{
+		mutex_guard(&f->master->mu);
+		plan_round_went_by_locked(f->master);
+	}
+	housekeeping_run(f->master, clock_mono_ms());
+	fixture_restart(f);
+	assert_ideal(f, "sampled", 100, 0.1);
+	beat_sampled(f, id, (struct sampled){.windows = 4});
+	assert_ideal(f, "", 0, 0);
+}
+
 static void samples_of_all_mounts_add_up_unless_one_is_held_back(void **state)
 {
 	struct fixture *f = *state;
@@ -764,6 +784,7 @@ int main(void)
 		TEST(a_restarted_master_finds_jobs_and_their_mounts_again),
 		TEST(a_name_is_of_one_dataset),
 		TEST(what_is_declared_goes_before_steps_and_these_before_samples),
+		TEST(a_new_master_goes_by_what_the_one_before_did_until_a_mount_is_heard),
 		TEST(samples_of_all_mounts_add_up_unless_one_is_held_back),
 		TEST(one_that_moves_by_more_than_it_may_be_wrong_makes_a_new_plan),
 		TEST(what_was_consumed_is_counted_once_and_ends_the_first_epoch),
