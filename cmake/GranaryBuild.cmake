@@ -12,14 +12,16 @@ set(CMAKE_C_FLAGS_DEBUG "-Og -g")
 
 set(GRANARY_SANITIZE "" CACHE STRING "Sanitizers for our own code: address,undefined or thread")
 option(GRANARY_FUZZ "Build the libFuzzer targets (clang)" OFF)
-# Off in the release preset: users build with compilers whose warnings we have not seen.
+# Off in the release preset: users build with compilers whose warnings we have not seen. What is no
+# C any more stays an error.
 option(GRANARY_WERROR "Warnings are errors" ON)
 
 add_library(granary_flags INTERFACE)
 target_compile_definitions(granary_flags INTERFACE _GNU_SOURCE _FILE_OFFSET_BITS=64)
 target_compile_options(granary_flags INTERFACE
 	-Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wwrite-strings
-	-Wno-missing-field-initializers -fno-strict-aliasing)
+	-Wno-missing-field-initializers -fno-strict-aliasing
+	-Werror=implicit-function-declaration -Werror=incompatible-pointer-types)
 if(GRANARY_WERROR)
 	target_compile_options(granary_flags INTERFACE -Werror)
 endif()
