@@ -27,6 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/integration"))
 
 from harness import granary, minio, page_cache, s3_origin, suite, toxiproxy, workspace  # noqa: E402
+import host_pages  # noqa: E402
 import large_file  # noqa: E402
 import loaders  # noqa: E402
 import metadata  # noqa: E402
@@ -121,6 +122,7 @@ class SmallFiles:
         host = self.host(f"cold{next(self.hosts)}", server)
         mountpoint = self.work.directory(f"{host.state.parent.name}/mnt")
         host.up(f"s3://{BUCKET}", mountpoint, "--endpoint", endpoint, *flags)
+        host_pages.back()
         mounted = epochs(mountpoint, 1, host.environment, announced)[0]
         host.umount(mountpoint)
         host.wait_ended()
@@ -129,6 +131,7 @@ class SmallFiles:
 
     @staticmethod
     def raw(urls, connections=READERS):
+        host_pages.back()
         return raw_http.get(urls, connections).files
 
     def cold(self, server):

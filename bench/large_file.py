@@ -11,6 +11,7 @@ import time
 
 from harness import granary, page_cache, process, readers, suite
 
+import host_pages
 import raw_http
 import report
 
@@ -150,6 +151,7 @@ class Remote:
         target = self.work.path / "download"
         requests = (f"{self.url} {first}-{first + self.RANGE_BYTES - 1}"
                     for first in range(0, self.BYTES, self.RANGE_BYTES))
+        host_pages.back()
         speed = raw_http.get(requests, connections, target).bytes / 1e6
         target.unlink()
         return speed
@@ -160,6 +162,7 @@ class Remote:
         for _ in range(self.rounds):
             other = self.download(best)
             mountpoint = self.up()
+            host_pages.back()
             pairs.append((read_through(mountpoint / NAME), other))
             self.down(mountpoint)
         return report.Row("large file from S3, sequential, cold", "MB/s",
@@ -176,9 +179,11 @@ class Remote:
     def records(self):
         pairs = []
         for seed in range(1, self.rounds + 1):
+            host_pages.back()
             other = raw_http.get((f"{self.url} {first}-{first + self.RECORD_BYTES - 1}"
                                   for first in self.draw(seed, self.RECORDS)), self.READERS).files
             mountpoint = self.up("--quota", "8M")
+            host_pages.back()
             pairs.append((self.read_records(mountpoint / NAME, seed), other))
             self.down(mountpoint)
         return report.Row(f"records of {self.RECORD_BYTES:,} bytes of a passed-through file, "
@@ -229,6 +234,7 @@ class Remote:
             for stored in host.store_files():  # the worker's disk is no part of this
                 if stored.stat().st_blocks:
                     read_through(stored)
+            host_pages.back()
             pairs.append((read_through(mountpoint / NAME), other))
         host.umount(mountpoint)
         return [report.Row("large file from a worker by loopback TCP, sequential", "MB/s",

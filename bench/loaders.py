@@ -13,6 +13,7 @@ import sys
 
 from harness import granary, page_cache, process, s3_origin, workspace
 
+import host_pages
 import peers
 import raw_http
 import report
@@ -89,6 +90,7 @@ class Images:
         mountpoint = self.work.directory(f"mnt-images{number}")
         raw_http.get(self.urls, 1)  # the server reads nothing from its disk, either
         host.up(f"s3://{self.BUCKET}", mountpoint, "--endpoint", self.server.endpoint)
+        host_pages.back()
         [[cold]] = self.epochs(workers, 1, "keep", mountpoint)
         turns = self.epochs(workers, self.TURNS, "drop", mountpoint, self.local)
         host.umount(mountpoint)
@@ -188,6 +190,7 @@ class Dlio:
         try:
             mountpoint = side.mount(workload.name, peers.UNLIMITED, f"d{next(self.number)}")
             try:
+                host_pages.back()
                 cold, warm = self.epochs(workload, mountpoint, step)
             finally:
                 side.unmount()

@@ -18,6 +18,7 @@ import time
 
 from harness import page_cache, process, suite, workspace
 
+import host_pages
 import large_file
 
 RECORD_BYTES = 114_660
@@ -163,6 +164,7 @@ class Comparison:
             side.unmount()
 
     def epoch(self, mountpoint):
+        host_pages.back()
         return self.epochs(mountpoint, 1, os.environ)[0]
 
     def small(self, side):
@@ -200,11 +202,13 @@ class Comparison:
     def large(self, side):
         with self.mounted(side, self.large_bucket) as mountpoint:
             page_cache.drop(mountpoint)
+            host_pages.back()
             rate, read = read_records(mountpoint / self.large_name, 300, self.number)
             amplification = self.server.object_bytes() / read
         with self.mounted(side, self.large_bucket) as mountpoint:
             path = mountpoint / self.large_name
             page_cache.drop(mountpoint)
+            host_pages.back()
             cold = large_file.read_through(path)
             large_file.read_through(path)  # what the first pass did not keep
             page_cache.drop(mountpoint)
