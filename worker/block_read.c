@@ -147,12 +147,12 @@ static int send_arriving(const struct block_read *read, struct fetch_reader *rea
 	int e;
 
 	while (*pos < end) {
-		upto = min_u32(end, *pos + ARRIVED_MIN_BYTES);
-		e = fetch_wait(f, upto, reader, err);
+		from = *pos;
+		upto = min_u32(end, from + ARRIVED_MIN_BYTES);
+		e = fetch_wait(f, from, min_u32(upto, fetch_straight_end(f, from)), reader, err);
 		if (e != 0)
 			return e;
-		from = *pos;
-		upto = min_u32(min_u32(end, fetch_filled(f)), from + SEND_MAX_BYTES);
+		upto = min_u32(min_u32(end, fetch_arrived_end(f, from)), from + SEND_MAX_BYTES);
 		e = read->send(read->arg, true, fetch_bytes(f, from), upto - from, release_fetch,
 			fetch_ref(f));
 		if (e < 0)

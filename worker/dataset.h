@@ -45,7 +45,8 @@ struct dataset {
 
 	_Atomic uint64_t grant_bytes;
 	_Atomic uint64_t threshold;
-	atomic_bool elastic; /* what is not pinned is kept as an LRU cache keeps it */
+	atomic_bool elastic;   /* what is not pinned is kept as an LRU cache keeps it */
+	atomic_bool undivided; /* its origin has sent all of an object for a part of it */
 	_Atomic uint64_t failed_fetches;
 	_Atomic int64_t open_retry_ms; /* no earlier try to open the current manifest */
 

@@ -34,15 +34,61 @@ void fetch_unref(struct fetch *f)
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
-uint32_t fetch_filled(const struct fetch *f)
+/* How many bytes come before that one. */
+static uint32_t bytes_before(const struct fetch *f, uint32_t offset)
 {
-	return f->start + atomic_load(&f->filled);
+	assert(offset >= f->start && offset < f->end);
+	if (offset >= f->begin)
+		return offset - f->begin;
+	return f->end - f->begin + (offset - f->start);
+}
+
+uint32_t fetch_straight_end(const struct fetch *f, uint32_t offset)
+{
+	return offset >= f->begin ? f->end : f->begin;
+}
+
+/* How many have to be filled before all of [from, upto) are. */
+uint32_t fetch_needs(const struct fetch *f, uint32_t from, uint32_t upto)
+{
+	if (from < f->begin && upto > f->begin)
+		return f->end - f->start;
+	return bytes_before(f, upto - 1) + 1;
+}
+
+uint32_t fetch_arrived_end(const struct fetch *f, uint32_t offset)
+{
+	uint32_t filled = atomic_load(&f->filled), before = bytes_before(f, offset);
+	uint32_t left = fetch_straight_end(f, offset) - offset;
+
+	if (filled <= before)
+		return offset;
+	return offset + (filled - before < left ? filled - before : left);
 }
 
 const unsigned char *fetch_bytes(const struct fetch *f, uint32_t offset)
 {
-	assert(offset >= f->start && offset <= fetch_filled(f));
+	assert(fetch_arrived_end(f, offset) > offset);
 	return f->buffer->data + (offset - f->start);
+}
+
+/* The offset within the block at which the next piece begins. */
+static uint32_t piece_offset(const struct fetch *f)
+{
+	uint32_t behind = f->end - f->begin;
+
+	if (f->piece_start < behind)
+		return f->begin + f->piece_start;
+	return f->start + (f->piece_start - behind);
+}
+
+uint32_t fetch_next_bytes(const struct fetch *f)
+{
+	uint32_t filled = atomic_load(&f->filled), behind = f->end - f->begin;
+
+	if (filled == 0)
+		return f->first_bytes;
+	return (filled < behind ? behind : f->end - f->start) - filled;
 }
 
 int64_t fetch_reader_deadline_ms(const struct fetch_reader *reader)
@@ -125,11 +171,11 @@ static int wait_locked(
 	return r;
 }
 
-int fetch_wait(struct fetch *f, uint32_t upto, struct fetch_reader *reader, struct error *err)
+int fetch_wait(struct fetch *f, uint32_t from, uint32_t upto, struct fetch_reader *reader,
+	struct error *err)
 {
-	uint32_t want = upto - f->start;
+	uint32_t want = fetch_needs(f, from, upto);
 
-	assert(upto > f->start && upto <= f->end);
 	if (atomic_load(&f->filled) >= want)
 		return 0;
 	mutex_guard(fetch_table_lock(f->table));
@@ -232,6 +278,7 @@ static int get_piece(
 	struct fetch *f, const struct limits *limits, uint64_t *received, struct error *err)
 {
 	cleanup_buf struct buf path = BUF_INIT;
+	uint32_t offset = piece_offset(f);
 	struct manifest_entry e;
 	struct origin_get get;
 	int r;
@@ -249,9 +296,9 @@ static int get_piece(
 		.path_len = path.len,
 		.validator = e.validator,
 		.object_bytes = f->block.object_bytes,
-		.offset = f->block.index * BLOCK_BYTES + f->start + f->piece_start,
+		.offset = f->block.index * BLOCK_BYTES + offset,
 		.len = f->turn.bytes,
-		.dst = f->buffer->data + f->piece_start,
+		.dst = f->buffer->data + (offset - f->start),
 		.progress = progress,
 		.arg = f,
 		.cancel = limits->cancel,
@@ -303,7 +350,10 @@ static int run_turn(struct fetch *f, struct limits limits, struct error *err)
 	origin_queue_done(fetch_table_origins(f->table), &f->turn, received);
 	if (received > 0)
 		dataset_count_origin(f->dataset, f->job, received);
-	f->turn.undivided |= origin_ignores_ranges(received, f->turn.bytes);
+	if (origin_ignores_ranges(received, f->turn.bytes)) {
+		f->turn.undivided = true;
+		atomic_store(&f->dataset->undivided, true);
+	}
 	if (r < 0 && r != -ECANCELED)
 		dataset_count_failure(f->dataset, err->text);
 	if (r == 0)
@@ -343,7 +393,6 @@ void fetch_run_here(struct fetch *f, const struct fetch_reader *reader)
 	struct error err = ERROR_INIT;
 	int r = run_turn(f, limits_of_reader(f, reader), &err);
 
-	assert(r != 0 || complete(f));
-	if (r != 0 || f->goal == FETCH_PASS || !fetch_table_go_on(f))
+	if (r != 0 || (f->goal == FETCH_PASS && complete(f)) || !fetch_table_go_on(f))
 		end_run(f, r, &err);
 }

@@ -8,15 +8,19 @@
  *	QUEUED ----> RUNNING ----> ARRIVED ----> (out of the table)
  *	                 \-------> FAILED  ----->
  *
+ * A block that is to be stored, of which its first reader wants a small part from somewhere within,
+ * begins with that part: its first get brings that, the others what is behind it and then what is
+ * before it, when the fill queue lets them (fill_queue.h) or a reader waits for it.
+ *
  * Invariants
- *  1. bytes [start, start+filled) are final; filled only grows.
+ *  1. `filled` bytes are final: of [begin, end), then of [start, begin). It only grows.
  *  2. A fetch in the table may be joined. It leaves the table before, or in the moment, it fails,
  * is cancelled or its bytes are in the store, so that a later reader never joins a dead one.
  *  3. One that is to be stored covers its whole block, and there is at most one of a block.
  *
- * A reader of all that a short fetch brings runs it itself (fetch_run_here), as long as it need not
- * wait for a turn: no other thread has to be woken, and to wake the reader. Its cancel and its deadline are
- * the get's then; others who joined start over.
+ * A reader of all that a short first get brings runs it itself (fetch_run_here), as long as it need
+ * not wait for a turn: no other thread has to be woken, and to wake the reader. Its cancel and its
+ * deadline are the get's then; others who joined start over.
  *
  * Else a reader's cancel ends only its own waiting. When the last one leaves without its bytes, a
  * stretch that is not for the store is cancelled; one for the store goes on, unless it was the
@@ -36,6 +40,7 @@
 #include "store/store.h"
 #include "worker/buffer_pool.h"
 #include "worker/dataset.h"
+#include "worker/fill_queue.h"
 #include "worker/origin_queue.h"
 #include "worker/work_queue.h"
 
@@ -62,14 +67,16 @@ struct fetch {
 	uint32_t entry;
 	struct store_block block;
 	enum fetch_goal goal;
-	uint32_t start, end; /* within the block */
-	bool sequential;     /* asked for with read-ahead */
-	int64_t deadline_ms; /* moved on by origin_turn_waited_us */
+	uint32_t start, end;  /* within the block */
+	uint32_t begin;	      /* of the first get, within the block */
+	uint32_t first_bytes; /* which brings no more than these */
+	bool sequential;      /* asked for with read-ahead */
+	int64_t deadline_ms;  /* moved on by origin_turn_waited_us, and when a fill begins */
 	char job[DATASET_JOB_BYTES];
 
 	/* owned by the running thread until filled says that there is something */
 	struct buffer *buffer;
-	uint32_t piece_start; /* from start */
+	uint32_t piece_start; /* a number of bytes filled */
 
 	struct origin_turn turn; /* open while it is FETCH_RUNNING */
 
@@ -84,6 +91,8 @@ struct fetch {
 	int result; /* when FETCH_FAILED */
 	struct error err;
 	unsigned readers;
+	uint32_t wanted; /* until so many are filled somebody has asked for them */
+	struct fill fill;
 	uint64_t served_bytes;
 	uint32_t served_to;   /* the furthest byte that was read, from start */
 	uint32_t ahead_bytes; /* charged to the table's budget of read-ahead */
@@ -122,17 +131,28 @@ int64_t fetch_reader_deadline_ms(const struct fetch_reader *reader);
 #define FETCH_AGAIN 1 /* the fetch came to nothing, for no fault of the block: start over */
 #define FETCH_LATER 2 /* it waits for its turn, and the reader cannot any longer */
 
-/* Waits until the bytes below `upto` (an offset within the block) are there. 0, FETCH_AGAIN, FETCH_LATER,
- * -ETIMEDOUT, -ECANCELED, or what the fetch failed with: -ESTALE changed or gone at the origin,
- * -EACCES, -EIO. */
-int fetch_wait(struct fetch *f, uint32_t upto, struct fetch_reader *reader, struct error *err);
-/* How far the bytes have come, as an offset within the block. */
-uint32_t fetch_filled(const struct fetch *f);
-/* Bytes at an offset within the block that a wait has seen arrive. */
+/* Offsets here are within the block. */
+
+/* The end of what comes in order from `offset` on. */
+uint32_t fetch_straight_end(const struct fetch *f, uint32_t offset);
+/* Waits until [from, upto), which comes in order, is there. 0, FETCH_AGAIN, FETCH_LATER, -ETIMEDOUT,
+ * -ECANCELED, or what the fetch failed with: -ESTALE changed or gone at the origin, -EACCES, -EIO. */
+int fetch_wait(struct fetch *f, uint32_t from, uint32_t upto, struct fetch_reader *reader,
+	struct error *err);
+/* The end of what has arrived from `offset` on. */
+uint32_t fetch_arrived_end(const struct fetch *f, uint32_t offset);
+/* Bytes that a wait has seen arrive. */
 const unsigned char *fetch_bytes(const struct fetch *f, uint32_t offset);
+
+/* ---- for fetch_table.c ------------------------------------------------------------------------ */
+
+/* How many bytes have to be filled until [from, upto) is. */
+uint32_t fetch_needs(const struct fetch *f, uint32_t from, uint32_t upto);
+/* What the next get may bring at most; not of one that is complete. */
+uint32_t fetch_next_bytes(const struct fetch *f);
 
 /* Gets the bytes of its turn, and stores them all after the last; on a thread of the queue. */
 void fetch_run(struct work *w);
-/* The same for a fetch that fetch_table_acquire gave its reader to run; another thread stores. The
- * reader goes on as with any other fetch. */
+/* The first get of a fetch that fetch_table_acquire gave its reader to run; another thread goes on
+ * with it, and stores. The reader goes on as with any other fetch. */
 void fetch_run_here(struct fetch *f, const struct fetch_reader *reader);

@@ -10,6 +10,8 @@
 #define STRETCH_BYTES 65536u
 #define STRETCHES_MAX 64
 #define HERE_MAX_BYTES ((uint32_t)256 << 10)
+#define PART_BLOCK_MIN_BYTES ((uint32_t)1 << 20) /* smaller blocks come whole */
+#define PART_MOST 4				 /* a part is so much of its block at most */
 #define IDLE_GROUPS_MAX 4096
 
 /*
@@ -37,6 +39,7 @@ struct fetch_table {
 	/* guarded by mu */
 	struct fetch_group *groups;
 	struct fetch *oldest, *newest; /* kept: arrived, and not all read */
+	struct fill_queue fills;
 	unsigned idle_groups;
 	unsigned running_here; /* in their readers' threads */
 	uint64_t ahead_bytes;
@@ -234,6 +237,14 @@ static void free_idle_groups_locked(struct fetch_table *t, int64_t age_ms)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+static void run_again_locked(struct fetch_table *t, struct fetch *f)
+{
+	bool added = work_queue_add(t->queue, &f->work, true);
+
+	assert(mutex_held(&t->mu));
+	assert(added); /* it has a thread: work_queue_ready */
+}
+
 /* Lets go of the oldest unread bytes that are at least age_ms old; false when there are none. */
 static bool drop_oldest(struct fetch_table *t, int64_t age_ms)
 {
@@ -258,17 +269,19 @@ static bool reclaim(void *arg)
 int fetch_table_new(
 	const struct fetch_table_options *opts, struct fetch_table **ret, struct error *err)
 {
+	uint64_t memory_bytes =
+		opts->memory_bytes ? opts->memory_bytes : FETCH_MEMORY_DEFAULT_BYTES;
 	struct fetch_table *t = calloc(1, sizeof(*t));
 
 	if (!t)
 		return error_set(err, -ENOMEM, "out of memory");
 	mutex_init(&t->mu);
+	fill_queue_init(&t->fills, memory_bytes);
 	t->store = opts->store;
 	t->origins = opts->origins;
 	t->timeout_ms = opts->timeout_ms ? opts->timeout_ms : FETCH_TIMEOUT_MS;
 	t->queue = work_queue_new(opts->threads ? opts->threads : FETCH_THREADS_DEFAULT);
-	t->buffers = buffer_pool_new(
-		opts->memory_bytes ? opts->memory_bytes : FETCH_MEMORY_DEFAULT_BYTES, reclaim, t);
+	t->buffers = buffer_pool_new(memory_bytes, reclaim, t);
 	if (!t->queue || !t->buffers) {
 		fetch_table_free(t);
 		return error_set(err, -ENOMEM, "out of memory");
@@ -277,12 +290,16 @@ int fetch_table_new(
 	return 0;
 }
 
-/* One that waits for its turn runs at once, and finds out. */
+/* One that waits for its turn, or to be filled, runs at once, and finds out. */
 static void cancel_locked(struct fetch_table *t, struct fetch *f)
 {
 	assert(mutex_held(&t->mu));
 	atomic_store(&f->cancel, true);
-	if (f->state == FETCH_RUNNING)
+	if (f->state != FETCH_RUNNING)
+		return;
+	if (fill_queue_hurry(&t->fills, &f->fill))
+		run_again_locked(t, f);
+	else
 		origin_queue_withdraw(t->origins, &f->turn);
 }
 
@@ -314,7 +331,54 @@ void fetch_table_free(struct fetch_table *t)
 	free(t);
 }
 
+/* ---- fills ----------------------------------------------------------------------------------- */
+
+/* Asks for the turn of one that has no thread. */
+static void resume_locked(struct fetch_table *t, struct fetch *f, bool urgent)
+{
+	f->deadline_ms = clock_deadline_ms(t->timeout_ms);
+	if (atomic_load(&f->cancel) ||
+		origin_queue_ask(t->origins, &f->turn, fetch_next_bytes(f), urgent))
+		run_again_locked(t, f);
+}
+
+static void start_fills_locked(struct fetch_table *t)
+{
+	struct fill *fill;
+
+	while ((fill = fill_queue_next(&t->fills)))
+		resume_locked(
+			t, (struct fetch *)((char *)fill - offsetof(struct fetch, fill)), false);
+}
+
+/* Nobody waits for what is still to come. */
+static bool may_wait_locked(const struct fetch *f)
+{
+	return f->fill.state == FILL_BEGUN && f->wanted <= atomic_load(&f->filled) &&
+	       !atomic_load(&f->cancel);
+}
+
+static void wait_to_fill_locked(struct fetch_table *t, struct fetch *f)
+{
+	fill_queue_add(&t->fills, &f->fill);
+	start_fills_locked(t);
+}
+
+static void end_fill_locked(struct fetch_table *t, struct fetch *f)
+{
+	fill_queue_end(&t->fills, &f->fill);
+	start_fills_locked(t);
+}
+
 /* ---- readers --------------------------------------------------------------------------------- */
+
+static void want_locked(struct fetch *f, const struct fetch_want *want)
+{
+	uint32_t needs = fetch_needs(f, want->offset, want->end < f->end ? want->end : f->end);
+
+	if (needs > f->wanted)
+		f->wanted = needs;
+}
 
 static struct fetch *join_locked(struct fetch_table *t, const struct fetch_want *want)
 {
@@ -324,8 +388,11 @@ static struct fetch *join_locked(struct fetch_table *t, const struct fetch_want 
 		return NULL;
 	f->readers++;
 	t->joined++;
+	want_locked(f, want);
 	if (f->state == FETCH_RUNNING)
 		origin_queue_join(t->origins, &f->turn, want->job);
+	if (f->wanted > atomic_load(&f->filled) && fill_queue_hurry(&t->fills, &f->fill))
+		resume_locked(t, f, true);
 	return fetch_ref(f);
 }
 
@@ -342,11 +409,14 @@ static void on_granted(struct origin_turn *turn)
 bool fetch_table_next_turn(struct fetch *f)
 {
 	struct fetch_table *t = f->table;
-	uint32_t left = f->end - f->start - atomic_load(&f->filled);
 
 	mutex_guard(&t->mu);
+	if (may_wait_locked(f)) {
+		wait_to_fill_locked(t, f);
+		return false;
+	}
 	return atomic_load(&f->cancel) ||
-	       origin_queue_ask(t->origins, &f->turn, left, f->readers > 0);
+	       origin_queue_ask(t->origins, &f->turn, fetch_next_bytes(f), f->readers > 0);
 }
 
 static struct fetch *make(
@@ -359,6 +429,7 @@ static struct fetch *make(
 	f->work.run = fetch_run;
 	f->turn.granted = on_granted;
 	f->turn.url = want->dataset->url;
+	f->turn.undivided = atomic_load(&want->dataset->undivided);
 	atomic_init(&f->refs, 1); /* the running thread's */
 	f->table = t;
 	f->dataset = dataset_ref(want->dataset);
@@ -366,8 +437,9 @@ static struct fetch *make(
 	f->entry = want->entry;
 	f->block = *want->block;
 	f->goal = want->goal;
-	f->start = start;
+	f->start = f->begin = start;
 	f->end = end;
+	f->first_bytes = end - start;
 	f->sequential = want->read_ahead > 0;
 	f->deadline_ms = clock_deadline_ms(t->timeout_ms);
 	strncat(f->job, want->job, sizeof(f->job) - 1);
@@ -387,8 +459,14 @@ bool fetch_table_go_on(struct fetch *f)
 	struct fetch_table *t = f->table;
 
 	mutex_guard(&t->mu);
-	if (!work_queue_add(t->queue, &f->work, false))
-		return false;
+	if (atomic_load(&f->filled) == f->end - f->start) {
+		if (!work_queue_add(t->queue, &f->work, false))
+			return false;
+	} else if (may_wait_locked(f)) {
+		wait_to_fill_locked(t, f);
+	} else {
+		resume_locked(t, f, true);
+	}
 	left_reader_locked(f);
 	return true;
 }
@@ -402,9 +480,9 @@ static bool begin_locked(struct fetch_table *t, struct fetch *f, bool urgent, bo
 	if (!work_queue_ready(t->queue))
 		return false;
 	origin_queue_open(t->origins, &f->turn, f->job, (uint32_t)buffer_room(len));
-	if (!origin_queue_ask(t->origins, &f->turn, len, urgent))
+	if (!origin_queue_ask(t->origins, &f->turn, f->first_bytes, urgent))
 		return true;
-	if (ret_run && f->turn.bytes == len) {
+	if (ret_run && f->turn.bytes == f->first_bytes) {
 		*ret_run = f->here = true;
 		t->running_here++;
 		return true;
@@ -416,7 +494,24 @@ static bool begin_locked(struct fetch_table *t, struct fetch *f, bool urgent, bo
 	return false;
 }
 
-/* Puts a new fetch into the table and on the queue. */
+/* A random reader's part; who reads from the beginning of a block may go on. */
+static bool wants_part(const struct fetch_want *want)
+{
+	return want->block->len >= PART_BLOCK_MIN_BYTES && want->offset > 0 &&
+	       want->end - want->offset <= want->block->len / PART_MOST && want->read_ahead == 0 &&
+	       !atomic_load(&want->dataset->undivided);
+}
+
+/* All that its first get would bring is wanted, and not so much that the first byte of it should not
+ * wait for the last. */
+static bool runs_here(const struct fetch *f, const struct fetch_want *want)
+{
+	return want->here && want->offset == f->begin &&
+	       want->end - want->offset == f->first_bytes && f->first_bytes <= HERE_MAX_BYTES;
+}
+
+/* Puts a new fetch into the table and on the queue, or into the caller's hands (begin_locked). One
+ * for its first reader is urgent. */
 static struct fetch *start_locked(struct fetch_table *t, const struct fetch_want *want,
 	uint32_t start, uint32_t end, uint32_t ahead_bytes, bool urgent, bool *ret_run)
 {
@@ -424,7 +519,15 @@ static struct fetch *start_locked(struct fetch_table *t, const struct fetch_want
 
 	if (!f)
 		return NULL;
+	if (urgent && f->goal != FETCH_PASS && wants_part(want) &&
+		fill_queue_admit(&t->fills, &f->fill)) {
+		f->begin = want->offset;
+		f->first_bytes = want->end - want->offset;
+	}
+	if (ret_run && !runs_here(f, want))
+		ret_run = NULL;
 	if (insert_locked(t, f) < 0) {
+		end_fill_locked(t, f);
 		fetch_unref(f);
 		return NULL;
 	}
@@ -432,6 +535,7 @@ static struct fetch *start_locked(struct fetch_table *t, const struct fetch_want
 	t->ahead_bytes += ahead_bytes;
 	t->fetches++;
 	if (!begin_locked(t, f, urgent, ret_run)) {
+		end_fill_locked(t, f);
 		remove_locked(t, f);
 		fetch_unref(f);
 		fetch_unref(f);
@@ -467,30 +571,20 @@ static uint32_t unread_end_locked(
 	return min_u32(from, until);
 }
 
-/* All that it would bring is wanted, and not so much that the first part should not wait for the last. */
-static bool *runs_here(const struct fetch_want *want, uint32_t start, uint32_t end, bool *run)
-{
-	bool wanted = want->offset == start && want->end == end;
-
-	return want->here && wanted && end - start <= HERE_MAX_BYTES ? run : NULL;
-}
-
 static struct fetch *start_wanted_locked(
 	struct fetch_table *t, const struct fetch_want *want, bool *ret_run)
 {
 	uint32_t end = want->end, ahead;
 
 	if (want->goal != FETCH_PASS)
-		return start_locked(t, want, 0, want->block->len, 0, true,
-			runs_here(want, 0, want->block->len, ret_run));
+		return start_locked(t, want, 0, want->block->len, 0, true, ret_run);
 	forget_read_locked(t, &want->block->id, want->offset);
 	ahead = unread_end_locked(t, want, end, ahead_end(want, end));
 	if (t->ahead_bytes + (ahead - end) > FETCH_AHEAD_MAX_BYTES)
 		ahead = end;
 	ahead = room_until_locked(t, &want->block->id, want->offset, ahead);
 	end = min_u32(end, ahead);
-	return start_locked(t, want, want->offset, ahead, ahead - end, true,
-		runs_here(want, want->offset, ahead, ret_run));
+	return start_locked(t, want, want->offset, ahead, ahead - end, true, ret_run);
 }
 
 struct fetch *fetch_table_acquire(
@@ -508,6 +602,7 @@ struct fetch *fetch_table_acquire(
 	if (!f)
 		return NULL;
 	f->readers++;
+	want_locked(f, want);
 	return fetch_ref(f);
 }
 
@@ -564,6 +659,7 @@ void fetch_table_finish(struct fetch *f, int result, bool stored, const struct e
 
 	mutex_lock(&t->mu);
 	origin_queue_close(t->origins, &f->turn);
+	end_fill_locked(t, f);
 	left_reader_locked(f);
 	f->state = result == 0 ? FETCH_ARRIVED : FETCH_FAILED;
 	f->result = result;

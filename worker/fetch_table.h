@@ -5,9 +5,10 @@
  * that asks for bytes gets the fetch that covers the first of them, or a new one that ends where
  * another begins.
  *
- * Bounds: `threads` gets at once, and one in each reader's thread; `memory_bytes` of buffers (hard); FETCH_AHEAD_MAX_BYTES of
- * read-ahead that has not been read (beyond it none is started). What nobody reads is dropped after
- * FETCH_KEEP_MS when room is short, after FETCH_KEEP_MAX_MS in any case.
+ * Bounds: `threads` gets at once, and one in each reader's thread; `memory_bytes` of buffers (hard);
+ * FETCH_AHEAD_MAX_BYTES of read-ahead that has not been read (beyond it none is started);
+ * FILL_QUEUE_MOST blocks whose rest may wait. What nobody reads is dropped after FETCH_KEEP_MS when
+ * room is short, after FETCH_KEEP_MAX_MS in any case.
  *
  * Calling sequence: new; acquire, fetch_wait, fetch_bytes, served, release by each reader; sweep
  * once a second; free after the last reader.
@@ -21,7 +22,7 @@
 
 #define FETCH_THREADS_DEFAULT 96 /* 4,000 files/s from an origin 20 ms away need 80 */
 #define FETCH_MEMORY_DEFAULT_BYTES ((uint64_t)256 << 20)
-#define FETCH_AHEAD_MAX_BYTES ((uint64_t)64 << 20)
+#define FETCH_AHEAD_MAX_BYTES ((uint64_t)128 << 20)
 #define FETCH_KEEP_MS 5000
 #define FETCH_KEEP_MAX_MS 60000
 #define FETCH_TIMEOUT_MS 60000
@@ -52,8 +53,9 @@ struct fetch_want {
 };
 
 /* The fetch that covers want->offset, or a new one; the caller becomes a reader of it. Who wants
- * the block stored gets one that stores it, whatever stretches are under way. *ret_run: the caller has
- * to run it now (fetch_run_here). NULL when memory or threads are out. */
+ * the block stored gets one that stores it, whatever stretches are under way; a small part of it, out
+ * of order, comes first. *ret_run: the caller has to run it now (fetch_run_here). NULL when memory or
+ * threads are out. */
 struct fetch *fetch_table_acquire(
 	struct fetch_table *t, const struct fetch_want *want, bool *ret_run);
 
@@ -91,9 +93,11 @@ struct mutex *fetch_table_lock(struct fetch_table *t);
 struct store *fetch_table_store(struct fetch_table *t);
 struct buffer_pool *fetch_table_buffers(struct fetch_table *t);
 struct origin_queue *fetch_table_origins(struct fetch_table *t);
-/* Asks for the turn of the next piece. False: the fetch will be run again when it has it. */
+/* Asks for the turn of the next piece. False: the fetch will be run again when it has it, or when
+ * nobody waits for it and its fill may begin. */
 bool fetch_table_next_turn(struct fetch *f);
-/* Has a thread of the queue run a fetch again that the reader's has run; false: none has time. */
+/* Has a thread of the queue go on with a fetch that the reader's has run; false: it is complete, and
+ * none has time. */
 bool fetch_table_go_on(struct fetch *f);
 /* The run is over: takes the fetch out of the table, or keeps its unread bytes. */
 void fetch_table_finish(struct fetch *f, int result, bool stored, const struct error *err);

@@ -419,10 +419,10 @@ void origin_queue_done(struct origin_queue *q, struct origin_turn *t, uint64_t b
 	if (!t->passing)
 		return;
 	now_ns = clock_mono_ns();
-	t->got_us = (now_ns - t->pass.begun_ns) / NS_PER_US;
 	t->flow->job->origin_bytes += bytes;
 	more = (double)bytes - (double)t->bytes;
 	paced = t->pass.paced || (t->begun_at && t->own_pass.paced);
+	t->got_us = paced ? (now_ns - t->pass.begun_ns) / NS_PER_US : 0;
 	if (paced && limited_locked(q, t->flow) && more != 0)
 		fair_queue_charge(&t->flow->fair, t->fair.class, more / weight_locked(q, t->flow));
 	end_pass_locked(q, t, bytes, now_ns);

@@ -73,7 +73,7 @@ static void many_readers_of_a_pinned_block_make_one_get(void **state)
 		f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = 100});
 	for (int i = 0; i < 24; i++) {
 		readers[i].q = (struct fx_read){
-			.file = file, .block = 1, .offset = (uint32_t)i * 100000, .len = 123456};
+			.file = file, .block = 1, .offset = (uint32_t)i * 100000, .len = MIB + 1};
 		reader_start(&readers[i], f);
 	}
 	for (int i = 0; i < 24; i++) {
@@ -106,7 +106,7 @@ static void a_reader_has_its_bytes_before_the_block_is_complete(void **state)
 	struct fx *f = *state;
 	const struct fx_file *file = fx_add(f, "a", BIG);
 	struct fx_read q = {.file = file, .len = MIB / 2};
-	struct reader tail = {.q = {.file = file, .offset = 3 * MIB, .len = MIB}};
+	struct reader tail = {.q = {.file = file, .offset = MIB, .len = 3 * MIB}};
 
 	start(f, PIN_ALL, NULL);
 	/* The origin breaks off after 1 MiB, and takes its time when it is asked again. */
@@ -122,6 +122,97 @@ static void a_reader_has_its_bytes_before_the_block_is_complete(void **state)
 	assert_int_equal(tail.result, 0);
 	assert_true(tail.done_ms - q.first_ms >= 300);
 	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
+}
+
+static void a_small_part_comes_before_the_rest_of_its_block(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	struct fx_read q = {.file = file, .block = 1, .offset = 3 * MIB + 7, .len = 100000};
+	struct fx_read before = {.file = file, .block = 1, .offset = MIB, .len = MIB};
+	int64_t began_ms = clock_mono_ms(), part_ms;
+
+	start(f, PIN_ALL, NULL);
+	/* The first get is short, the others take their time. */
+	mem_store_add_fault(f->mem,
+		&(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .skip = 1, .ms = 1000});
+	assert_int_equal(fx_read(f, &q), 0);
+	part_ms = clock_mono_ms() - began_ms;
+	assert_int_equal(fx_read(f, &before), 0);
+	assert_true(part_ms < 1000);
+	assert_true(clock_mono_ms() - began_ms >= 2000);
+	wait_for_puts(1);
+	assert_int_equal(fx_gets(f), 3);
+	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
+}
+
+/* Parts of as many blocks as may be begun, then readers of all the rests, most of which wait. */
+static void a_rest_that_somebody_waits_for_is_not_left_to_its_turn(void **state)
+{
+	enum { BLOCKS = FILL_QUEUE_MOST, DELAY_MS = 500 };
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BLOCKS * BLOCK_BYTES);
+	struct reader readers[BLOCKS];
+	int64_t began_ms;
+
+	start(f, PIN_ALL, NULL);
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = DELAY_MS});
+	for (uint32_t pass = 0; pass < 2; pass++) {
+		began_ms = clock_mono_ms();
+		for (uint64_t i = 0; i < BLOCKS; i++) {
+			readers[i].q = (struct fx_read){
+				.file = file, .block = i, .offset = (2 - pass) * MIB, .len = MIB};
+			reader_start(&readers[i], f);
+		}
+		for (int i = 0; i < BLOCKS; i++) {
+			pthread_join(readers[i].thread, NULL);
+			assert_int_equal(readers[i].result, 0);
+		}
+	}
+	/* By turns the last of them would have taken two gets for each FILL_QUEUE_AT_ONCE blocks. */
+	assert_true(
+		clock_mono_ms() - began_ms < 2 * DELAY_MS * (int64_t)(BLOCKS / FILL_QUEUE_AT_ONCE));
+	wait_for_puts(BLOCKS);
+	assert_int_equal(fx_origin_bytes(f), file->size);
+}
+
+static void more_parts_than_may_be_begun_come_with_their_blocks(void **state)
+{
+	enum { BLOCKS = FILL_QUEUE_MOST + 4 };
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BLOCKS * BLOCK_BYTES);
+	struct reader readers[BLOCKS];
+
+	start(f, PIN_ALL, NULL);
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = 300});
+	for (uint64_t i = 0; i < BLOCKS; i++) {
+		readers[i].q =
+			(struct fx_read){.file = file, .block = i, .offset = MIB, .len = 100000};
+		reader_start(&readers[i], f);
+	}
+	for (int i = 0; i < BLOCKS; i++) {
+		pthread_join(readers[i].thread, NULL);
+		assert_int_equal(readers[i].result, 0);
+	}
+	wait_for_puts(BLOCKS);
+	assert_int_equal(fx_gets(f), 3 * FILL_QUEUE_MOST + 4);
+	assert_int_equal(fx_origin_bytes(f), file->size);
+}
+
+static void a_part_that_fails_leaves_the_block_to_the_next_reader(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	struct fx_read q = {.file = file, .offset = MIB, .len = 4096};
+
+	start(f, PIN_ALL, NULL);
+	mem_store_add_fault(
+		f->mem, &(struct mem_fault){.kind = MEM_FAIL_FATAL, .ops = MEM_GET, .count = 1});
+	assert_int_not_equal(fx_read(f, &q), 0);
+	assert_int_equal(fx_read(f, &q), 0);
+	wait_for_puts(1);
 }
 
 static void a_fetch_goes_on_when_its_first_reader_leaves(void **state)
@@ -718,6 +809,10 @@ int main(void)
 		TEST(many_readers_of_a_pinned_block_make_one_get),
 		TEST(a_block_is_read_from_the_store_the_second_time),
 		TEST(a_reader_has_its_bytes_before_the_block_is_complete),
+		TEST(a_small_part_comes_before_the_rest_of_its_block),
+		TEST(a_rest_that_somebody_waits_for_is_not_left_to_its_turn),
+		TEST(more_parts_than_may_be_begun_come_with_their_blocks),
+		TEST(a_part_that_fails_leaves_the_block_to_the_next_reader),
 		TEST(a_fetch_goes_on_when_its_first_reader_leaves),
 		TEST(a_pass_through_is_cancelled_with_its_only_reader),
 		TEST(a_mount_of_the_process_gets_and_another_thread_stores),
