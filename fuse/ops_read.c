@@ -397,7 +397,8 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		return;
 	}
 	sample_note(&fs->sample, &node, (uint64_t)off, len);
-	ahead = read_ahead_note(&fs->read_ahead, ino, (uint64_t)off, len, node.entry.size);
+	ahead = read_ahead_note(
+		&fs->read_ahead, ino, (uint64_t)off, len, node.entry.size, began_ns);
 	if (!order_is_active(&fs->order))
 		prefetch_start(fs, &node, ahead.block, ahead.end);
 	else
@@ -423,6 +424,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	}
 	if (off == 0)
 		look_ahead(fs, &node, true);
+	read_ahead_waits(&fs->read_ahead, ino, (uint64_t)off, len);
 	note_preload(fs, &node, (uint64_t)off, false);
 	submit(fs, req, &node, (uint64_t)off, len, ahead.bytes, announced == ORDER_BRINGS,
 		began_ns);

@@ -32,7 +32,7 @@ static int teardown(void **state)
 static uint32_t bytes_ahead(
 	struct read_ahead *r, uint64_t ino, uint64_t offset, uint32_t len, uint64_t size)
 {
-	return read_ahead_note(r, ino, offset, len, size).bytes;
+	return read_ahead_note(r, ino, offset, len, size, 0).bytes;
 }
 
 static void a_stream_gets_as_much_again_as_it_has_read(void **state)
@@ -71,7 +71,7 @@ static void a_random_reader_gets_none(void **state)
 
 static void a_jump_ends_the_stream(void **state)
 {
-	read_ahead_note(*state, 5, 0, 64 * KIB, LARGE);
+	read_ahead_note(*state, 5, 0, 64 * KIB, LARGE, 0);
 	assert_int_not_equal(bytes_ahead(*state, 5, 64 * KIB, 64 * KIB, LARGE), 0);
 	assert_int_equal(bytes_ahead(*state, 5, 500 * (uint64_t)MIB, 64 * KIB, LARGE), 0);
 }
@@ -90,20 +90,21 @@ static void four_readers_of_one_file_are_told_apart(void **state)
 
 static void large_requests_may_arrive_swapped(void **state)
 {
-	read_ahead_note(*state, 5, 0, MIB, LARGE);
+	read_ahead_note(*state, 5, 0, MIB, LARGE, 0);
 	assert_int_not_equal(bytes_ahead(*state, 5, 2 * MIB, MIB, LARGE), 0);
 	assert_int_not_equal(bytes_ahead(*state, 5, MIB, MIB, LARGE), 0);
 	assert_int_equal(bytes_ahead(*state, 5, 3 * MIB, MIB, LARGE), 3 * MIB);
 }
 
-static void whole_blocks_are_named_once_as_far_as_was_read(void **state)
+/* From `first` to the end, `ramp` times as far ahead as was read. */
+static void expect_blocks_named_once(struct read_ahead *r, uint64_t first, uint64_t ramp)
 {
 	const uint64_t size = 100 * BLOCK_BYTES + 1;
 	uint64_t named = 0, bytes_read = 0;
 
-	for (uint64_t offset = 0; offset < size; offset += MIB) {
+	for (uint64_t offset = first; offset < size; offset += MIB) {
 		uint32_t len = size - offset < MIB ? (uint32_t)(size - offset) : MIB;
-		struct read_ahead_advice a = read_ahead_note(*state, 5, offset, len, size);
+		struct read_ahead_advice a = read_ahead_note(r, 5, offset, len, size, 0);
 
 		bytes_read = offset + len;
 		if (a.block == a.end)
@@ -112,7 +113,8 @@ static void whole_blocks_are_named_once_as_far_as_was_read(void **state)
 		assert_true(a.block * BLOCK_BYTES >= bytes_read);
 		assert_true(a.block == named || a.block == block_count(bytes_read));
 		assert_true(a.end > a.block && a.end >= named);
-		assert_true(a.end == block_count(size) || a.end * BLOCK_BYTES <= 2 * bytes_read);
+		assert_true(a.end == block_count(size) ||
+			    a.end * BLOCK_BYTES <= bytes_read + ramp * (bytes_read - first));
 		assert_true(
 			a.end * BLOCK_BYTES <= bytes_read + READ_AHEAD_WINDOW_BYTES + BLOCK_BYTES);
 		named = a.end;
@@ -120,12 +122,74 @@ static void whole_blocks_are_named_once_as_far_as_was_read(void **state)
 	assert_int_equal(named, block_count(size));
 }
 
+static void whole_blocks_are_named_once_as_far_as_was_read(void **state)
+{
+	expect_blocks_named_once(*state, 9 * BLOCK_BYTES + MIB, 1);
+}
+
+static void who_begins_with_the_file_has_more_of_it_named(void **state)
+{
+	struct read_ahead_advice a;
+
+	read_ahead_note(*state, 6, 0, MIB, LARGE, 0);
+	a = read_ahead_note(*state, 6, MIB, MIB, LARGE, 0);
+	assert_int_equal(a.block, 1);
+	assert_int_equal(a.end, 2);
+	a = read_ahead_note(*state, 6, 2 * MIB, MIB, LARGE, 0);
+	assert_int_equal(a.block, 2);
+	assert_int_equal(a.end, (3 + 2 * READ_AHEAD_RAMP) * MIB / BLOCK_BYTES);
+	expect_blocks_named_once(*state, 0, READ_AHEAD_RAMP);
+}
+
+/* How far ahead blocks are named at the end of 1 GiB, of which each MiB took `ns_of` its number. */
+static uint64_t window_after(
+	struct read_ahead *r, uint64_t ino, bool waits, int64_t (*ns_of)(uint64_t mib))
+{
+	uint64_t end = 0;
+	int64_t now_ns = 1;
+
+	for (uint64_t mib = 0; mib < 1024; mib++) {
+		struct read_ahead_advice a = read_ahead_note(r, ino, mib * MIB, MIB, LARGE, now_ns);
+
+		if (waits)
+			read_ahead_waits(r, ino, mib * MIB, MIB);
+		now_ns += ns_of(mib);
+		end = a.end > end ? a.end : end;
+	}
+	return end * BLOCK_BYTES - (uint64_t)1024 * MIB;
+}
+
+static int64_t steady(uint64_t mib)
+{
+	(void)mib;
+	return 1000000;
+}
+
+static int64_t faster(uint64_t mib)
+{
+	return 64000000 / (int64_t)(mib + 1);
+}
+
+static void the_window_grows_while_that_brings_more(void **state)
+{
+	uint64_t enough = window_after(*state, 5, false, faster);
+	uint64_t vain = window_after(*state, 6, true, steady);
+	uint64_t rewarded = window_after(*state, 7, true, faster);
+
+	assert_in_range(enough, READ_AHEAD_WINDOW_BYTES - BLOCK_BYTES, READ_AHEAD_WINDOW_BYTES);
+	assert_in_range(
+		vain, 2 * READ_AHEAD_WINDOW_BYTES - BLOCK_BYTES, 2 * READ_AHEAD_WINDOW_BYTES);
+	assert_in_range(
+		rewarded, READ_AHEAD_WINDOW_MAX_BYTES - BLOCK_BYTES, READ_AHEAD_WINDOW_MAX_BYTES);
+}
+
 static void a_random_reader_has_no_block_named(void **state)
 {
 	srand(7);
 	for (int i = 0; i < 1000; i++) {
 		uint64_t offset = ((uint64_t)rand() << 10) % LARGE / 4096 * 4096;
-		struct read_ahead_advice a = read_ahead_note(*state, 5, offset, 114 * KIB, LARGE);
+		struct read_ahead_advice a =
+			read_ahead_note(*state, 5, offset, 114 * KIB, LARGE, 0);
 
 		assert_int_equal(a.block, a.end);
 	}
@@ -145,6 +209,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(large_requests_may_arrive_swapped, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			whole_blocks_are_named_once_as_far_as_was_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			who_begins_with_the_file_has_more_of_it_named, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			the_window_grows_while_that_brings_more, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_random_reader_has_no_block_named, setup, teardown),
 	};
