@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from harness import granary, page_cache, process, readers, suite
+from harness import granary, page_cache, process, readers, suite, toxiproxy
 
 import host_pages
 import raw_http
@@ -109,7 +109,9 @@ class Remote:
 
     BYTES = 512 << 20
     RANGE_BYTES = 8 << 20
-    CONNECTIONS = (2, 4, 8, 16)  # of which the downloader's best is taken
+    CONNECTIONS = (2, 4, 8, 16, 32)  # of which the downloader's best is taken
+    FAR_MS = 20
+    FAR_KB_PER_S = 60_000  # of a connection
     RECORD_BYTES = 114_660
     RECORDS = 1500
     READERS = 4
@@ -128,16 +130,17 @@ class Remote:
         self.server.s3.create_bucket(Bucket=BUCKET)
         self.server.s3.upload_file(str(body), BUCKET, NAME)
         self.url, = self.server.signed_urls(BUCKET, [NAME])
-        rows = [self.sequential(), self.records(), *self.peer()]
+        rows = [self.sequential(), self.distant(), self.records(), *self.peer()]
         body.unlink()
         return rows
 
-    def up(self, *flags):
+    def up(self, *flags, endpoint=None):
         self.number += 1
         self.host = granary.Granary(self.work, f"far{self.number}",
                                     environment=self.server.environment())
         mountpoint = self.work.directory(f"mnt-far{self.number}")
-        self.host.up(f"s3://{BUCKET}", mountpoint, "--endpoint", self.server.endpoint, *flags)
+        self.host.up(f"s3://{BUCKET}", mountpoint, "--endpoint",
+                     endpoint or self.server.endpoint, *flags)
         return mountpoint
 
     def down(self, mountpoint):
@@ -147,9 +150,9 @@ class Remote:
 
     # ---- from the first byte to the last -------------------------------------------------------
 
-    def download(self, connections):
+    def download(self, url, connections):
         target = self.work.path / "download"
-        requests = (f"{self.url} {first}-{first + self.RANGE_BYTES - 1}"
+        requests = (f"{url} {first}-{first + self.RANGE_BYTES - 1}"
                     for first in range(0, self.BYTES, self.RANGE_BYTES))
         host_pages.back()
         speed = raw_http.get(requests, connections, target).bytes / 1e6
@@ -157,16 +160,28 @@ class Remote:
         return speed
 
     def sequential(self):
-        best = max(self.CONNECTIONS, key=self.download)
+        return self.against_downloader("large file from S3, sequential, cold", self.server.endpoint)
+
+    def distant(self):
+        """Of an origin whose connections are its limit, not the machine that it shares with us."""
+        far = toxiproxy.Toxiproxy(self.work, self.server.port)
+        far.add("latency", latency=self.FAR_MS)
+        far.add("bandwidth", rate=self.FAR_KB_PER_S)
+        return self.against_downloader(
+            f"large file from S3 {self.FAR_MS} ms away, {self.FAR_KB_PER_S // 1000} MB/s a "
+            "connection, sequential, cold", far.endpoint)
+
+    def against_downloader(self, what, endpoint):
+        url, = self.server.signed_urls(BUCKET, [NAME], endpoint)
+        best = max(self.CONNECTIONS, key=lambda count: self.download(url, count))
         pairs = []
         for _ in range(self.rounds):
-            other = self.download(best)
-            mountpoint = self.up()
+            other = self.download(url, best)
+            mountpoint = self.up(endpoint=endpoint)
             host_pages.back()
             pairs.append((read_through(mountpoint / NAME), other))
             self.down(mountpoint)
-        return report.Row("large file from S3, sequential, cold", "MB/s",
-                          f"parallel downloader, {best} connections", pairs, 0.95)
+        return report.Row(what, "MB/s", f"parallel downloader, {best} connections", pairs, 0.95)
 
     # ---- records here and there ----------------------------------------------------------------
 
