@@ -316,7 +316,7 @@ static bool store_bytes(struct fetch *f)
 		[FETCH_STORE_ELASTIC] = STORE_ADMIT_ELASTIC,
 		[FETCH_STORE_LRU] = STORE_ADMIT_LRU,
 	};
-	enum store_admit admit = admits[f->goal];
+	enum store_admit admit = admits[atomic_load(&f->goal)];
 	struct error err = ERROR_INIT;
 	int r;
 
@@ -332,7 +332,7 @@ static int prepare(struct fetch *f, const struct limits *limits, struct error *e
 	if (atomic_load(limits->cancel))
 		return error_set(err, -ECANCELED, "nobody waits any more");
 	/* The fetch before this one may have stored the block after our reader missed it. */
-	if (f->goal != FETCH_PASS && !f->buffer &&
+	if (atomic_load(&f->goal) != FETCH_PASS && !f->buffer &&
 		store_has(fetch_table_store(f->table), &f->block.id))
 		return FETCH_AGAIN;
 	return f->buffer ? 0 : get_buffer(f, limits, err);
@@ -368,7 +368,7 @@ static bool complete(const struct fetch *f)
 
 static void end_run(struct fetch *f, int r, const struct error *err)
 {
-	bool stored = r == 0 && f->goal != FETCH_PASS && store_bytes(f);
+	bool stored = r == 0 && atomic_load(&f->goal) != FETCH_PASS && store_bytes(f);
 
 	fetch_table_finish(f, r, stored, err);
 	fetch_unref(f);
@@ -393,6 +393,6 @@ void fetch_run_here(struct fetch *f, const struct fetch_reader *reader)
 	struct error err = ERROR_INIT;
 	int r = run_turn(f, limits_of_reader(f, reader), &err);
 
-	if (r != 0 || (f->goal == FETCH_PASS && complete(f)) || !fetch_table_go_on(f))
+	if (r != 0 || (atomic_load(&f->goal) == FETCH_PASS && complete(f)) || !fetch_table_go_on(f))
 		end_run(f, r, &err);
 }

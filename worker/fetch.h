@@ -16,7 +16,9 @@
  *  1. `filled` bytes are final: of [begin, end), then of [start, begin). It only grows.
  *  2. A fetch in the table may be joined. It leaves the table before, or in the moment, it fails,
  * is cancelled or its bytes are in the store, so that a later reader never joins a dead one.
- *  3. One that is to be stored covers its whole block, and there is at most one of a block.
+ *  3. One that is to be stored covers its whole block, and there is at most one of a block. Bytes of a
+ * whole block that were not to be stored are, once a reader comes who wants that: another plan has come
+ * meanwhile.
  *
  * A reader of all that a short first get brings runs it itself (fetch_run_here), as long as it need
  * not wait for a turn: no other thread has to be woken, and to wake the reader. Its cancel and its
@@ -66,7 +68,6 @@ struct fetch {
 	struct manifest *manifest;
 	uint32_t entry;
 	struct store_block block;
-	enum fetch_goal goal;
 	uint32_t start, end;  /* within the block */
 	uint32_t begin;	      /* of the first get, within the block */
 	uint32_t first_bytes; /* which brings no more than these */
@@ -80,6 +81,7 @@ struct fetch {
 
 	struct origin_turn turn; /* open while it is FETCH_RUNNING */
 
+	_Atomic(enum fetch_goal) goal; /* FETCH_PASS may become another one */
 	_Atomic uint32_t filled;
 	_Atomic uint32_t wake_at; /* somebody waits until filled is this much */
 	atomic_bool cancel;

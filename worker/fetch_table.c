@@ -124,7 +124,7 @@ static int insert_locked(struct fetch_table *t, struct fetch *f)
 		g->idle = false;
 		t->idle_groups--;
 	}
-	if (f->goal != FETCH_PASS)
+	if (atomic_load(&f->goal) != FETCH_PASS)
 		DL_PREPEND(g->fetches, f);
 	else
 		DL_APPEND(g->fetches, f);
@@ -380,11 +380,30 @@ static void want_locked(struct fetch *f, const struct fetch_want *want)
 		f->wanted = needs;
 }
 
+/* Has a whole block stored that was not to be; one that has arrived runs once more for that. */
+static bool adopt_locked(struct fetch_table *t, struct fetch *f, enum fetch_goal goal)
+{
+	if (f->start != 0 || f->end != f->block.len)
+		return false;
+	atomic_store(&f->goal, goal);
+	if (f->state == FETCH_ARRIVED) {
+		unkeep_locked(t, f);
+		f->state = FETCH_RUNNING;
+		origin_queue_open(t->origins, &f->turn, f->job, (uint32_t)f->buffer->room);
+		fetch_ref(f);
+		run_again_locked(t, f);
+	}
+	return true;
+}
+
 static struct fetch *join_locked(struct fetch_table *t, const struct fetch_want *want)
 {
 	struct fetch *f = find_locked(t, &want->block->id, want->offset);
 
-	if (!f || (want->goal != FETCH_PASS && f->goal == FETCH_PASS))
+	if (!f)
+		return NULL;
+	if (want->goal != FETCH_PASS && atomic_load(&f->goal) == FETCH_PASS &&
+		!adopt_locked(t, f, want->goal))
 		return NULL;
 	f->readers++;
 	t->joined++;
@@ -436,7 +455,7 @@ static struct fetch *make(
 	f->manifest = manifest_ref(want->manifest);
 	f->entry = want->entry;
 	f->block = *want->block;
-	f->goal = want->goal;
+	atomic_init(&f->goal, want->goal);
 	f->start = f->begin = start;
 	f->end = end;
 	f->first_bytes = end - start;
@@ -519,7 +538,7 @@ static struct fetch *start_locked(struct fetch_table *t, const struct fetch_want
 
 	if (!f)
 		return NULL;
-	if (urgent && f->goal != FETCH_PASS && wants_part(want) &&
+	if (urgent && atomic_load(&f->goal) != FETCH_PASS && wants_part(want) &&
 		fill_queue_admit(&t->fills, &f->fill)) {
 		f->begin = want->offset;
 		f->first_bytes = want->end - want->offset;
@@ -639,7 +658,7 @@ void fetch_table_release(struct fetch *f, enum fetch_leave why)
 	f->readers--;
 	if (f->readers == 0 && f->state == FETCH_RUNNING &&
 		(why == FETCH_LEAVE_TIMED_OUT ||
-			(why == FETCH_LEAVE_CANCELLED && f->goal == FETCH_PASS))) {
+			(why == FETCH_LEAVE_CANCELLED && atomic_load(&f->goal) == FETCH_PASS))) {
 		cancel_locked(t, f);
 		removed = remove_locked(t, f);
 	} else if (f->readers == 0 && f->state == FETCH_RUNNING) {
@@ -671,7 +690,7 @@ void fetch_table_finish(struct fetch *f, int result, bool stored, const struct e
 		removed = remove_read_locked(t, f);
 	} else if (f->group) {
 		/* A block that the store did not take is as good as read-ahead for its readers. */
-		if (f->goal != FETCH_PASS && f->ahead_bytes == 0) {
+		if (atomic_load(&f->goal) != FETCH_PASS && f->ahead_bytes == 0) {
 			f->ahead_bytes = unread;
 			t->ahead_bytes += unread;
 		}

@@ -445,6 +445,22 @@ static void one_that_is_not_pinned_waits_for_its_reader_in_memory(void **state)
 	assert_int_equal(fake.store->puts, 0);
 }
 
+/* All of it has been got ahead when the plan comes that pins it. */
+static void bytes_that_were_got_before_a_plan_are_stored_by_it(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+
+	start(f, PIN_NONE, NULL);
+	for (uint64_t b = 0; b < 3; b++)
+		assert_int_equal(fx_prefetch(f, file, b), 0);
+	wait_for_origin_bytes(f, BIG);
+	fx_grant(f, UINT64_MAX, PIN_ALL);
+	assert_int_equal(fx_read_file(f, file, MIB, NULL), 0);
+	wait_for_puts(3);
+	assert_int_equal(fx_origin_bytes(f), BIG);
+}
+
 static void one_of_an_earlier_pass_is_stored_as_its_reader_would(void **state)
 {
 	struct fx *f = *state;
@@ -463,15 +479,19 @@ static void one_of_an_earlier_pass_is_stored_as_its_reader_would(void **state)
 
 static void what_nobody_has_read_yet_is_bounded(void **state)
 {
+	const uint64_t most = FETCH_AHEAD_MAX_BYTES / BLOCK_BYTES;
 	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", 2 * (uint64_t)FETCH_AHEAD_MAX_BYTES);
+	const struct fx_file *file = fx_add(f, "a", (most + 8) * BLOCK_BYTES);
+	struct fx_read q = {.file = file, .len = BLOCK_BYTES};
 
 	start(f, PIN_NONE, NULL);
 	for (uint64_t b = 0; b < block_count(file->size); b++)
 		assert_int_equal(fx_prefetch(f, file, b), 0);
 	wait_for_origin_bytes(f, FETCH_AHEAD_MAX_BYTES);
-	assert_int_equal(fx_read_file(f, file, MIB, NULL), 0);
-	assert_int_equal(fx_origin_bytes(f), file->size);
+	/* The last one that was begun, and the first one that was not. */
+	for (q.block = most - 1; q.block <= most; q.block++)
+		assert_int_equal(fx_read(f, &q), 0);
+	assert_int_equal(fx_origin_bytes(f), FETCH_AHEAD_MAX_BYTES + BLOCK_BYTES);
 }
 
 static void a_prefetched_block_that_the_store_does_not_take_is_not_lost(void **state)
@@ -823,6 +843,7 @@ int main(void)
 		TEST(sequential_readers_at_once_share_the_read_ahead),
 		TEST(a_pinned_block_is_stored_before_its_reader_comes),
 		TEST(one_that_is_not_pinned_waits_for_its_reader_in_memory),
+		TEST(bytes_that_were_got_before_a_plan_are_stored_by_it),
 		TEST(one_of_an_earlier_pass_is_stored_as_its_reader_would),
 		TEST(what_nobody_has_read_yet_is_bounded),
 		TEST(a_prefetched_block_that_the_store_does_not_take_is_not_lost),
