@@ -215,6 +215,12 @@ static int read_all(struct block_reader *r, const struct block_read *read,
 	if (e < 0 || pos == end)
 		return e;
 	goal = choose_goal(r, read, is_read_again);
+	/* The store does not take what it has: another fetch has put it there since the look. */
+	if (goal == FETCH_PASS && store_has(r->store, &read->block.id)) {
+		e = read_store(r, read, reader, end, &pos, err);
+		if (e < 0)
+			return e;
+	}
 	while (pos < end) {
 		/* A store that says that it has the block, but cannot read it, is left out. */
 		e = read_fetch(

@@ -43,6 +43,7 @@ static struct {
 	struct store *store; /* the one that is open */
 	atomic_bool put_says_full, would_not_take, reads_miss, scans_stall;
 	atomic_int put_ms;
+	atomic_int misses; /* of the next reads, as if the block came right after them */
 } fake;
 
 int store_open(const struct store_options *opts, struct store **ret, struct error *err)
@@ -204,10 +205,8 @@ static struct fake_block *fake_find_locked(struct store *s, const struct block_i
 
 bool store_would_take(struct store *s, const struct store_block *b, enum store_admit admit)
 {
-	(void)s;
-	(void)b;
 	(void)admit;
-	return !atomic_load(&fake.would_not_take);
+	return !atomic_load(&fake.would_not_take) && !store_has(s, &b->id);
 }
 
 int store_put(struct store *s, const struct store_block *block, enum store_admit admit,
@@ -244,6 +243,10 @@ int store_read(struct store *s, const struct store_block *block, uint32_t offset
 	b = fake_find_locked(s, &block->id);
 	if (!b || atomic_load(&fake.reads_miss))
 		return STORE_MISS;
+	if (atomic_load(&fake.misses) > 0) {
+		atomic_fetch_sub(&fake.misses, 1);
+		return STORE_MISS;
+	}
 	assert(b->len == block->len && offset + len <= b->len);
 	memcpy(dst, b->data + offset, len);
 	return 0;

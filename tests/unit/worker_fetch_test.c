@@ -101,6 +101,20 @@ static void a_block_is_read_from_the_store_the_second_time(void **state)
 	assert_int_equal(fx_gets(f), 1);
 }
 
+static void a_block_that_comes_right_after_the_look_is_not_got_again(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", 110000);
+	struct fx_read q = {.file = file, .len = 110000};
+
+	start(f, PIN_ALL, NULL);
+	assert_int_equal(fx_read(f, &q), 0);
+	wait_for_puts(1);
+	atomic_store(&fake.misses, 1);
+	assert_int_equal(fx_read(f, &q), 0);
+	assert_int_equal(fx_gets(f), 1);
+}
+
 static void a_reader_has_its_bytes_before_the_block_is_complete(void **state)
 {
 	struct fx *f = *state;
@@ -828,6 +842,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(many_readers_of_a_pinned_block_make_one_get),
 		TEST(a_block_is_read_from_the_store_the_second_time),
+		TEST(a_block_that_comes_right_after_the_look_is_not_got_again),
 		TEST(a_reader_has_its_bytes_before_the_block_is_complete),
 		TEST(a_small_part_comes_before_the_rest_of_its_block),
 		TEST(a_rest_that_somebody_waits_for_is_not_left_to_its_turn),
