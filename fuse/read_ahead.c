@@ -7,17 +7,20 @@
 
 #define SWAPPED_MIN_BYTES ((uint32_t)256 << 10) /* smaller requests come one at a time */
 #define SWAPPED_DISTANCE 3			/* requests that may overtake each other */
+#define NEARLY_ALL 16				/* all but such a part */
 #define GROWTH 1.05				/* what a larger window has to bring */
 
 void read_ahead_init(struct read_ahead *r)
 {
 	memset(r, 0, sizeof(*r));
+	whole_files_init(&r->whole);
 	for (int i = 0; i < READ_AHEAD_LOCKS; i++)
 		mutex_init(&r->mu[i]);
 }
 
 void read_ahead_deinit(struct read_ahead *r)
 {
+	whole_files_deinit(&r->whole);
 	for (int i = 0; i < READ_AHEAD_LOCKS; i++)
 		mutex_deinit(&r->mu[i]);
 }
@@ -120,6 +123,10 @@ struct read_ahead_advice read_ahead_note(struct read_ahead *r, uint64_t ino, uin
 	if (!known) {
 		begin_stream(s, ino, offset, now_ns);
 		s->next = end;
+		if (offset == 0 && size > BLOCK_BYTES && whole_files_begin(&r->whole, ino)) {
+			s->run_bytes = s->window;
+			name_blocks(s, end, size, &advice);
+		}
 		return advice;
 	}
 	s->run_bytes += len;
@@ -128,6 +135,9 @@ struct read_ahead_advice read_ahead_note(struct read_ahead *r, uint64_t ino, uin
 		end_round(s, now_ns);
 	if (end > s->next)
 		s->next = end;
+	/* An archive's directory at its end is read before. */
+	if (s->from_start && size > BLOCK_BYTES && left <= size / NEARLY_ALL)
+		whole_files_end(&r->whole, ino);
 	advice.bytes = (uint32_t)min_u64(min_u64(s->run_bytes, READ_AHEAD_MAX_BYTES), left);
 	name_blocks(s, end, size, &advice);
 	return advice;

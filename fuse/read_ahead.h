@@ -5,8 +5,9 @@
  * where it stopped gets as much again as it has read so far, READ_AHEAD_MAX_BYTES together with the
  * read, and whole blocks behind the one at hand, each named once, so that many gets are under way: as
  * much as it has read, or READ_AHEAD_RAMP times that where it began with the file, as who wants all of
- * it does, and no more than its window. A random reader never gets any, so it costs the origin nothing
- * beyond what it reads.
+ * it does, and no more than its window. Where files are read whole (whole_files.h), all of the window is
+ * named with the first read. A random reader never gets any, so it costs the origin nothing beyond what
+ * it reads.
  *
  * The window begins with READ_AHEAD_WINDOW_BYTES. Whenever the stream has read that much and waited for
  * half of it, the window doubles, up to READ_AHEAD_WINDOW_MAX_BYTES, as long as the last doubling has
@@ -25,6 +26,7 @@
 #include <stdint.h>
 
 #include "common/sync.h"
+#include "fuse/whole_files.h"
 
 #define READ_AHEAD_MAX_BYTES ((uint32_t)8 << 20)
 #define READ_AHEAD_RAMP 8
@@ -53,6 +55,7 @@ struct read_ahead {
 	struct mutex mu[READ_AHEAD_LOCKS]; /* set i is guarded by mu[i % READ_AHEAD_LOCKS] */
 	struct read_ahead_stream streams[READ_AHEAD_SETS][READ_AHEAD_WAYS];
 	uint64_t clock[READ_AHEAD_SETS];
+	struct whole_files whole; /* of more than one block */
 };
 
 void read_ahead_init(struct read_ahead *r);

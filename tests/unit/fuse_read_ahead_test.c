@@ -141,6 +141,35 @@ static void who_begins_with_the_file_has_more_of_it_named(void **state)
 	expect_blocks_named_once(*state, 0, READ_AHEAD_RAMP);
 }
 
+/* The blocks that are named with the first read of a file; it is read on, `part` of it. */
+static uint64_t named_at_once(struct read_ahead *r, uint64_t ino, uint64_t part)
+{
+	const uint64_t size = 6 * BLOCK_BYTES;
+	struct read_ahead_advice first = read_ahead_note(r, ino, 0, MIB, size, 0);
+
+	for (uint64_t offset = MIB; offset < part; offset += MIB)
+		read_ahead_note(r, ino, offset, MIB, size, 0);
+	return first.end - first.block;
+}
+
+static void where_files_are_read_whole_the_next_one_is_begun_at_once(void **state)
+{
+	const uint64_t whole = 6 * BLOCK_BYTES;
+	uint64_t ino = 10;
+
+	assert_int_equal(named_at_once(*state, ino++, whole), 0);
+	assert_int_equal(named_at_once(*state, ino++, whole), 0);
+	assert_int_equal(named_at_once(*state, ino++, whole), 5);
+	/* Another kind of reader comes, of heads. */
+	for (int i = 0; i < 3; i++)
+		named_at_once(*state, ino++, 2 * MIB);
+	assert_int_equal(named_at_once(*state, ino++, whole), 5);
+	assert_int_equal(named_at_once(*state, ino++, 2 * MIB), 5);
+	for (int i = 0; i < 4; i++)
+		named_at_once(*state, ino++, 2 * MIB);
+	assert_int_equal(named_at_once(*state, ino++, whole), 0);
+}
+
 /* How far ahead blocks are named at the end of 1 GiB, of which each MiB took `ns_of` its number. */
 static uint64_t window_after(
 	struct read_ahead *r, uint64_t ino, bool waits, int64_t (*ns_of)(uint64_t mib))
@@ -211,6 +240,8 @@ int main(void)
 			whole_blocks_are_named_once_as_far_as_was_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			who_begins_with_the_file_has_more_of_it_named, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			where_files_are_read_whole_the_next_one_is_begun_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			the_window_grows_while_that_brings_more, setup, teardown),
 		cmocka_unit_test_setup_teardown(
