@@ -1,6 +1,7 @@
 /*
- * What the supervisor of a mount, its client, and a `granary mount --takeover` say to each other: fixed
- * messages with at most one descriptor over a unix socket that keeps their bounds (SOCK_SEQPACKET).
+ * What the supervisor of a mount, its client, and a `granary mount --takeover` say to each other:
+ * fixed messages with at most one descriptor over a unix socket that keeps their bounds
+ * (SOCK_SEQPACKET).
  *
  *	client			supervisor
  *	KEEP_DEVICE, fd		->			the connection to the kernel

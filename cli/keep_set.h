@@ -1,6 +1,6 @@
 /*
- * The descriptors that a mount lives in: its state, its connection to the kernel, the manifests that it
- * shows and showed. Supervisor and client have a set each.
+ * The descriptors that a mount lives in: its state, its connection to the kernel, the manifests
+ * that it shows and showed. Supervisor and client have a set each.
  *
  * Not locked. Descriptors that are put belong to the set.
  */

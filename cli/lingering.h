@@ -4,9 +4,9 @@
  * answered, and the process that was to answer is this one. Such a process does nothing any more, and
  * ends for good once the next client has answered.
  *
- * Its pidfd says nothing as long as one thread is left. So the process hands out a pidfd of a thread that
- * ends with it and waits for nothing: once that has ended, and all that are left wait in the kernel
- * without a break (state D), the process is only held back.
+ * Its pidfd says nothing as long as one thread is left. So the process hands out a pidfd of a
+ * thread that ends with it and waits for nothing: once that has ended, and all that are left wait
+ * in the kernel without a break (state D), the process is only held back.
  */
 #pragma once
 

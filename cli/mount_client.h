@@ -21,5 +21,6 @@ struct mount_client_options {
 	bool json;		  /* tells about the mount on stdout */
 };
 
-/* Serves until the mount has ended; the exit code. The process has no thread before, and ends after. */
+/* Serves until the mount has ended; the exit code. The process has no thread before, and ends
+ * after. */
 int mount_client_run(const struct mount_client_options *opts);

@@ -61,8 +61,8 @@ struct cache_limits {
 	uint64_t scrub_bytes_per_s; /* as in store.h */
 };
 /* From --cache-size, --free-floor and --scrub-rate; defaults: 80 % of what is free (what the cache
- * holds already counts as free), floor 5 % of the filesystem but at most half of what that leaves, all
- * that is stored scrubbed once a week. The directory need not be there yet. */
+ * holds already counts as free), floor 5 % of the filesystem but at most half of what that leaves,
+ * all that is stored scrubbed once a week. The directory need not be there yet. */
 int paths_cache_limits(const struct invocation *inv, const char *cache_dir,
 	struct cache_limits *ret, struct error *err);
 

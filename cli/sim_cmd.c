@@ -1,6 +1,6 @@
 /*
- * A cluster over time, simulated: the jobs of a trace, of a problem in JSON, or made up, under one pair
- * of policies or all twelve.
+ * A cluster over time, simulated: the jobs of a trace, of a problem in JSON, or made up, under one
+ * pair of policies or all twelve.
  */
 #include <errno.h>
 #include <inttypes.h>

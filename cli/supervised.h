@@ -2,8 +2,9 @@
  * A client's side of its supervision: hands in what has to outlive it, starts another supervisor when
  * its own has died, and ends when another client takes over.
  *
- * Calling sequence: init (before any thread), start, then ready and bye once each, stop. The socket stays
- * open, for its end is the end of the process. Threading: keep of the mount_keep from any thread.
+ * Calling sequence: init (before any thread), start, then ready and bye once each, stop. The socket
+ * stays open, for its end is the end of the process. Threading: keep of the mount_keep from any
+ * thread.
  */
 #pragma once
 
@@ -37,13 +38,13 @@ struct supervised {
 	pid_t child; /* a supervisor that this process started; 0: none */
 };
 
-/* Takes over the socket and the set. `resume`: the mount's keep goes on with what is in the set; `tries`:
- * for another supervisor than the one before. */
+/* Takes over the socket and the set. `resume`: the mount's keep goes on with what is in the set;
+ * `tries`: for another supervisor than the one before. */
 int supervised_init(struct supervised *s, int sock, const struct keep_set *set,
 	struct mount_state *state, bool resume, bool tries, struct error *err);
 int supervised_start(struct supervised *s, struct error *err);
-/* It serves: from here on the mount is this process's. -ECANCELED: it was given back, and this process
- * has to end at once. */
+/* It serves: from here on the mount is this process's. -ECANCELED: it was given back, and this
+ * process has to end at once. */
 int supervised_ready(struct supervised *s);
 void supervised_bye(struct supervised *s);
 /* Also when it was not started. */

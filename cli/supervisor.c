@@ -160,8 +160,8 @@ static int look_at_end(struct supervisor *s, char *ret_text, size_t room)
 	return WEXITSTATUS(status);
 }
 
-/* The last of it may have read another request on its way out: what is being answered is repeated, and
- * answered once more. */
+/* The last of it may have read another request on its way out: what is being answered is repeated,
+ * and answered once more. */
 static void on_held_end(struct supervisor *s)
 {
 	waitpid(s->held, NULL, WNOHANG);

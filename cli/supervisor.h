@@ -1,7 +1,7 @@
 /*
  * The supervisor of a mount: a small process without threads that starts the client, keeps what the
- * mount lives in (keep_set.h), and starts another client when one dies. The kernel holds requests back
- * for as long as somebody has the connection open, so readers wait and see no error.
+ * mount lives in (keep_set.h), and starts another client when one dies. The kernel holds requests
+ * back for as long as somebody has the connection open, so readers wait and see no error.
  *
  *		    READY			died
  *	starting ------------> serving ------------------> waiting --(after a pause)--> starting
@@ -9,11 +9,11 @@
  *	   v			  v a signal to stop		v
  *	  end			 end			       end: the kernel answers ENOTCONN
  *
- * A client that dies before the mount has answered for the first time is not replaced. Whoever has asked
- * for the mount by --takeover is given everything, and this process ends (takeover.h).
+ * A client that dies before the mount has answered for the first time is not replaced. Whoever has
+ * asked for the mount by --takeover is given everything, and this process ends (takeover.h).
  *
- * One that takes over from another supervisor (`trial`) tells that one of its client, and ends with it when
- * it cannot start: the other one goes on then.
+ * One that takes over from another supervisor (`trial`) tells that one of its client, and ends with
+ * it when it cannot start: the other one goes on then.
  *
  * When the supervisor dies, the client starts another one, which is handed everything.
  */

@@ -2,9 +2,9 @@
  * Both ends of `granary mount --takeover`: another process, of another version perhaps, becomes the
  * supervisor of a mount that goes on meanwhile.
  *
- * The supervisor listens on a socket in the state directory, of mode 0600, and talks to processes of its
- * own user only. It hands descriptors out and starts nothing for anybody. Until the other one's client
- * serves it keeps everything, and goes on itself when that does not come about.
+ * The supervisor listens on a socket in the state directory, of mode 0600, and talks to processes
+ * of its own user only. It hands descriptors out and starts nothing for anybody. Until the other
+ * one's client serves it keeps everything, and goes on itself when that does not come about.
  *
  *		  KEEP_ASK	    KEEP_LEAVE		  the client has ended
  *	GIVER_IDLE ---------> ASKED -----------> LEAVING ---------------------> GIVEN --KEEP_READY--> taken
@@ -54,7 +54,8 @@ struct giver {
 };
 
 void giver_init(struct giver *g, struct mount_state *state);
-/* `mountpoint` as takeover_resolve. What a predecessor left is removed; -EADDRINUSE: it still lives. */
+/* `mountpoint` as takeover_resolve. What a predecessor left is removed; -EADDRINUSE: it still
+ * lives. */
 int giver_listen(struct giver *g, const char *state_dir, const char *mountpoint, struct error *err);
 void giver_close(struct giver *g);
 /* In a child that does not give anything. */

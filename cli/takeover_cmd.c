@@ -1,4 +1,5 @@
-/* `granary mount --takeover`: this process becomes the supervisor of a mount that another one serves. */
+/* `granary mount --takeover`: this process becomes the supervisor of a mount that another one
+ * serves. */
 #include <errno.h>
 #include <limits.h>
 #include <string.h>

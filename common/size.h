@@ -1,6 +1,7 @@
 /*
- * Sizes and rates as people write them. Decimal suffixes are powers of 1000 (500G = 500GB = 10^9 * 500),
- * those with an i are powers of 1024 (1.5TiB). Rates: bytes ("800MB/s", "800MB") or bits ("10Gbps").
+ * Sizes and rates as people write them. Decimal suffixes are powers of 1000 (500G = 500GB = 10^9 *
+ * 500), those with an i are powers of 1024 (1.5TiB). Rates: bytes ("800MB/s", "800MB") or bits
+ * ("10Gbps").
  */
 #pragma once
 

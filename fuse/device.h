@@ -3,9 +3,10 @@
  * that the kernel believes to be in use without a break.
  *
  * The first client's INIT request is kept as it came. A later one has libfuse answer it again before
- * anything else: the same client negotiates the same, and the kernel, which had its answer, drops this
- * one. Then FUSE_NOTIFY_RESEND puts every request that the client before had read and not answered back
- * into the kernel's queue; such a one has DEVICE_UNIQUE_RESEND set in its number from then on.
+ * anything else: the same client negotiates the same, and the kernel, which had its answer, drops
+ * this one. Then FUSE_NOTIFY_RESEND puts every request that the client before had read and not
+ * answered back into the kernel's queue; such a one has DEVICE_UNIQUE_RESEND set in its number from
+ * then on.
  *
  * Calling sequence: init; replay when it took over, before anything reads; receive. Threading: replay
  * alone, receive from any thread.
@@ -38,8 +39,9 @@ uint64_t device_request(void);
 void device_set_request(const void *request);
 /* Puts what was read and not answered back into the kernel's queue; 0 or -errno. */
 int device_resend(int fd);
-/* Where nobody goes on with a connection: whoever waits gets ENOTCONN, until nobody does or the deadline
- * comes. Closing the device does the same, but for a process that is kept from closing its own. */
+/* Where nobody goes on with a connection: whoever waits gets ENOTCONN, until nobody does or the
+ * deadline comes. Closing the device does the same, but for a process that is kept from closing its
+ * own. */
 void device_refuse(int fd, int64_t deadline_ms);
 /* Whether the kernel of that INIT can resend (6.9): without, what a dead client had read is lost. */
 bool device_can_resend(const struct mount_state *state);

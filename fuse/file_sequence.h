@@ -1,12 +1,13 @@
 /*
- * Who reads one file after the other, in the order that a listing shows them (`cp -r`, `tar`, a loader
- * that does not shuffle), so that the files to come are fetched while the one at hand is read.
+ * Who reads one file after the other, in the order that a listing shows them (`cp -r`, `tar`, a
+ * loader that does not shuffle), so that the files to come are fetched while the one at hand is
+ * read.
  *
  * Files of a snapshot are numbered in that order (manifest/manifest.h). A stream is a reader who went
  * on by the same step, FILE_SEQUENCE_STEP_MAX at most (pictures beside their labels), from
- * FILE_SEQUENCE_FEW files on. As many files as it has read are named ahead, FILE_SEQUENCE_AHEAD at most,
- * each once, and only while some file of the last FILE_SEQUENCE_CREDIT was not in the store: who reads
- * what is cached costs nothing. A shuffled reader has no streams but by chance.
+ * FILE_SEQUENCE_FEW files on. As many files as it has read are named ahead, FILE_SEQUENCE_AHEAD at
+ * most, each once, and only while some file of the last FILE_SEQUENCE_CREDIT was not in the store:
+ * who reads what is cached costs nothing. A shuffled reader has no streams but by chance.
  *
  * A bounded table of FILE_SEQUENCE_STREAMS, the one that was used least recently is replaced.
  *

@@ -10,8 +10,8 @@
  * the number of files is the preload's plan: 0.27 bytes each, at most 8.6 MiB. Announced orders take
  * what they bring (ORDER_MEMORY_BYTES, hard), 16 bytes for each entry that waits (32 MiB for
  * ORDER_RANGES_MAX, and ORDER_RANGES_LEAST for each list: 4 MiB), 150 bytes for each of
- * ORDER_PIECES_MAX pieces (5 MiB), and nothing while none is announced. A sample takes 128 KiB. Mapped manifests are page
- * cache.
+ * ORDER_PIECES_MAX pieces (5 MiB), and nothing while none is announced. A sample takes 128 KiB.
+ * Mapped manifests are page cache.
  *
  * Threading: all of it may be used by many threads at once; init and deinit when nobody else does.
  */

@@ -1,15 +1,16 @@
 /*
  * Whether a process that lists directories wants what LOOKUP would tell of each name as well. With
  * attributes a listing costs the kernel a node for each name, about three times a listing of names;
- * without them whoever looks at every file (`ls -l`, `du`, `rsync`, `find -size`) asks for each of them
- * by itself, at ten times the cost. The kernel cannot know before, and neither can we, but the next
- * directory is read like the last one.
+ * without them whoever looks at every file (`ls -l`, `du`, `rsync`, `find -size`) asks for each of
+ * them by itself, at ten times the cost. The kernel cannot know before, and neither can we, but the
+ * next directory is read like the last one.
  *
- * The first piece of a process's first listing has attributes: small directories need no more. After that
- * it has them once the process has looked up a quarter of the names that it was given without.
+ * The first piece of a process's first listing has attributes: small directories need no more.
+ * After that it has them once the process has looked up a quarter of the names that it was given
+ * without.
  *
- * Counts are of a process's (a thread's, as FUSE tells it) last listings, and may be lost to another's
- * of the same slot: a wrong guess costs time only.
+ * Counts are of a process's (a thread's, as FUSE tells it) last listings, and may be lost to
+ * another's of the same slot: a wrong guess costs time only.
  *
  * Threading: any thread.
  */

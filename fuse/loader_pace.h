@@ -1,7 +1,7 @@
 /*
- * What loaders tell of their steps (the order socket's pace frames): how long each waited for data and
- * how long it computed. From that follows the rate at which a job would read if nothing waited, which
- * no counter of reads can show while the kernel answers them.
+ * What loaders tell of their steps (the order socket's pace frames): how long each waited for data
+ * and how long it computed. From that follows the rate at which a job would read if nothing waited,
+ * which no counter of reads can show while the kernel answers them.
  *
  * A loader's numbers are cumulative; what counts is its last minute, the first steps of it left out.
  * One that is silent for LOADER_SILENT_MS has no say.

@@ -1,10 +1,11 @@
 /*
- * The threads that take the kernel's requests: one at first, another one whenever all are at work, up to
- * LOOP_THREADS_MAX. All share one descriptor: a clone of the device that is closed aborts its requests.
+ * The threads that take the kernel's requests: one at first, another one whenever all are at work,
+ * up to LOOP_THREADS_MAX. All share one descriptor: a clone of the device that is closed aborts its
+ * requests.
  *
  * Why not libfuse's: its threads read into memory that is not there yet when a thread is new, and a
- * process that was killed faults nothing in, so the kernel answers the request that it was about to copy
- * with EIO instead of keeping it for the next client (device.h).
+ * process that was killed faults nothing in, so the kernel answers the request that it was about to
+ * copy with EIO instead of keeping it for the next client (device.h).
  *
  * Calling sequence: init, attach, run on a thread of its own, stop from any other, deinit.
  */

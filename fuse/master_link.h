@@ -29,8 +29,8 @@ struct master_link_options {
 	const char *dataset, *mountpoint, *host_id;
 	const char *job;  /* "": none */
 	const char *mode; /* as asked for; the heartbeats tell what it became */
-	/* A plan that came. Everything is borrowed for the call. direct: NULL when nothing limits what is
-	 * read past the workers. */
+	/* A plan that came. Everything is borrowed for the call. direct: NULL when nothing limits
+	 * what is read past the workers. */
 	void (*heard)(void *arg, const Granary__V1__DatasetPlan *plan,
 		Granary__V1__WorkerRef *const *workers, size_t workers_count,
 		const struct master_direct *direct);
@@ -38,12 +38,12 @@ struct master_link_options {
 	void (*report)(void *arg, Granary__V1__MountHeartbeatRequest *ret);
 	/* The process that is told of; NULL: this one. */
 	uint64_t (*pid)(void *arg);
-	/* What the master knows the mount by and the last plan, packed, whenever it changed: for a link that
-	 * goes on in place of this one. May be NULL. */
+	/* What the master knows the mount by and the last plan, packed, whenever it changed: for a
+	 * link that goes on in place of this one. May be NULL. */
 	void (*keep)(void *arg, const void *packed, size_t bytes);
 	void *arg;
-	/* What `keep` was given last by the link before this one; NULL: the master is asked. It is borrowed
-	 * for open. */
+	/* What `keep` was given last by the link before this one; NULL: the master is asked. It is
+	 * borrowed for open. */
 	const void *kept;
 	size_t kept_bytes;
 };

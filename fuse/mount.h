@@ -42,8 +42,8 @@ struct mount_options {
 		sample_ppm; /* of the dataset, that the page cache does not keep (sample.h); 0: none */
 	bool no_passthrough;	 /* the kernel reads no file of the store by itself */
 	int64_t read_timeout_ms; /* 0: 60,000; a read that is not answered by then gives EIO */
-	/* What outlives this process; with a device in it the mount is there, and this process goes on with
-	 * it in place of another. NULL: nothing does. Borrowed, but for its descriptors. */
+	/* What outlives this process; with a device in it the mount is there, and this process goes
+	 * on with it in place of another. NULL: nothing does. Borrowed, but for its descriptors. */
 	struct mount_keep *keep;
 };
 

@@ -30,8 +30,8 @@
 #include "fuse/snapshot_slots.h"
 
 #define MOUNT_STATE_MAGIC 0x656b614d6e617247u /* "GranMake" */
-/* Raised with every change of the layout, of what a member means, of the settings, and of what a client
- * negotiates with the kernel at INIT, which hears it once. */
+/* Raised with every change of the layout, of what a member means, of the settings, and of what a
+ * client negotiates with the kernel at INIT, which hears it once. */
 #define MOUNT_STATE_VERSION 2u
 #define MOUNT_STATE_SETTINGS_BYTES ((size_t)64 << 10)
 #define MOUNT_STATE_PLAN_BYTES ((size_t)8 << 20) /* as long as a message may be */
@@ -88,8 +88,8 @@ struct mount_state {
 	/* of the supervisor */
 	_Atomic uint64_t supervisor_pid; /* 0: there is none */
 	_Atomic uint64_t takeovers;	 /* clients after the first */
-	/* 1 while another supervisor's client tries to go on with the mount. Who makes it 0 has the mount:
-	 * that client once it serves, or the supervisor that has given it and wants it back. */
+	/* 1 while another supervisor's client tries to go on with the mount. Who makes it 0 has the
+	 * mount: that client once it serves, or the supervisor that has given it and wants it back. */
 	_Atomic uint32_t tried;
 
 	/* the switcher's thread writes */
@@ -120,8 +120,8 @@ struct mount_keep {
 	/* What a client that takes over is given; -1: none. It owns them from then on. */
 	int device;
 	int manifests[SNAPSHOT_SLOTS]; /* of slot n at n % SNAPSHOT_SLOTS */
-	/* Keeps a duplicate of fd: MOUNT_KEEP_DEVICE, or the manifest of a slot. 0 or -errno. NULL: nobody
-	 * keeps anything. Any thread. */
+	/* Keeps a duplicate of fd: MOUNT_KEEP_DEVICE, or the manifest of a slot. 0 or -errno. NULL:
+	 * nobody keeps anything. Any thread. */
 	int (*keep)(void *arg, int64_t what, int fd);
 	void *arg;
 };

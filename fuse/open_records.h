@@ -1,7 +1,8 @@
 /*
- * What a mount has told the kernel of open files, in its state (mount_state.h), so that another client
- * neither takes a file away that the kernel still has nor keeps one that it has given back: the opens
- * that are counted (open_files.h), and the files of the store behind inodes that are passed through.
+ * What a mount has told the kernel of open files, in its state (mount_state.h), so that another
+ * client neither takes a file away that the kernel still has nor keeps one that it has given back:
+ * the opens that are counted (open_files.h), and the files of the store behind inodes that are
+ * passed through.
  *
  * Invariants
  *  1. An open is recorded before the kernel hears of it, with the number of its request. One that is
@@ -11,8 +12,8 @@
  *  3. A backing file is recorded before an open is answered with it. From before the kernel is asked to
  *     close it until it has, it is marked, and the next client closes it again.
  *
- * What can be lost is the record of an open whose opener was killed together with the client: the inode
- * counts as open until the mount ends.
+ * What can be lost is the record of an open whose opener was killed together with the client: the
+ * inode counts as open until the mount ends.
  *
  * Threading: any thread.
  */

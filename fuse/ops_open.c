@@ -9,9 +9,9 @@
 #include "common/clock.h"
 #include "fuse/ops.h"
 
-/* How the release of an open is to be counted. fi->fh is 0, or a handle of open_records.h. When those are
- * used up it says how in its lower half, above all of theirs, and in its upper half which client knows
- * of it: another one ignores it (passthrough_resume). */
+/* How the release of an open is to be counted. fi->fh is 0, or a handle of open_records.h. When
+ * those are used up it says how in its lower half, above all of theirs, and in its upper half which
+ * client knows of it: another one ignores it (passthrough_resume). */
 enum open_kind { OPEN_PLAIN, OPEN_IN_TABLE, OPEN_BESIDE_TABLE };
 #define FH_PLAIN ((uint64_t)0)
 #define FH_UNRECORDED ((uint64_t)0xffffff00)

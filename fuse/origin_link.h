@@ -6,9 +6,9 @@
  * master told (to mounts on its host only), and for the rest what the environment of this process
  * says.
  *
- * Where its origin is limited the mount has a rate for such reads (direct_pace.h). They come in pieces
- * then, are slow, and never fail for it: neither what they wait nor what their earlier pieces took
- * counts towards the deadline.
+ * Where its origin is limited the mount has a rate for such reads (direct_pace.h). They come in
+ * pieces then, are slow, and never fail for it: neither what they wait nor what their earlier
+ * pieces took counts towards the deadline.
  *
  * Threading: any thread.
  */

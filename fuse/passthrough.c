@@ -274,8 +274,8 @@ static void left_free(struct block_whole *w)
 	free(w);
 }
 
-/* In place of a hold that ended with the client: the file stays as it is for as long as the kernel has
- * it open. */
+/* In place of a hold that ended with the client: the file stays as it is for as long as the kernel
+ * has it open. */
 static struct block_whole *left_new(void)
 {
 	struct block_whole *w = calloc(1, sizeof(*w));
@@ -310,8 +310,8 @@ static void resume_backing(struct passthrough *p, uint32_t place)
 	open_records_backing_closed(&p->records, place);
 }
 
-/* A client that was killed between the kernel's answer and its record of it. Numbers are given in turn,
- * to as many threads at once as the pool has. */
+/* A client that was killed between the kernel's answer and its record of it. Numbers are given in
+ * turn, to as many threads at once as the pool has. */
 static void close_unrecorded(struct passthrough *p)
 {
 	int32_t last = atomic_load(&p->fs->keep->state->last_backing_id);

@@ -1,23 +1,23 @@
 /*
- * Passthrough: the kernel reads a file of the store by itself in place of a file of the mount, without
- * asking us, through the page cache of the store's file, also for maps.
+ * Passthrough: the kernel reads a file of the store by itself in place of a file of the mount,
+ * without asking us, through the page cache of the store's file, also for maps.
  *
  * Which files: those over BLOCK_BYTES whose blocks all lie in one file of this host's store
  * (block_source.h: whole). One is verified whole before it is handed over, once as long as the store
  * does not change it: up to PASSTHROUGH_OPEN_VERIFY_BYTES while its open waits, a larger one by a
- * thread of its own while this open goes the cached way, so that the next one passes through. From the
- * hand-over on it is the store that keeps the bytes as they are (store_view.h) and its scrubber that
- * looks for damage.
+ * thread of its own while this open goes the cached way, so that the next one passes through. From
+ * the hand-over on it is the store that keeps the bytes as they are (store_view.h) and its scrubber
+ * that looks for damage.
  *
  * Only with MOUNT_MODE_OPEN, a kernel that can (6.9) and CAP_SYS_ADMIN. Where INIT grants it but the
  * kernel then refuses the first file, all opens are cached from then on.
  *
- * What the client before this one has handed to the kernel goes on to be read there. Nobody holds it for
- * this one, so it is given back as soon as nobody has it open, and decided anew.
+ * What the client before this one has handed to the kernel goes on to be read there. Nobody holds
+ * it for this one, so it is given back as soon as nobody has it open, and decided anew.
  *
- * Calling sequence: init; want (INIT asks) and on; attach once the device is there; resume when it took
- * over, before anything is opened; start, stop, end.
- * Threading: decide and close from any thread.
+ * Calling sequence: init; want (INIT asks) and on; attach once the device is there; resume when it
+ * took over, before anything is opened; start, stop, end. Threading: decide and close from any
+ * thread.
  */
 #pragma once
 

@@ -1,7 +1,8 @@
 /*
  * Prefetching: blocks that a sequential reader will come to (read_ahead.h names them), and files that
- * one who reads file by file will (file_sequence.h does), are begun by those who answer for them while
- * it reads what is before. A thread of the pool asks; no read waits for that, and nothing comes of it where every thread has more urgent work for PREFETCH_PATIENCE_MS.
+ * one who reads file by file will (file_sequence.h does), are begun by those who answer for them
+ * while it reads what is before. A thread of the pool asks; no read waits for that, and nothing
+ * comes of it where every thread has more urgent work for PREFETCH_PATIENCE_MS.
  *
  * Threading: any thread.
  */

@@ -4,15 +4,15 @@
  * The kernel's own read-ahead ends at the request it sends; behind that, a stream that went on
  * where it stopped gets as much again as it has read so far, READ_AHEAD_MAX_BYTES together with the
  * read, and whole blocks behind the one at hand, each named once, so that many gets are under way: as
- * much as it has read, or READ_AHEAD_RAMP times that where it began with the file, as who wants all of
- * it does, and no more than its window. Where files are read whole (whole_files.h), all of the window is
- * named with the first read. A random reader never gets any, so it costs the origin nothing beyond what
- * it reads.
+ * much as it has read, or READ_AHEAD_RAMP times that where it began with the file, as who wants all
+ * of it does, and no more than its window. Where files are read whole (whole_files.h), all of the
+ * window is named with the first read. A random reader never gets any, so it costs the origin
+ * nothing beyond what it reads.
  *
- * The window begins with READ_AHEAD_WINDOW_BYTES. Whenever the stream has read that much and waited for
- * half of it, the window doubles, up to READ_AHEAD_WINDOW_MAX_BYTES, as long as the last doubling has
- * brought a twentieth more bytes a second: an origin that gives a connection 60 MB/s rewards many, one
- * that is close none.
+ * The window begins with READ_AHEAD_WINDOW_BYTES. Whenever the stream has read that much and waited
+ * for half of it, the window doubles, up to READ_AHEAD_WINDOW_MAX_BYTES, as long as the last
+ * doubling has brought a twentieth more bytes a second: an origin that gives a connection 60 MB/s
+ * rewards many, one that is close none.
  *
  * A bounded table: sets of four streams, chosen by node, so that several readers of one file do not
  * disturb each other much. The kernel sends the large requests of one reader from several threads;

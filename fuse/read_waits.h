@@ -1,9 +1,9 @@
 /*
- * For what reads waited: the time from a read's arrival at the mount to its answer, divided among causes.
- * They add up to it.
+ * For what reads waited: the time from a read's arrival at the mount to its answer, divided among
+ * causes. They add up to it.
  *
- * What the kernel does before it hands a request over, and what readers wait for its own locks, is not
- * seen.
+ * What the kernel does before it hands a request over, and what readers wait for its own locks, is
+ * not seen.
  */
 #pragma once
 
@@ -24,7 +24,7 @@ struct read_waits {
 
 /* "share", "origin", ... */
 const char *read_wait_name(enum read_wait cause);
-/* Books took_ns: share_ms of it to the share, then lost_ms to peers, as far as there is so much, and the
- * rest to `cause`. */
+/* Books took_ns: share_ms of it to the share, then lost_ms to peers, as far as there is so much,
+ * and the rest to `cause`. */
 void read_waits_add(struct read_waits *w, int64_t took_ns, int64_t share_ms, int64_t lost_ms,
 	enum read_wait cause);

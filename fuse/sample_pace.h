@@ -2,18 +2,19 @@
  * From re-reads of a sample (sample.h) to how fast a job reads, and how fast it could.
  *
  * Time is cut into windows. One begins and ends with a read of the sample that was seen, and lasts
- * SAMPLE_WINDOW_MS and SAMPLE_LEAST such reads at least. So silence ends no window and is no estimate;
- * of a job that reads in bursts each window has whole gaps between them; and every estimate rests on
- * enough reads to be one.
+ * SAMPLE_WINDOW_MS and SAMPLE_LEAST such reads at least. So silence ends no window and is no
+ * estimate; of a job that reads in bursts each window has whole gaps between them; and every
+ * estimate rests on enough reads to be one.
  *
  * What was consumed in a window, by its time, is the ideal rate f* where reads waited for less than
  * SAMPLE_WAITS_LITTLE of the time of those who read: then f* lies between that and 1/(1 - 0.1) of it.
- * Where they waited more it is a lower bound only, and so is bytes by the time in which nothing waited
- * an upper one: a loader that reads ahead hides its waits behind computing. Neither is told as f*.
+ * Where they waited more it is a lower bound only, and so is bytes by the time in which nothing
+ * waited an upper one: a loader that reads ahead hides its waits behind computing. Neither is told
+ * as f*.
  *
- * The estimate is the median of the last SAMPLE_WINDOWS windows, without those that waited: a pause in
- * less than half of them changes nothing. It is unknown again once all of them waited: a job that is
- * held back cannot show that it has become faster.
+ * The estimate is the median of the last SAMPLE_WINDOWS windows, without those that waited: a pause
+ * in less than half of them changes nothing. It is unknown again once all of them waited: a job
+ * that is held back cannot show that it has become faster.
  *
  * No clock and no lock: times are passed in, and the caller's lock guards it.
  */

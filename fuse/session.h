@@ -32,8 +32,8 @@ void session_stop(struct session *s);
 /* Closes the connection: whoever still has the mount open gets ENOTCONN. NULL is fine. */
 void session_free(struct session *s);
 
-/* After fs->slots shows another snapshot than `old` (NULL: lost): makes the kernel ask for every name and for
- * the root anew. 0, or -errno when the kernel took less than all of it. */
+/* After fs->slots shows another snapshot than `old` (NULL: lost): makes the kernel ask for every
+ * name and for the root anew. 0, or -errno when the kernel took less than all of it. */
 int session_invalidate(struct session *s, struct manifest *old, struct error *err);
 
 /* The way of kernels without epochs (before 6.16), a part of session_invalidate: node ids below the

@@ -1,10 +1,11 @@
 /*
  * Whether large files are read whole here: by loaders that go through shards or volumes one after the
- * other, in whatever order. Then the next one is, too, and much of it can be begun with its first byte.
+ * other, in whatever order. Then the next one is, too, and much of it can be begun with its first
+ * byte.
  *
  * Of the last WHOLE_FILES_SEEN files that somebody began to read at their first byte it is known
- * which were read in order, nearly to the last one. Files are read whole when at least WHOLE_FILES_FEW and at
- * least half of them were; the other half are those that others are at.
+ * which were read in order, nearly to the last one. Files are read whole when at least
+ * WHOLE_FILES_FEW and at least half of them were; the other half are those that others are at.
  *
  * Threading: any thread.
  */

@@ -126,13 +126,14 @@ struct job *jobs_find(const struct jobs *jobs, const char *name); /* NULL: no su
 
 /* -EINVAL with the field named. The dataset is looked up by the caller. */
 int job_request_check(const Granary__V1__StartJobRequest *request, struct error *err);
-/* Of the dataset's bytes in stores, `cached_bytes`, those that can hit for the job now: what it missed
- * itself in its first epoch cannot. How much it has read is what its mounts served, or what their samples
- * show, should that be more: reads that the page cache answers are in the second only. */
+/* Of the dataset's bytes in stores, `cached_bytes`, those that can hit for the job now: what it
+ * missed itself in its first epoch cannot. How much it has read is what its mounts served, or what
+ * their samples show, should that be more: reads that the page cache answers are in the second
+ * only. */
 uint64_t job_effective_bytes(const struct job *j, uint64_t dataset_bytes, uint64_t cached_bytes);
 
-/* A new job (cached_bytes: of its dataset now), or the fields that the request sets put into the known one of that name (which keeps its
- * dataset: -ESTALE for another one). -ENOSPC, -ENOMEM. */
+/* A new job (cached_bytes: of its dataset now), or the fields that the request sets put into the
+ * known one of that name (which keeps its dataset: -ESTALE for another one). -ENOSPC, -ENOMEM. */
 int jobs_start(struct jobs *jobs, const Granary__V1__StartJobRequest *request,
 	const struct dataset *d, uint64_t cached_bytes, bool implicit, int64_t now_ms,
 	struct job **ret, struct error *err);
@@ -144,8 +145,8 @@ void job_add_loaders(struct job *j, const struct job_loaders *more);
 void job_add_sampled(struct job *j, const struct job_sampled *more);
 /* What it read, as far as that is known. */
 uint64_t job_read_bytes(const struct job *j);
-/* As declared, or else as measured, or else as sampled; of the master before until one of its mounts was
- * heard from. */
+/* As declared, or else as measured, or else as sampled; of the master before until one of its
+ * mounts was heard from. */
 struct job_ideal job_ideal(const struct job *j);
 /* The latest plan did. */
 void job_went_by(struct job *j);

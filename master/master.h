@@ -27,7 +27,8 @@ struct master_options {
 	enum storage_policy storage;
 };
 
-/* Opens the state and adds DatasetService, JobService and ClusterService to a server that is not started yet.
+/* Opens the state and adds DatasetService, JobService and ClusterService to a server that is not
+ * started yet.
  */
 int master_new(const struct master_options *opts, struct rpc_server *server, struct master **ret,
 	struct error *err);

@@ -40,7 +40,8 @@ struct origin_ledger {
 	int64_t summed_ms; /* 0: to be summed anew */
 	/* Workers: parts of 1, of all and of the silent; capacity of the others. */
 	double workers_part, silent_part, capacity;
-	/* What mounts may be reading past them, of all origins and of those with limits of their own. */
+	/* What mounts may be reading past them, of all origins and of those with limits of their
+	 * own. */
 	double mounts_bytes_per_s;
 	double own_bytes_per_s[ORIGIN_LIMITS_MAX];
 };
@@ -97,8 +98,8 @@ bool master_is_planned_locked(const struct master *m);
 /* Waits for that; false when the deadline passed or the master stops. */
 bool master_wait_planned_locked(struct master *m, int64_t deadline_ms);
 
-/* 1 and the index of its origin's own limit among cluster.origins.list; 0: none. Found once and kept in
- * d->limit, by which mounts are counted: before the first of its mounts is. */
+/* 1 and the index of its origin's own limit among cluster.origins.list; 0: none. Found once and
+ * kept in d->limit, by which mounts are counted: before the first of its mounts is. */
 size_t master_limit_locked(const struct master *m, struct dataset *d);
 
 uint64_t master_random_id(void); /* never 0 */

@@ -12,8 +12,8 @@
 #include "common/log.h"
 
 #define SERVICE "/granary.v1.ClusterService/"
-/* Of a mount that opens: what it reads before its plan is made comes past the cache. A plan for so many
- * files takes seconds, and nobody waits for that. */
+/* Of a mount that opens: what it reads before its plan is made comes past the cache. A plan for so
+ * many files takes seconds, and nobody waits for that. */
 #define OPEN_PLAN_WAIT_MS 2000
 #define OPEN_PLAN_LARGE_WAIT_MS 200
 #define OPEN_PLAN_LARGE_FILES ((uint64_t)1 << 20)

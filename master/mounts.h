@@ -55,8 +55,8 @@ struct mount_peer {
 
 struct mounts {
 	struct mount_peer *by_id;
-	/* Live ones, and of these those whose origin has a limit of its own, by dataset.limit, which is
-	 * known of datasets that are mounted. */
+	/* Live ones, and of these those whose origin has a limit of its own, by dataset.limit,
+	 * which is known of datasets that are mounted. */
 	size_t live, live_by_limit[ORIGIN_LIMITS_MAX + 1];
 };
 

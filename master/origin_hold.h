@@ -8,8 +8,9 @@
  * than it asked, so that counting from there is on the safe side, whatever becomes of messages. For
  * ORIGIN_SETTLE_MS more the origin may count what was sent before the end of a lease.
  *
- * A holder says in each heartbeat what it has, so that a reply which was lost, or an earlier master's,
- * makes no difference. One that has less than before frees the rest after ORIGIN_SETTLE_MS.
+ * A holder says in each heartbeat what it has, so that a reply which was lost, or an earlier
+ * master's, makes no difference. One that has less than before frees the rest after
+ * ORIGIN_SETTLE_MS.
  *
  * Pure; in any unit. Times are milliseconds of the monotonic clock, and passed in.
  */

@@ -24,8 +24,8 @@
 /* What workers may have of each limit, together: 0 when there are none. */
 double origin_ledger_for_workers_locked(const struct master *m);
 
-/* The part of all limits that is the worker's, which was heard just now; `has` and `has_base` are what
- * it says is in force. False: nothing is limited. *ret_settled: it has what it is to have. */
+/* The part of all limits that is the worker's, which was heard just now; `has` and `has_base` are
+ * what it says is in force. False: nothing is limited. *ret_settled: it has what it is to have. */
 bool origin_ledger_worker_locked(struct master *m, struct worker *w, double has, double has_base,
 	int64_t now_ms, Granary__V1__OriginLease *ret, bool *ret_settled);
 

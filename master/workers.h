@@ -72,8 +72,8 @@ struct workers {
 int workers_load(struct workers *w, struct namespace_db *db, int64_t now_ms, struct error *err);
 void workers_deinit(struct workers *w);
 
-/* Takes in a heartbeat and counts into the datasets and jobs. *ret_changed: the workers that mounts see or
- * the capacity are not what they were. -EINVAL, -ENOSPC (too many workers). */
+/* Takes in a heartbeat and counts into the datasets and jobs. *ret_changed: the workers that mounts
+ * see or the capacity are not what they were. -EINVAL, -ENOSPC (too many workers). */
 int workers_heard(struct workers *w, struct dataset_registry *datasets, struct jobs *jobs,
 	const Granary__V1__WorkerHeartbeatRequest *request, int64_t now_ms, bool *ret_changed,
 	struct error *err);

@@ -7,8 +7,8 @@
  * compared as they are written, but that scheme and host have no case, that a port which is the
  * scheme's own says nothing, and that user, password and trailing slashes are left away.
  *
- * At most ORIGIN_LIMITS_MAX prefixes of ORIGIN_PREFIX_BYTES and ORIGIN_PREFIXES_BYTES together, so that
- * their text (origin_limits_text) is less than ORIGIN_LIMITS_TEXT_BYTES.
+ * At most ORIGIN_LIMITS_MAX prefixes of ORIGIN_PREFIX_BYTES and ORIGIN_PREFIXES_BYTES together, so
+ * that their text (origin_limits_text) is less than ORIGIN_LIMITS_TEXT_BYTES.
  */
 #pragma once
 

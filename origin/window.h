@@ -5,10 +5,10 @@
  * Two accounts. The pace lets a get begin when the ones before it have had their time at the limit;
  * who wakes late may catch up ORIGIN_CREDIT_NS, or credit_ns where gets wait for something else, too.
  * The window holds the bytes that may be counted by an origin in the same second as the next get:
- * those of gets under way, and those of gets that ended within the last second. When a byte leaves its origin is not known, only that it is between
- * the two; so it counts from the begin of its get to a second after the end. That makes the bound
- * hold whatever the origins' delays are, and costs what they are: a get that takes 100 ms leaves 93 %
- * of the limit.
+ * those of gets under way, and those of gets that ended within the last second. When a byte leaves
+ * its origin is not known, only that it is between the two; so it counts from the begin of its get
+ * to a second after the end. That makes the bound hold whatever the origins' delays are, and costs
+ * what they are: a get that takes 100 ms leaves 93 % of the limit.
  *
  * A get that takes longer than a second hangs, or its origin is slower than the limit: it leaves the
  * window, so that a dead origin does not use up what the others' jobs may have, and counts again

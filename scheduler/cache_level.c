@@ -1,7 +1,7 @@
 /*
- * Max-min fairness over cache and bandwidth together: the highest level t at which every job j can run
- * at r_j = min(f*_j, t * pace_j). No LP is needed: for given rates the cheapest cache is again the
- * knapsack, now by sum r_j / d, so the bandwidth that the rates need is one sort away.
+ * Max-min fairness over cache and bandwidth together: the highest level t at which every job j can
+ * run at r_j = min(f*_j, t * pace_j). No LP is needed: for given rates the cheapest cache is again
+ * the knapsack, now by sum r_j / d, so the bandwidth that the rates need is one sort away.
  *
  *   R(t) = min over c of sum_j r_j(t) (1 - c/d)
  *

@@ -148,8 +148,8 @@ static void settle(struct lru *l)
 		hold(l);
 		set_misses(l);
 		bandwidth_fair(l->p);
-		/* Cache for one frees bandwidth for others, who then take cache from it: whole strides
-		 * can swing for ever. */
+		/* Cache for one frees bandwidth for others, who then take cache from it: whole
+		 * strides can swing for ever. */
 		if (i % PATIENCE == PATIENCE - 1) {
 			if (fabs(now.change) > PROGRESS * milestone)
 				stride = level_most(stride / 2, STRIDE_MIN);

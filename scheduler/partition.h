@@ -23,7 +23,8 @@ struct demand {
 	double remote; /* bytes/s */
 };
 
-/* What a demand takes while a level of bandwidth is sought, apart from all else for the cache's sake. */
+/* What a demand takes while a level of bandwidth is sought, apart from all else for the cache's
+ * sake. */
 struct asking {
 	double need, promised, speed; /* bytes/s; speed is its bandwidth at level 1 */
 };

@@ -1,6 +1,6 @@
 /*
- * A trace as a scheduling problem. A trace names neither model nor dataset, so each job is given a row
- * of the MLPerf Storage table and one of that row's datasets, by a seed:
+ * A trace as a scheduling problem. A trace names neither model nor dataset, so each job is given a
+ * row of the MLPerf Storage table and one of that row's datasets, by a seed:
  *
  *   f* = GPUs * the row's rate per A100,  bytes to read = f* * duration.
  *
@@ -41,7 +41,8 @@ struct workload {
 	struct problem_job *jobs; /* by arrival, the first at 0 */
 };
 
-/* -EINVAL when no job of the trace fits, -ENOMEM. *ret is released with workload_deinit in each case. */
+/* -EINVAL when no job of the trace fits, -ENOMEM. *ret is released with workload_deinit in each
+ * case. */
 int workload_make(const struct trace *t, const struct workload_options *o, struct workload *ret,
 	struct error *err);
 void workload_deinit(struct workload *w);

@@ -2,10 +2,11 @@
  * The directory: which block lies where, in memory shared with readers of this host (store_view.h).
  *
  * A memfd of fixed, sealed size: one header page, then 32 bytes a slot in buckets of eight. A block
- * lies in one of two buckets that its id names. The table starts with 1,024 slots and doubles in place
- * when three quarters are used; pages that no slot uses take no memory. So it takes 43 to 85 bytes a
- * block, and never more than 32 * directory_slots_max(capacity): a slot for each 3 KiB of capacity,
- * rounded up to a power of two, at most 2 GiB. Seven eighths of the slots are used at most.
+ * lies in one of two buckets that its id names. The table starts with 1,024 slots and doubles in
+ * place when three quarters are used; pages that no slot uses take no memory. So it takes 43 to 85
+ * bytes a block, and never more than 32 * directory_slots_max(capacity): a slot for each 3 KiB of
+ * capacity, rounded up to a power of two, at most 2 GiB. Seven eighths of the slots are used at
+ * most.
  *
  * Invariants
  *  1. Only the owner writes, under its own lock. A slot's `seq` is odd while it is written and has

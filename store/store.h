@@ -23,11 +23,12 @@
  *     write starts that would leave less than the floor free on the filesystem.
  *  5. Full disk or IO error degrades to "not stored" (store_degraded says why); it fails no read.
  *
- * Classes: a block under its dataset's threshold and the store's pin ceiling is pinned; others are filler while they use room of
- * the dataset's grant that pinned blocks have not filled, else elastic. Pinned blocks are never
- * evicted by traffic; fillers never evict each other and go when a pinned block needs their room;
- * elastic blocks go first, least recently used first. A dataset may be kept as an LRU cache keeps it:
- * then it has no fillers, and whatever of it is not pinned is elastic.
+ * Classes: a block under its dataset's threshold and the store's pin ceiling is pinned; others are
+ * filler while they use room of the dataset's grant that pinned blocks have not filled, else
+ * elastic. Pinned blocks are never evicted by traffic; fillers never evict each other and go when a
+ * pinned block needs their room; elastic blocks go first, least recently used first. A dataset may
+ * be kept as an LRU cache keeps it: then it has no fillers, and whatever of it is not pinned is
+ * elastic.
  *
  * Least recently used is what the store knows of it: reads by store_read and by views, to the second;
  * not those that the kernel answers from its page cache or from a file passed through, nor the order
@@ -89,8 +90,8 @@ int store_set_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes
  * under way. STORE_HAS_BLOCKS, and nothing done, when it would have to scan. */
 int store_announce_dataset(struct store *s, uint64_t dataset_id, uint64_t grant_bytes,
 	uint64_t threshold, struct error *err);
-/* From the next store_set_dataset of it on: kept as an LRU cache keeps it. Not remembered by the store
- * when it is closed. -ENOSPC: too many datasets. */
+/* From the next store_set_dataset of it on: kept as an LRU cache keeps it. Not remembered by the
+ * store when it is closed. -ENOSPC: too many datasets. */
 int store_set_elastic(struct store *s, uint64_t dataset_id, bool elastic, struct error *err);
 /* Drops all blocks of the dataset. */
 int store_remove_dataset(struct store *s, uint64_t dataset_id, struct error *err);

@@ -2,9 +2,10 @@
  * BlockService: what mounts ask a worker. Checks the request against the plan and the manifest,
  * then hands it to block_read.
  *
- * Statuses of Read and Prefetch: -EINVAL a request that no honest client sends; -EAGAIN this worker cannot now,
- * but the origin or another one can (dataset or snapshot not in its plan, out of memory); -ESTALE
- * the object is not the snapshot's any more; -EACCES, -EIO what the origin said; -ETIMEDOUT.
+ * Statuses of Read and Prefetch: -EINVAL a request that no honest client sends; -EAGAIN this worker
+ * cannot now, but the origin or another one can (dataset or snapshot not in its plan, out of
+ * memory); -ESTALE the object is not the snapshot's any more; -EACCES, -EIO what the origin said;
+ * -ETIMEDOUT.
  */
 #pragma once
 
@@ -59,8 +60,8 @@ struct block_sink {
 int block_service_read(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
 	const struct block_sink *sink, struct error *err);
 
-/* Starts getting q->block; offset, len and read_ahead do not matter. 1: it is on its way; 0: it is stored,
- * or cannot be had now. */
+/* Starts getting q->block; offset, len and read_ahead do not matter. 1: it is on its way; 0: it is
+ * stored, or cannot be had now. */
 int block_service_prefetch(struct block_service *s, const struct block_request *q,
 	int64_t deadline_ms, struct error *err);
 

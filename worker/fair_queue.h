@@ -11,9 +11,10 @@
  * Classes are strict: FAIR_IDLE is looked at when nothing of FAIR_URGENT may go. Each has tags of its
  * own, so that what a flow got of what nobody waiting wanted does not count against it.
  *
- * Flows may be grouped, and a group held up by its owner: its turns wait, and the others go on. A group
- * has a virtual time of its own, so that its flows stay fair to each other however long it was held
- * up; behind the others it falls no further than FAIR_LAG_S either. Flows without a group are in one.
+ * Flows may be grouped, and a group held up by its owner: its turns wait, and the others go on. A
+ * group has a virtual time of its own, so that its flows stay fair to each other however long it
+ * was held up; behind the others it falls no further than FAIR_LAG_S either. Flows without a group
+ * are in one.
  *
  * Within a flow turns are in order of arrival, but those that have begun go first: what holds memory
  * is finished before more is taken. A flow whose begun turns hold `flow_max_bytes` begins no further

@@ -17,8 +17,8 @@
  *  2. A fetch in the table may be joined. It leaves the table before, or in the moment, it fails,
  * is cancelled or its bytes are in the store, so that a later reader never joins a dead one.
  *  3. One that is to be stored covers its whole block, and there is at most one of a block. Bytes of a
- * whole block that were not to be stored are, once a reader comes who wants that: another plan has come
- * meanwhile.
+ * whole block that were not to be stored are, once a reader comes who wants that: another plan has
+ * come meanwhile.
  *
  * A reader of all that a short first get brings runs it itself (fetch_run_here), as long as it need
  * not wait for a turn: no other thread has to be woken, and to wake the reader. Its cancel and its

@@ -239,9 +239,10 @@ static void free_idle_groups_locked(struct fetch_table *t, int64_t age_ms)
 
 static void run_again_locked(struct fetch_table *t, struct fetch *f)
 {
-	bool added = work_queue_add(t->queue, &f->work, true);
+	bool added;
 
 	assert(mutex_held(&t->mu));
+	added = work_queue_add(t->queue, &f->work, true);
 	assert(added); /* it has a thread: work_queue_ready */
 }
 

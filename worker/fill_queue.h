@@ -1,10 +1,10 @@
 /*
- * Blocks of which a reader has what it asked for, while the rest is still to come. Many are begun by a
- * random reader, each for one record; their rests are got a few at once, first come first served, so
- * that the next record need not share the origin with all of them.
+ * Blocks of which a reader has what it asked for, while the rest is still to come. Many are begun
+ * by a random reader, each for one record; their rests are got a few at once, first come first
+ * served, so that the next record need not share the origin with all of them.
  *
- * Bounds: FILL_QUEUE_MOST blocks from begin to end, each with the buffer of a whole one, and less where
- * the memory is less; FILL_QUEUE_AT_ONCE rests under way.
+ * Bounds: FILL_QUEUE_MOST blocks from begin to end, each with the buffer of a whole one, and less
+ * where the memory is less; FILL_QUEUE_AT_ONCE rests under way.
  *
  * Calling sequence of a fill: admit before it begins; add when the rest may wait; next names those
  * that are to run; hurry when a reader waits for the rest; end in any case.

@@ -3,9 +3,9 @@
  * the queue before those (fair_queue.h), one for each job at each limited origin and one for each at
  * all others. Only for origin_queue.c.
  *
- * A limited origin is that of a prefix of the share. It has the pace of its gets (origin/window.h) and
- * the group of its flows. One that the share names no more has no limit, and is kept as long as it is
- * in use; so is a flow.
+ * A limited origin is that of a prefix of the share. It has the pace of its gets (origin/window.h)
+ * and the group of its flows. One that the share names no more has no limit, and is kept as long as
+ * it is in use; so is a flow.
  *
  * Weights of flows: a job has what it was granted. Jobs that were granted nothing, and those the
  * master did not name, share what is for others, by their number, at a limited origin and at all that

@@ -14,8 +14,8 @@
  * turns, then close; stop and free after the last close.
  *
  * Threading: any thread, one at a time for one turn (but for join, abandon and withdraw, whose
- * callers see to it that the turn is open). `granted` is called with the queue's lock held: it must not wait, nor
- * call the queue.
+ * callers see to it that the turn is open). `granted` is called with the queue's lock held: it must
+ * not wait, nor call the queue.
  */
 #pragma once
 
@@ -97,8 +97,9 @@ void origin_queue_withdraw(struct origin_queue *q, struct origin_turn *t);
 void origin_queue_done(struct origin_queue *q, struct origin_turn *t, uint64_t bytes);
 void origin_queue_close(struct origin_queue *q, struct origin_turn *t);
 
-/* What the limit has cost it so far: its waits for turns, this one included, and the gets of all pieces
- * but the last, since one whole get need not be longer than one piece's. Any thread, no lock. */
+/* What the limit has cost it so far: its waits for turns, this one included, and the gets of all
+ * pieces but the last, since one whole get need not be longer than one piece's. Any thread, no
+ * lock. */
 int64_t origin_turn_waited_us(const struct origin_turn *t);
 
 /* ---- what is told of it ----------------------------------------------------------------------- */

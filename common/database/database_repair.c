@@ -107,8 +107,8 @@ static int repair(const char *dir, struct error *err)
 	return r;
 }
 
-/* With the exchange it is done. Where the original's name is, should that fail to change, is no reason to
- * refuse what was repaired. */
+/* With the exchange it is done. Where the original's name is, should that fail to change, is no
+ * reason to refuse what was repaired. */
 static int replace(const char *dir, const char *copy, const char *damaged)
 {
 	cleanup_fd int fd = open(copy, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

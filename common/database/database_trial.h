@@ -20,6 +20,6 @@ void database_trial_main(int argc, char **argv);
  * may still refuse it, with words. -EBADMSG: RocksDB dies of it. */
 int database_try(const char *dir, struct error *err);
 
-/* Repairs it (database_repair.h). -EBADMSG: RocksDB dies of that, too; other errors: of the repair. None
- * of them changes anything. */
+/* Repairs it (database_repair.h). -EBADMSG: RocksDB dies of that, too; other errors: of the repair.
+ * None of them changes anything. */
 int database_repair(const char *dir, struct error *err);

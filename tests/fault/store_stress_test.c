@@ -1,7 +1,8 @@
 /*
  * Everything at once: writers of several datasets, readers through the store and through a view,
  * another process with a view of its own, quotas that go up and down, datasets that are removed,
- * elastic traffic that evicts, the scrubber. Every byte that is served is compared with what its block's id says.
+ * elastic traffic that evicts, the scrubber. Every byte that is served is compared with what its
+ * block's id says.
  */
 #include "../unit/store_fixture.h"
 

@@ -1,8 +1,9 @@
 /*
- * Loaded into a mount's client (LD_PRELOAD): once the file $GRANARY_TEST_HOLD is there, removes it, keeps
- * the next READ from being answered, and has a thread ask the kernel to drop that file's pages: it waits
- * for the page that is being read, in a way that SIGKILL does not end. So does a thread that preloads,
- * but only now and then. Makes $GRANARY_TEST_HOLD.held when it has come to that.
+ * Loaded into a mount's client (LD_PRELOAD): once the file $GRANARY_TEST_HOLD is there, removes it,
+ * keeps the next READ from being answered, and has a thread ask the kernel to drop that file's
+ * pages: it waits for the page that is being read, in a way that SIGKILL does not end. So does a
+ * thread that preloads, but only now and then. Makes $GRANARY_TEST_HOLD.held when it has come to
+ * that.
  */
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /*
- * A source chain over workers that behave as they are told, and an origin: one file whose bytes follow
- * from their place.
+ * A source chain over workers that behave as they are told, and an origin: one file whose bytes
+ * follow from their place.
  */
 #pragma once
 

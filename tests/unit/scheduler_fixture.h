@@ -1,6 +1,6 @@
 /*
- * Problems for the tests of scheduler/ and sim/: arrays that belong to the problem, and random numbers
- * that are the same everywhere (splitmix64).
+ * Problems for the tests of scheduler/ and sim/: arrays that belong to the problem, and random
+ * numbers that are the same everywhere (splitmix64).
  */
 #pragma once
 

@@ -112,7 +112,8 @@ static void max_min_raises_all_to_one_multiple_of_their_own_share(void **state)
 	near(a.jobs[0].predicted_bytes_per_s, 10e9);
 	near(a.jobs[1].predicted_bytes_per_s, 1e9);
 	allocation_deinit(&a);
-	/* With half of that cache none is whole: both reach one multiple, and the bandwidth is spent. */
+	/* With half of that cache none is whole: both reach one multiple, and the bandwidth is
+	 * spent. */
 	f->problem.cache_bytes = 50 * GB;
 	a = solve(f, GPU_POLICY_MAX_MIN, STORAGE_POLICY_JOINT);
 	near(a.jobs[0].equal_bytes_per_s, 0.5e9 / 0.75);
@@ -211,9 +212,9 @@ static void bounds_come_first(void **state)
 	fixture_free(f);
 }
 
-/* Promised bandwidth makes a rate that depends on the cache: A runs at 1 / (1 - 1/2) = 2, which leaves B
- * so little that the rest of the cache is D's, who runs at 0.5 / (1 - 1/2) = 1. Counted without
- * cache (1 and 0.5) B would seem to run at 1.2 and take it from him. */
+/* Promised bandwidth makes a rate that depends on the cache: A runs at 1 / (1 - 1/2) = 2, which
+ * leaves B so little that the rest of the cache is D's, who runs at 0.5 / (1 - 1/2) = 1. Counted
+ * without cache (1 and 0.5) B would seem to run at 1.2 and take it from him. */
 static void cache_follows_the_rates_that_promises_make(void **state)
 {
 	struct fixture *f = cluster(3, 3, 100, 1.6);

@@ -1,6 +1,6 @@
 /*
- * The simulator against what can be worked out by hand: docs/silod.md has the sums. And the fluid that
- * it models against a simulation of single items.
+ * The simulator against what can be worked out by hand: docs/silod.md has the sums. And the fluid
+ * that it models against a simulation of single items.
  */
 #include <errno.h>
 #include <math.h>

@@ -168,8 +168,8 @@ static void load_stop(struct load *l)
 	assert_int_equal(l->failed, 0);
 }
 
-/* Between two times, of what all had; where the machine was too busy for them to have most of the limit,
- * they were not backlogged, and nothing can be said. */
+/* Between two times, of what all had; where the machine was too busy for them to have most of the
+ * limit, they were not backlogged, and nothing can be said. */
 static void assert_share(
 	const char *job, double share, double limit, int64_t from_ns, int64_t until_ns)
 {
