@@ -439,7 +439,8 @@ class Readers(Base):
         # Each byte is counted once, but for the few that reader and preload brought at once.
         self.assertGreaterEqual(said["hit_bytes"], 2000 * 30_000)
         self.assertLess(said["hit_bytes"], 2100 * 30_000)
-        self.assertEqual(said["hit_bytes"], said["read"] * 30_000 + said["preloaded_bytes"])
+        # Who comes while a file is half preloaded asks for the rest of it.
+        self.assertLessEqual(said["hit_bytes"], said["read"] * 30_000 + said["preloaded_bytes"])
 
     def test_what_is_not_in_the_store_is_not_preloaded(self):
         self.make_small(400)
