@@ -99,8 +99,10 @@ class SmallFiles:
             mounted = statistics.median(epochs(mountpoint, 3, host.environment))
             warm.append((mounted, local))
             page_cache.drop(self.source)
+            host_pages.back()
             local = epochs(self.source, 1, host.environment)[0]
             page_cache.drop(mountpoint)
+            host_pages.back()
             mounted = epochs(mountpoint, 1, host.environment)[0]
             dropped.append((mounted, local))
         host.umount(mountpoint)

@@ -172,7 +172,7 @@ Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB
 What the rows mean:
 - *page cache warm*: the same epoch again and again; on the mount the kernel answers from its page cache and Granary is not asked.
 - *page cache dropped, store warm*: after `echo 3 > /proc/sys/vm/drop_caches`; Granary reads its packed store on the same filesystem and verifies the checksums.
-- Before each cold measure, of either side, the free memory has the host's pages behind it (`bench/host_pages.py`): a virtual machine may have given them back, and whoever takes one next waits ten times as long.
+- Before each measure of small files without a page cache and of cold ones, of either side, the free memory has the host's pages behind it (`bench/host_pages.py`): a virtual machine may have given them back, and whoever takes one next waits ten times as long.
 - *cold epoch from S3*: an empty cache, MinIO on the same machine with its files in the page cache, requests signed with V4; the raw client only GETs, with presigned URLs, over as many kept connections: the server verifies a signature for both.
 - *announced order*: the same through a proxy that adds 20 ms to each answer, with a quota of a tenth of the files and the order of the epoch announced as it begins (`granary epoch --announce`).
 - *large file from S3, sequential*: an empty cache and one reader; the downloader gets ranges of 8 MiB over the number of connections that is best for it and writes them to a file.
