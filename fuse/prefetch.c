@@ -19,12 +19,15 @@ static bool over(const struct prefetch_job *j)
 	return clock_passed(j->job.deadline_ms) || atomic_load(&j->cancel.fired);
 }
 
-/* Noted first, for the reader may be there before the answer. */
+/* Noted first, for the reader may be there before the answer. Requests may overtake each other, so
+ * that two streams name a block: the second time it is here, and still was brought. */
 static void begin(struct prefetch_job *j, const struct block_file *file, uint64_t block)
 {
 	struct brought_ahead *brought = &j->fs->brought;
 	uint64_t ino = node_id_make(j->node.slot, file->index);
 
+	if (brought_ahead_has(brought, ino, block))
+		return;
 	brought_ahead_note(brought, ino, block);
 	if (!j->fs->source->prefetch(j->fs->source, file, block, j->job.deadline_ms))
 		brought_ahead_forget(brought, ino, block);
