@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,7 @@ struct mem_store {
 	unsigned accepted_credentials, source_credentials;
 	unsigned gets_at_once;
 	struct mem_counts counts;
+	atomic_bool undivided;
 	mem_sent_fn *sent;
 	void *sent_arg;
 };
@@ -240,6 +242,11 @@ void mem_store_expire_credentials(struct mem_store *s, bool source_has_new)
 	s->accepted_credentials++;
 	if (source_has_new)
 		s->source_credentials = s->accepted_credentials;
+}
+
+void mem_store_set_undivided(struct mem_store *s)
+{
+	atomic_store(&s->undivided, true);
 }
 
 void mem_store_on_sent(struct mem_store *s, mem_sent_fn *fn, void *arg)
@@ -537,6 +544,8 @@ static int get_counted(struct mem_origin *o, const struct origin_range *range,
 	uint64_t limit, done = 0;
 	int r = suffer(o, MEM_GET, range->path, range->path_len, at, &limit, err);
 
+	if (atomic_load(&o->store->undivided))
+		attempt_count_received(at, range->offset);
 	while (r == 0 && done < range->len) {
 		uint64_t n = range->len - done;
 

@@ -34,6 +34,9 @@ void mem_store_set_attr(struct mem_store *s, const char *path, uint32_t mode, ui
 	uint32_t gid, int64_t mtime_ns);
 /* The validator from now on; "" for an origin that gives none. */
 void mem_store_set_validator(struct mem_store *s, const char *path, const char *validator);
+/* From now on each get sends the object from its beginning, as a server does that knows no ranges:
+ * what is before the range counts as received, not in mem_counts. */
+void mem_store_set_undivided(struct mem_store *s);
 
 enum mem_op { MEM_LIST = 1, MEM_STAT = 2, MEM_GET = 4, MEM_ANY = 7 };
 

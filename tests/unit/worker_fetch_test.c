@@ -1,64 +1,5 @@
 /* Misses: who fetches what, once, for whom, and what a failure does. The store is a fake one. */
-#include "tests/unit/worker_fixture.h"
-
-#include <pthread.h>
-
-#include "tests/unit/worker_fake_store.h"
-
-#define MIB ((uint32_t)1 << 20)
-#define BIG ((uint64_t)12 << 20) /* three blocks */
-
-static int setup(void **state)
-{
-	memset(&fake, 0, sizeof(fake));
-	*state = fx_new();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	fx_free(*state);
-	return 0;
-}
-
-/* A worker whose plan pins everything below `threshold`. */
-static void start(struct fx *f, uint64_t threshold, const struct fx_tuning *tune)
-{
-	manifest_unref(fx_snapshot(f));
-	fx_worker_start(f, tune);
-	fx_grant(f, UINT64_MAX, threshold);
-}
-
-struct reader {
-	struct fx *f;
-	struct fx_read q;
-	pthread_t thread;
-	int result;
-	int64_t done_ms;
-};
-
-static void *reader_main(void *arg)
-{
-	struct reader *r = arg;
-
-	r->result = fx_read(r->f, &r->q);
-	r->done_ms = clock_mono_ms();
-	return NULL;
-}
-
-static void reader_start(struct reader *r, struct fx *f)
-{
-	r->f = f;
-	assert_int_equal(pthread_create(&r->thread, NULL, reader_main, r), 0);
-}
-
-/* Readers have their bytes before the store has them. */
-static void wait_for_puts(unsigned puts)
-{
-	for (int ms = 0; ms < 10000 && fake.store->puts < puts; ms++)
-		usleep(1000);
-	assert_int_equal(fake.store->puts, puts);
-}
+#include "tests/unit/worker_fetch_fixture.h"
 
 /* ---- pinned blocks --------------------------------------------------------------------------- */
 
@@ -136,97 +77,6 @@ static void a_reader_has_its_bytes_before_the_block_is_complete(void **state)
 	assert_int_equal(tail.result, 0);
 	assert_true(tail.done_ms - q.first_ms >= 300);
 	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
-}
-
-static void a_small_part_comes_before_the_rest_of_its_block(void **state)
-{
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", BIG);
-	struct fx_read q = {.file = file, .block = 1, .offset = 3 * MIB + 7, .len = 100000};
-	struct fx_read before = {.file = file, .block = 1, .offset = MIB, .len = MIB};
-	int64_t began_ms = clock_mono_ms(), part_ms;
-
-	start(f, PIN_ALL, NULL);
-	/* The first get is short, the others take their time. */
-	mem_store_add_fault(f->mem,
-		&(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .skip = 1, .ms = 1000});
-	assert_int_equal(fx_read(f, &q), 0);
-	part_ms = clock_mono_ms() - began_ms;
-	assert_int_equal(fx_read(f, &before), 0);
-	assert_true(part_ms < 1000);
-	assert_true(clock_mono_ms() - began_ms >= 2000);
-	wait_for_puts(1);
-	assert_int_equal(fx_gets(f), 3);
-	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
-}
-
-/* Parts of as many blocks as may be begun, then readers of all the rests, most of which wait. */
-static void a_rest_that_somebody_waits_for_is_not_left_to_its_turn(void **state)
-{
-	enum { BLOCKS = FILL_QUEUE_MOST, DELAY_MS = 500 };
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", BLOCKS * BLOCK_BYTES);
-	struct reader readers[BLOCKS];
-	int64_t began_ms;
-
-	start(f, PIN_ALL, NULL);
-	mem_store_add_fault(
-		f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = DELAY_MS});
-	for (uint32_t pass = 0; pass < 2; pass++) {
-		began_ms = clock_mono_ms();
-		for (uint64_t i = 0; i < BLOCKS; i++) {
-			readers[i].q = (struct fx_read){
-				.file = file, .block = i, .offset = (2 - pass) * MIB, .len = MIB};
-			reader_start(&readers[i], f);
-		}
-		for (int i = 0; i < BLOCKS; i++) {
-			pthread_join(readers[i].thread, NULL);
-			assert_int_equal(readers[i].result, 0);
-		}
-	}
-	/* By turns the last of them would have taken two gets for each FILL_QUEUE_AT_ONCE blocks. */
-	assert_true(
-		clock_mono_ms() - began_ms < 2 * DELAY_MS * (int64_t)(BLOCKS / FILL_QUEUE_AT_ONCE));
-	wait_for_puts(BLOCKS);
-	assert_int_equal(fx_origin_bytes(f), file->size);
-}
-
-static void more_parts_than_may_be_begun_come_with_their_blocks(void **state)
-{
-	enum { BLOCKS = FILL_QUEUE_MOST + 4 };
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", BLOCKS * BLOCK_BYTES);
-	struct reader readers[BLOCKS];
-
-	start(f, PIN_ALL, NULL);
-	mem_store_add_fault(
-		f->mem, &(struct mem_fault){.kind = MEM_DELAY, .ops = MEM_GET, .ms = 300});
-	for (uint64_t i = 0; i < BLOCKS; i++) {
-		readers[i].q =
-			(struct fx_read){.file = file, .block = i, .offset = MIB, .len = 100000};
-		reader_start(&readers[i], f);
-	}
-	for (int i = 0; i < BLOCKS; i++) {
-		pthread_join(readers[i].thread, NULL);
-		assert_int_equal(readers[i].result, 0);
-	}
-	wait_for_puts(BLOCKS);
-	assert_int_equal(fx_gets(f), 3 * FILL_QUEUE_MOST + 4);
-	assert_int_equal(fx_origin_bytes(f), file->size);
-}
-
-static void a_part_that_fails_leaves_the_block_to_the_next_reader(void **state)
-{
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", BIG);
-	struct fx_read q = {.file = file, .offset = MIB, .len = 4096};
-
-	start(f, PIN_ALL, NULL);
-	mem_store_add_fault(
-		f->mem, &(struct mem_fault){.kind = MEM_FAIL_FATAL, .ops = MEM_GET, .count = 1});
-	assert_int_not_equal(fx_read(f, &q), 0);
-	assert_int_equal(fx_read(f, &q), 0);
-	wait_for_puts(1);
 }
 
 static void a_fetch_goes_on_when_its_first_reader_leaves(void **state)
@@ -417,110 +267,6 @@ static void sequential_readers_at_once_share_the_read_ahead(void **state)
 		assert_int_equal(readers[i].result, 0);
 	}
 	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
-}
-
-/* ---- blocks that will be read soon ----------------------------------------------------------- */
-
-static void wait_for_origin_bytes(struct fx *f, uint64_t bytes)
-{
-	for (int ms = 0; ms < 10000 && fx_origin_bytes(f) < bytes; ms++)
-		usleep(1000);
-	assert_int_equal(fx_origin_bytes(f), bytes);
-}
-
-static void a_pinned_block_is_stored_before_its_reader_comes(void **state)
-{
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", BIG);
-	struct fx_read q = {.file = file, .block = 1, .len = BLOCK_BYTES};
-
-	start(f, PIN_ALL, NULL);
-	for (int i = 0; i < 3; i++)
-		assert_int_equal(fx_prefetch(f, file, 1), 0);
-	wait_for_puts(1);
-	assert_int_equal(fx_read(f, &q), 0);
-	assert_false(q.from_origin);
-	assert_int_equal(fx_prefetch(f, file, 1), 0);
-	assert_int_equal(fx_gets(f), 1);
-	assert_int_equal(fx_prefetch(f, file, 3), -EINVAL);
-}
-
-static void one_that_is_not_pinned_waits_for_its_reader_in_memory(void **state)
-{
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", BIG);
-
-	start(f, PIN_NONE, NULL);
-	for (uint64_t b = 0; b < 3; b++)
-		assert_int_equal(fx_prefetch(f, file, b), 0);
-	wait_for_origin_bytes(f, BIG);
-	assert_int_equal(fx_read_file(f, file, 128 << 10, NULL), 0);
-	assert_int_equal(fx_origin_bytes(f), BIG);
-	assert_int_equal(fake.store->puts, 0);
-}
-
-/* All of it has been got ahead when the plan comes that pins it. */
-static void bytes_that_were_got_before_a_plan_are_stored_by_it(void **state)
-{
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", BIG);
-
-	start(f, PIN_NONE, NULL);
-	for (uint64_t b = 0; b < 3; b++)
-		assert_int_equal(fx_prefetch(f, file, b), 0);
-	wait_for_origin_bytes(f, BIG);
-	fx_grant(f, UINT64_MAX, PIN_ALL);
-	assert_int_equal(fx_read_file(f, file, MIB, NULL), 0);
-	wait_for_puts(3);
-	assert_int_equal(fx_origin_bytes(f), BIG);
-}
-
-static void one_of_an_earlier_pass_is_stored_as_its_reader_would(void **state)
-{
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", BIG);
-	uint64_t from_origin = 0;
-
-	start(f, PIN_NONE, NULL);
-	assert_int_equal(fx_read_file(f, file, 128 << 10, NULL), 0);
-	for (uint64_t b = 0; b < 3; b++)
-		assert_int_equal(fx_prefetch(f, file, b), 0);
-	wait_for_puts(3);
-	assert_int_equal(fx_read_file(f, file, 128 << 10, &from_origin), 0);
-	assert_int_equal(from_origin, 0);
-	assert_int_equal(fx_origin_bytes(f), 2 * BIG);
-}
-
-static void what_nobody_has_read_yet_is_bounded(void **state)
-{
-	const uint64_t most = FETCH_AHEAD_MAX_BYTES / BLOCK_BYTES;
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", (most + 8) * BLOCK_BYTES);
-	struct fx_read q = {.file = file, .len = BLOCK_BYTES};
-
-	start(f, PIN_NONE, NULL);
-	for (uint64_t b = 0; b < block_count(file->size); b++)
-		assert_int_equal(fx_prefetch(f, file, b), 0);
-	wait_for_origin_bytes(f, FETCH_AHEAD_MAX_BYTES);
-	/* The last one that was begun, and the first one that was not. */
-	for (q.block = most - 1; q.block <= most; q.block++)
-		assert_int_equal(fx_read(f, &q), 0);
-	assert_int_equal(fx_origin_bytes(f), FETCH_AHEAD_MAX_BYTES + BLOCK_BYTES);
-}
-
-static void a_prefetched_block_that_the_store_does_not_take_is_not_lost(void **state)
-{
-	struct fx *f = *state;
-	const struct fx_file *file = fx_add(f, "a", BIG);
-
-	start(f, PIN_ALL, NULL);
-	atomic_store(&fake.put_says_full, true);
-	for (int pass = 1; pass < 40; pass++) {
-		for (uint64_t b = 0; b < 3; b++)
-			assert_int_equal(fx_prefetch(f, file, b), 0);
-		assert_int_equal(fx_read_file(f, file, MIB, NULL), 0);
-		assert_int_equal(fx_origin_bytes(f), (uint64_t)pass * BIG);
-	}
 }
 
 /* ---- blocks that are read again -------------------------------------------------------------- */
@@ -835,8 +581,6 @@ static void a_long_scan_of_the_store_does_not_stop_the_heart(void **state)
 	atomic_store(&fake.scans_stall, false);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -844,10 +588,6 @@ int main(void)
 		TEST(a_block_is_read_from_the_store_the_second_time),
 		TEST(a_block_that_comes_right_after_the_look_is_not_got_again),
 		TEST(a_reader_has_its_bytes_before_the_block_is_complete),
-		TEST(a_small_part_comes_before_the_rest_of_its_block),
-		TEST(a_rest_that_somebody_waits_for_is_not_left_to_its_turn),
-		TEST(more_parts_than_may_be_begun_come_with_their_blocks),
-		TEST(a_part_that_fails_leaves_the_block_to_the_next_reader),
 		TEST(a_fetch_goes_on_when_its_first_reader_leaves),
 		TEST(a_pass_through_is_cancelled_with_its_only_reader),
 		TEST(a_mount_of_the_process_gets_and_another_thread_stores),
@@ -856,12 +596,6 @@ int main(void)
 		TEST(random_records_of_an_unpinned_file_cost_what_was_read),
 		TEST(a_sequential_reader_costs_each_byte_once),
 		TEST(sequential_readers_at_once_share_the_read_ahead),
-		TEST(a_pinned_block_is_stored_before_its_reader_comes),
-		TEST(one_that_is_not_pinned_waits_for_its_reader_in_memory),
-		TEST(bytes_that_were_got_before_a_plan_are_stored_by_it),
-		TEST(one_of_an_earlier_pass_is_stored_as_its_reader_would),
-		TEST(what_nobody_has_read_yet_is_bounded),
-		TEST(a_prefetched_block_that_the_store_does_not_take_is_not_lost),
 		TEST(one_pass_in_small_requests_is_no_second_read),
 		TEST(the_second_pass_stores_and_the_third_hits),
 		TEST(a_full_quota_keeps_passing_through),
