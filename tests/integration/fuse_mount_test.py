@@ -439,8 +439,9 @@ class Readers(Base):
         # Each byte is counted once, but for the few that reader and preload brought at once.
         self.assertGreaterEqual(said["hit_bytes"], 2000 * 30_000)
         self.assertLess(said["hit_bytes"], 2100 * 30_000)
-        # Who comes while a file is half preloaded asks for the rest of it.
-        self.assertLessEqual(said["hit_bytes"], said["read"] * 30_000 + said["preloaded_bytes"])
+        # Who comes while a file is half preloaded asks for the rest of it: a few reads are shorter.
+        lacks = said["read"] * 30_000 + said["preloaded_bytes"] - said["hit_bytes"]
+        self.assertTrue(0 <= lacks < 10 * 30_000, lacks)
 
     def test_what_is_not_in_the_store_is_not_preloaded(self):
         self.make_small(400)

@@ -176,18 +176,12 @@ class Sharing(suite.Case):
         for name in ("a", "b"):
             for path in self.mounts[name].iterdir():
                 path.read_bytes()
-        # Counters of jobs come with heartbeats of their own.
-        jobs = suite.wait_until(lambda: self.jobs_that_read(size), 20, "all reads are counted")
+        self.granary.settled_stat("d")
+        jobs = {job["name"]: job for job in self.granary.json("job", "ls")["jobs"]}
         self.assertEqual(jobs["a"]["miss_bytes"], size)
         self.assertEqual(jobs["a"]["origin_bytes"], size)
         self.assertEqual((jobs["b"]["hit_bytes"], jobs["b"]["miss_bytes"]), (size, 0))
         self.assertEqual(jobs["b"]["origin_bytes"], 0)
-
-    def jobs_that_read(self, size):
-        """By name, once as much as was read is counted; what comes after is too much."""
-        jobs = {job["name"]: job for job in self.granary.json("job", "ls")["jobs"]}
-        return jobs if (all(job["hit_bytes"] + job["miss_bytes"] >= size for job in jobs.values())
-                        and jobs["a"]["origin_bytes"] >= size) else None
 
     def test_a_quota_that_moves_is_no_hiccup(self):
         self.granary.up(self.url("a"), self.mounts["a"], "--name", "a", "--job", "a", "--no-preload",
