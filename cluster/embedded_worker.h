@@ -37,6 +37,7 @@ struct embedded_prefetch {
 	const char *manifest_digest;
 	uint32_t entry;
 	uint64_t block;
+	uint32_t offset, len; /* within the block; no len: all of it */
 	const char *job;
 	int64_t deadline_ms;
 };

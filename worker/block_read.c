@@ -266,7 +266,9 @@ bool block_reader_prefetch(struct block_reader *r, const struct block_read *read
 		.manifest = read->manifest,
 		.entry = read->entry,
 		.block = &read->block,
-		.read_ahead = read->block.len,
+		.offset = read->offset,
+		.end = read->offset + read->len,
+		.read_ahead = read->len == read->block.len ? read->len : 0,
 		.job = read->job,
 	};
 

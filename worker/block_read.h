@@ -55,6 +55,7 @@ struct block_read {
 /* 0 when all of the range was sent; BLOCK_READ_LATER. -ECANCELED, -ETIMEDOUT, -EAGAIN (short of
  * memory), or what the fetch failed with (fetch.h). */
 int block_reader_read(struct block_reader *r, const struct block_read *read, struct error *err);
-/* A sequential reader will want all of the block (of `read` its file, block and job count): starts
- * what its miss will do, and waits for nothing. Whether it is on its way: not what is in the store. */
+/* Somebody will want that range of the block soon (of `read` its file, block, range and job count):
+ * starts what its miss will do, and waits for nothing. Whether it is on its way: not what is in the
+ * store. */
 bool block_reader_prefetch(struct block_reader *r, const struct block_read *read);

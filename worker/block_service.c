@@ -238,12 +238,24 @@ int block_service_read(struct block_service *s, const struct block_request *q, i
 	return r;
 }
 
+/* Without a length it is all of the block. */
+static int prefetch_range(const struct block_request *q, struct block_read *read, struct error *err)
+{
+	if (q->len > 0)
+		return check_range(q, read->block.len, err);
+	read->offset = 0;
+	read->len = read->block.len;
+	return 0;
+}
+
 int block_service_prefetch(struct block_service *s, const struct block_request *q,
 	int64_t deadline_ms, struct error *err)
 {
-	struct block_read read = {.offset = 0};
+	struct block_read read = {.offset = q->offset, .len = q->len};
 	int r = find_block(s, q, deadline_ms, &read, err);
 
+	if (r == 0)
+		r = prefetch_range(q, &read, err);
 	if (r == 0)
 		r = block_reader_prefetch(&s->reader, &read);
 	put_block(&read);
@@ -309,6 +321,8 @@ static void handle_prefetch(struct rpc_call *call, void *arg)
 		.manifest_digest = q->manifest_digest,
 		.entry = q->entry,
 		.block = q->block,
+		.offset = q->offset,
+		.len = q->len,
 		.job = q->job,
 	};
 	r = block_service_prefetch(arg, &request, rpc_call_deadline_ms(call), &err);

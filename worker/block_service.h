@@ -60,8 +60,8 @@ struct block_sink {
 int block_service_read(struct block_service *s, const struct block_request *q, int64_t deadline_ms,
 	const struct block_sink *sink, struct error *err);
 
-/* Starts getting q->block; offset, len and read_ahead do not matter. 1: it is on its way; 0: it is
- * stored, or cannot be had now. */
+/* Starts getting that range of q->block, with no len all of it; read_ahead does not matter. 1: it is
+ * on its way; 0: it is stored, or cannot be had now. */
 int block_service_prefetch(struct block_service *s, const struct block_request *q,
 	int64_t deadline_ms, struct error *err);
 

@@ -626,11 +626,12 @@ struct fetch *fetch_table_acquire(
 	return fetch_ref(f);
 }
 
+/* Who asked for a record ahead did not know its ends to the page. */
 static bool all_read_locked(const struct fetch *f)
 {
-	uint32_t len = f->end - f->start;
+	uint32_t len = f->end - f->start, spare = f->sequential ? 0 : FETCH_SPARE_BYTES;
 
-	return f->served_bytes >= len && f->served_to == len;
+	return f->served_bytes > 0 && f->served_bytes + spare >= len && f->served_to + spare >= len;
 }
 
 void fetch_table_served(struct fetch *f, uint32_t offset, uint32_t len)
@@ -743,17 +744,39 @@ void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want
 	start_locked(t, want, covered, until, until - covered, false, NULL);
 }
 
+static bool bring_ahead_locked(
+	struct fetch_table *t, const struct fetch_want *want, uint32_t from, uint32_t until)
+{
+	return t->ahead_bytes + (until - from) <= FETCH_AHEAD_MAX_BYTES &&
+	       start_locked(t, want, from, until, until - from, false, NULL);
+}
+
+static bool prefetch_block_locked(struct fetch_table *t, const struct fetch_want *want)
+{
+	const struct fetch_group *g = find_group_locked(t, &want->block->id);
+
+	return (g && g->fetches) || bring_ahead_locked(t, want, 0, want->block->len);
+}
+
+/* The first stretch of it that nobody brings: there is one, but for readers at the same place. */
+static bool prefetch_part_locked(struct fetch_table *t, const struct fetch_want *want)
+{
+	uint32_t from = want->offset;
+	const struct fetch *f;
+
+	while (from < want->end && (f = find_locked(t, &want->block->id, from)))
+		from = f->end;
+	return from >= want->end ||
+	       bring_ahead_locked(
+		       t, want, from, room_until_locked(t, &want->block->id, from, want->end));
+}
+
 bool fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want)
 {
-	uint32_t len = want->block->len;
-	const struct fetch_group *g;
+	bool part = want->goal == FETCH_PASS && want->end - want->offset < want->block->len;
 
 	mutex_guard(&t->mu);
-	g = find_group_locked(t, &want->block->id);
-	if (g && g->fetches)
-		return true;
-	return t->ahead_bytes + len <= FETCH_AHEAD_MAX_BYTES &&
-	       start_locked(t, want, 0, len, len, false, NULL);
+	return part ? prefetch_part_locked(t, want) : prefetch_block_locked(t, want);
 }
 
 void fetch_table_sweep(struct fetch_table *t)

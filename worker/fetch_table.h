@@ -23,6 +23,7 @@
 #define FETCH_THREADS_DEFAULT 96 /* 4,000 files/s from an origin 20 ms away need 80 */
 #define FETCH_MEMORY_DEFAULT_BYTES ((uint64_t)256 << 20)
 #define FETCH_AHEAD_MAX_BYTES ((uint64_t)128 << 20)
+#define FETCH_SPARE_BYTES 8192u /* of a stretch without read-ahead that nobody need read */
 #define FETCH_KEEP_MS 5000
 #define FETCH_KEEP_MAX_MS 60000
 #define FETCH_TIMEOUT_MS 60000
@@ -72,9 +73,8 @@ void fetch_table_release(struct fetch *f, enum fetch_leave why);
 /* Starts getting what lies behind want->end, as far as read_ahead, unless enough is under way. */
 void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want);
 
-/* Starts getting all of want->block (goal, job and file as in `want`, its offsets do not matter) for
- * readers to come, unless some of it is under way already or enough is unread. Whether it is on its
- * way. */
+/* Starts getting want->block for readers to come, or [offset, end) alone of one that is not to be
+ * stored, unless that is under way already or enough is unread. Whether it is on its way. */
 bool fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want);
 
 void fetch_table_sweep(struct fetch_table *t);

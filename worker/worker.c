@@ -164,6 +164,8 @@ static int embedded_prefetch(void *arg, const struct embedded_prefetch *prefetch
 		.manifest_digest = prefetch->manifest_digest,
 		.entry = prefetch->entry,
 		.block = prefetch->block,
+		.offset = prefetch->offset,
+		.len = prefetch->len,
 		.job = prefetch->job,
 	};
 

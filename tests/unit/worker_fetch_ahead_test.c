@@ -78,8 +78,7 @@ static void what_nobody_has_read_yet_is_bounded(void **state)
 {
 	enum { MORE = 8 };
 	struct fx *f = *state;
-	const struct fx_file *file =
-		fx_add(f, "a", FETCH_AHEAD_MAX_BYTES + MORE * BLOCK_BYTES);
+	const struct fx_file *file = fx_add(f, "a", FETCH_AHEAD_MAX_BYTES + MORE * BLOCK_BYTES);
 	struct fx_read q = {.file = file, .offset = MIB, .len = 1};
 
 	start(f, PIN_NONE, NULL);
@@ -105,6 +104,68 @@ static void a_prefetched_block_that_the_store_does_not_take_is_not_lost(void **s
 	}
 }
 
+enum { RECORD = 114688 };
+
+static void a_record_is_got_alone_and_once(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+	struct fx_read q = {.file = file, .block = 1, .offset = MIB, .len = RECORD};
+
+	start(f, PIN_NONE, NULL);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(fx_prefetch_part(f, file, 1, MIB, RECORD), 0);
+	wait_for_origin_bytes(f, RECORD);
+	assert_int_equal(fx_read(f, &q), 0);
+	assert_true(q.from_origin);
+	assert_int_equal(fx_origin_bytes(f), RECORD);
+	assert_int_equal(fx_gets(f), 1);
+	assert_int_equal(fake.store->puts, 0);
+	assert_int_equal(fx_prefetch_part(f, file, 1, BLOCK_BYTES, 1), -EINVAL);
+	assert_int_equal(fx_prefetch_part(f, file, 1, MIB, BLOCK_BYTES), -EINVAL);
+}
+
+/* Else what was asked for to be sure would soon be all that may be brought ahead. */
+static void a_record_is_let_go_of_without_the_pages_at_its_ends(void **state)
+{
+	enum { PAGE = 4096, LEN = 3 * MIB, COUNT = 2 * FETCH_AHEAD_MAX_BYTES / LEN };
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", COUNT * BLOCK_BYTES);
+	struct fx_read q = {.file = file, .offset = MIB / 2, .len = LEN};
+
+	start(f, PIN_NONE, NULL);
+	for (; q.block < COUNT; q.block++) {
+		assert_int_equal(
+			fx_prefetch_part(f, file, q.block, q.offset - PAGE, LEN + 2 * PAGE), 0);
+		assert_int_equal(fx_read(f, &q), 0);
+	}
+	assert_int_equal(fx_origin_bytes(f), (uint64_t)COUNT * (LEN + 2 * PAGE));
+}
+
+static void records_beside_each_other_share_what_both_name(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+
+	start(f, PIN_NONE, NULL);
+	assert_int_equal(fx_prefetch_part(f, file, 1, MIB, RECORD), 0);
+	assert_int_equal(fx_prefetch_part(f, file, 1, MIB + 2 * RECORD, RECORD), 0);
+	assert_int_equal(fx_prefetch_part(f, file, 1, MIB + RECORD / 2, 2 * RECORD), 0);
+	wait_for_origin_bytes(f, 3 * RECORD);
+	assert_int_equal(fx_gets(f), 3);
+}
+
+static void a_record_of_a_pinned_block_brings_all_of_it(void **state)
+{
+	struct fx *f = *state;
+	const struct fx_file *file = fx_add(f, "a", BIG);
+
+	start(f, PIN_ALL, NULL);
+	assert_int_equal(fx_prefetch_part(f, file, 1, MIB, RECORD), 0);
+	wait_for_puts(1);
+	assert_int_equal(fx_origin_bytes(f), BLOCK_BYTES);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -114,6 +175,10 @@ int main(void)
 		TEST(one_of_an_earlier_pass_is_stored_as_its_reader_would),
 		TEST(what_nobody_has_read_yet_is_bounded),
 		TEST(a_prefetched_block_that_the_store_does_not_take_is_not_lost),
+		TEST(a_record_is_got_alone_and_once),
+		TEST(a_record_is_let_go_of_without_the_pages_at_its_ends),
+		TEST(records_beside_each_other_share_what_both_name),
+		TEST(a_record_of_a_pinned_block_brings_all_of_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

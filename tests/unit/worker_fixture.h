@@ -568,7 +568,9 @@ static inline int fx_read_file(
 	return 0;
 }
 
-static inline int fx_prefetch(struct fx *f, const struct fx_file *file, uint64_t block)
+/* Of a block without a len all. */
+static inline int fx_prefetch_part(
+	struct fx *f, const struct fx_file *file, uint64_t block, uint32_t offset, uint32_t len)
 {
 	Granary__V1__PrefetchRequest request = GRANARY__V1__PREFETCH_REQUEST__INIT;
 	ProtobufCMessage *reply;
@@ -579,12 +581,19 @@ static inline int fx_prefetch(struct fx *f, const struct fx_file *file, uint64_t
 	request.manifest_digest = f->digests[0];
 	request.entry = file->entry;
 	request.block = block;
+	request.offset = offset;
+	request.len = len;
 	request.job = (char *)"job-1";
 	r = rpc_unary(f->channel, "/granary.v1.BlockService/Prefetch", &request.base,
 		&granary__v1__prefetch_reply__descriptor, &reply, clock_deadline_ms(20000), &err);
 	if (r == 0)
 		protobuf_c_message_free_unpacked(reply, NULL);
 	return r;
+}
+
+static inline int fx_prefetch(struct fx *f, const struct fx_file *file, uint64_t block)
+{
+	return fx_prefetch_part(f, file, block, 0, 0);
 }
 
 static inline uint64_t fx_gets(struct fx *f)
