@@ -75,11 +75,11 @@ struct block_source {
 	 * failed. */
 	int (*read)(struct block_source *s, const struct block_range *range, int64_t deadline_ms,
 		struct read_cancel *cancel, enum block_from *ret_from, struct error *err);
-	/* A reader will want all of the block soon: has whoever answers for it start getting it.
-	 * What does not work in time is left. Whether it is on its way: false also for what is
-	 * stored. NULL: never. */
-	bool (*prefetch)(struct block_source *s, const struct block_file *file, uint64_t block,
-		int64_t deadline_ms);
+	/* A reader will want the range soon (no dst; no len: all of the block): has whoever answers
+	 * for it start getting it. What does not work in time is left. Whether it is on its way:
+	 * false also for what is stored. NULL: never. */
+	bool (*prefetch)(
+		struct block_source *s, const struct block_range *range, int64_t deadline_ms);
 	/* Bytes of the file that some store holds; what does not answer in time counts as nothing.
 	 */
 	uint64_t (*cached)(

@@ -1,5 +1,5 @@
 /*
- * Which blocks were begun for a reader before he asked (prefetch.h), so that his read of them
+ * Which blocks, and records, were begun for a reader before he asked (prefetch.h), so that his read of them
  * counts as the miss that it would have been, although he finds them in a store.
  *
  * A table of hashes, the newer one replaces: what is lost counts as a hit.
@@ -17,6 +17,12 @@
 struct brought_ahead {
 	_Atomic uint64_t blocks[BROUGHT_AHEAD_BLOCKS]; /* 0: free */
 };
+
+/* A record that begins there takes the place of a block's number. */
+static inline uint64_t brought_ahead_record(uint64_t offset)
+{
+	return UINT64_C(1) << 63 | offset;
+}
 
 void brought_ahead_note(struct brought_ahead *b, uint64_t ino, uint64_t block);
 void brought_ahead_forget(struct brought_ahead *b, uint64_t ino, uint64_t block);

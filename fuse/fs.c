@@ -83,6 +83,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 	}
 	read_ahead_init(&fs->read_ahead);
 	file_sequence_init(&fs->sequence);
+	record_stride_init(&fs->records);
 	read_failures_init(&fs->read_failures);
 	preload_init(&fs->preload, fs);
 	sample_init(&fs->sample, fs, opts->sample_ppm, fs->dataset, opts->job ? opts->job : "");
@@ -105,6 +106,7 @@ void fs_deinit(struct fs *fs)
 	sample_deinit(&fs->sample);
 	read_failures_deinit(&fs->read_failures);
 	read_ahead_deinit(&fs->read_ahead);
+	record_stride_deinit(&fs->records);
 	file_sequence_deinit(&fs->sequence);
 	counters_deinit(&fs->counters);
 	snapshot_slots_deinit(&fs->slots);

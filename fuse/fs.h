@@ -4,14 +4,13 @@
  *
  * Memory, worst case: 1 MiB for each thread that reads (LOOP_THREADS_MAX + IO_POOL_THREADS_MAX +
  * PRELOAD_THREADS + 1: 89 MiB), the same again for the requests' own buffers of the session's threads
- * (16 MiB, of which requests touch a page or two), 64 KiB stack in use per thread, read_ahead (48
- * KiB), and a few hundred bytes per request in flight (IO_POOL_QUEUE_MAX: 8 MiB), the open large
- * files (OPEN_FILES_MAX: 3 MiB with what was verified). What grows with
- * the number of files is the preload's plan: 0.27 bytes each, at most 8.6 MiB. Announced orders take
- * what they bring (ORDER_MEMORY_BYTES, hard), 16 bytes for each entry that waits (32 MiB for
- * ORDER_RANGES_MAX, and ORDER_RANGES_LEAST for each list: 4 MiB), 150 bytes for each of
- * ORDER_PIECES_MAX pieces (5 MiB), and nothing while none is announced. A sample takes 128 KiB.
- * Mapped manifests are page cache.
+ * (16 MiB, of which requests touch a page or two), 64 KiB stack in use per thread, read_ahead and
+ * records (176 KiB), and a few hundred bytes per request in flight (IO_POOL_QUEUE_MAX: 8 MiB), the
+ * open large files (OPEN_FILES_MAX: 3 MiB with what was verified). What grows with the number of files
+ * is the preload's plan: 0.27 bytes each, at most 8.6 MiB. Announced orders take what they bring
+ * (ORDER_MEMORY_BYTES, hard), 16 bytes for each entry that waits (32 MiB for ORDER_RANGES_MAX, and
+ * ORDER_RANGES_LEAST for each list: 4 MiB), 150 bytes for each of ORDER_PIECES_MAX pieces (5 MiB), and
+ * nothing while none is announced. A sample takes 128 KiB. Mapped manifests are page cache.
  *
  * Threading: all of it may be used by many threads at once; init and deinit when nobody else does.
  */
@@ -38,6 +37,7 @@
 #include "fuse/preload.h"
 #include "fuse/read_ahead.h"
 #include "fuse/read_failures.h"
+#include "fuse/record_stride.h"
 #include "fuse/sample.h"
 #include "fuse/snapshot_slots.h"
 
@@ -72,6 +72,7 @@ struct fs {
 	struct listing_habits listings;
 	struct read_ahead read_ahead;
 	struct file_sequence sequence;
+	struct record_stride records;
 	struct brought_ahead brought;
 	struct read_failures read_failures;
 	struct io_pool pool;

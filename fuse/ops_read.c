@@ -16,6 +16,13 @@
 #include "fuse/ops.h"
 #include "fuse/prefetch.h"
 
+/* What is known of the reader from what he asked for before. */
+struct read_pattern {
+	uint32_t read_ahead; /* bytes that he will want next */
+	bool was_named;	     /* the record he is at was, ahead of him, as one that begins there */
+	uint64_t named_at;
+};
+
 struct read_job {
 	struct io_job job;
 	struct read_cancel cancel;
@@ -23,7 +30,8 @@ struct read_job {
 	fuse_req_t req;
 	struct fs_node node;
 	uint64_t offset;
-	uint32_t len, read_ahead;
+	uint32_t len;
+	struct read_pattern pattern;
 	bool announced; /* some of it was, and is here or under way */
 	int64_t began_ns;
 	/* For what it has waited until `seen`. */
@@ -86,7 +94,7 @@ static int read_part(struct read_job *j, uint64_t offset, uint32_t len, unsigned
 	r = source->read_local(source, &range);
 	/* Only behind the end of the request does the reader's stream go on. */
 	if (offset + range.len == j->offset + j->len)
-		range.read_ahead = j->read_ahead;
+		range.read_ahead = j->pattern.read_ahead;
 	if (r == BLOCK_SOURCE_MISS)
 		r = source->read(source, &range, j->job.deadline_ms, &j->cancel, ret_from, err);
 	return r;
@@ -208,16 +216,35 @@ static void reply_held(struct fs *fs, fuse_req_t req, struct order_held *held, u
 	order_release(&fs->order, held, len);
 }
 
-static bool was_brought_ahead(
-	struct fs *fs, const struct fs_node *node, uint64_t offset, uint32_t len)
+static bool was_brought_ahead(struct fs *fs, const struct fs_node *node, uint64_t offset,
+	uint32_t len, const struct read_pattern *pattern)
 {
-	return brought_ahead_read(&fs->brought, fs_node_ino(node), offset, len, node->entry.size);
+	uint64_t ino = fs_node_ino(node);
+
+	return brought_ahead_read(&fs->brought, ino, offset, len, node->entry.size) ||
+	       (pattern->was_named && brought_ahead_has(&fs->brought, ino,
+					      brought_ahead_record(pattern->named_at)));
+}
+
+/* Who reads records is one thread of a process, to the kernel. */
+static uint32_t reader_of(fuse_req_t req)
+{
+	return (uint32_t)fuse_req_ctx(req)->pid;
+}
+
+/* What was read came from the origin, or had been brought from there. */
+static void note_miss(struct fs *fs, fuse_req_t req, const struct fs_node *node)
+{
+	if (node->entry.size > BLOCK_BYTES)
+		record_stride_missed(&fs->records, fs_node_ino(node), reader_of(req));
 }
 
 static void count_bytes(struct read_job *j, const struct tally *tally)
 {
-	bool brought = was_brought_ahead(j->fs, &j->node, j->offset, j->len);
+	bool brought = was_brought_ahead(j->fs, &j->node, j->offset, j->len, &j->pattern);
 
+	if (brought || tally->bytes[BLOCK_FROM_FETCH] > 0)
+		note_miss(j->fs, j->req, &j->node);
 	for (int i = 0; i < BLOCK_FROM_COUNT; i++) {
 		bool from_store = i == BLOCK_FROM_LOCAL_STORE || i == BLOCK_FROM_PEER_STORE;
 
@@ -289,7 +316,7 @@ static void on_interrupt(fuse_req_t req, void *data)
 
 /* Takes over *node; replies, now or later. */
 static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t offset,
-	uint32_t len, uint32_t read_ahead, bool announced, int64_t began_ns)
+	uint32_t len, const struct read_pattern *pattern, bool announced, int64_t began_ns)
 {
 	struct read_job *j;
 	int r;
@@ -313,7 +340,7 @@ static void submit(struct fs *fs, fuse_req_t req, struct fs_node *node, uint64_t
 	node->manifest = NULL;
 	j->offset = offset;
 	j->len = len;
-	j->read_ahead = read_ahead;
+	j->pattern = *pattern;
 	j->announced = announced;
 	j->began_ns = j->seen.ns = began_ns;
 	j->job = (struct io_job){.run = job_run,
@@ -354,6 +381,30 @@ static int prepare(
 	return 0;
 }
 
+/* Finds out how the reader reads, and has begun what he will come to; an announced order says that
+ * better. */
+static struct read_pattern note_pattern(struct fs *fs, fuse_req_t req, const struct fs_node *node,
+	uint64_t offset, uint32_t len, int64_t now_ns)
+{
+	uint64_t ino = fs_node_ino(node), size = node->entry.size;
+	struct read_ahead_advice ahead =
+		read_ahead_note(&fs->read_ahead, ino, offset, len, size, now_ns);
+	struct read_pattern pattern = {.read_ahead = ahead.bytes};
+	struct record_advice records;
+
+	if (order_is_active(&fs->order))
+		return pattern;
+	prefetch_start(fs, node, ahead.block, ahead.end);
+	if (size <= BLOCK_BYTES)
+		return pattern;
+	records = record_stride_note(&fs->records, ino, reader_of(req), offset, len, size);
+	pattern.was_named = records.was_named;
+	pattern.named_at = records.named_at;
+	prefetch_records(fs, node, &records);
+	prefetch_start(fs, node, records.block, records.end);
+	return pattern;
+}
+
 /* Of a file's first read. */
 static void look_ahead(struct fs *fs, const struct fs_node *node, bool miss)
 {
@@ -381,7 +432,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	struct order_held held;
 	unsigned char *buffer;
 	bool brought;
-	struct read_ahead_advice ahead;
+	struct read_pattern pattern;
 	uint32_t len;
 	int r;
 
@@ -397,11 +448,8 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		return;
 	}
 	sample_note(&fs->sample, &node, (uint64_t)off, len);
-	ahead = read_ahead_note(
-		&fs->read_ahead, ino, (uint64_t)off, len, node.entry.size, began_ns);
-	if (!order_is_active(&fs->order))
-		prefetch_start(fs, &node, ahead.block, ahead.end);
-	else
+	pattern = note_pattern(fs, req, &node, (uint64_t)off, len, began_ns);
+	if (order_is_active(&fs->order))
 		announced = order_take(&fs->order, &node, (uint64_t)off, len, &held);
 	if (announced == ORDER_HAS) {
 		note_preload(fs, &node, (uint64_t)off, false);
@@ -412,7 +460,9 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	buffer = fs_thread_buffer();
 	if (announced == ORDER_NONE && buffer &&
 		read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
-		brought = was_brought_ahead(fs, &node, (uint64_t)off, len);
+		brought = was_brought_ahead(fs, &node, (uint64_t)off, len, &pattern);
+		if (brought)
+			note_miss(fs, req, &node);
 		counters_bytes(
 			&fs->counters, brought ? BLOCK_FROM_FETCH : BLOCK_FROM_LOCAL_STORE, len);
 		note_at_once(fs, req, began_ns, BLOCK_FROM_LOCAL_STORE);
@@ -426,6 +476,5 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		look_ahead(fs, &node, true);
 	read_ahead_waits(&fs->read_ahead, ino, (uint64_t)off, len);
 	note_preload(fs, &node, (uint64_t)off, false);
-	submit(fs, req, &node, (uint64_t)off, len, ahead.bytes, announced == ORDER_BRINGS,
-		began_ns);
+	submit(fs, req, &node, (uint64_t)off, len, &pattern, announced == ORDER_BRINGS, began_ns);
 }

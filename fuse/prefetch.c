@@ -10,8 +10,10 @@ struct prefetch_job {
 	struct read_cancel cancel;
 	struct fs *fs;
 	struct fs_node node;
-	uint64_t block, end;		   /* of the node's file */
-	struct file_sequence_advice files; /* or of its snapshot */
+	/* Of the node's file, or of its snapshot. */
+	uint64_t block, end;
+	struct record_advice records;
+	struct file_sequence_advice files;
 };
 
 static bool over(const struct prefetch_job *j)
@@ -23,14 +25,39 @@ static bool over(const struct prefetch_job *j)
  * that two streams name a block: the second time it is here, and still was brought. */
 static void begin(struct prefetch_job *j, const struct block_file *file, uint64_t block)
 {
+	const struct block_range range = {.file = file, .block = block};
 	struct brought_ahead *brought = &j->fs->brought;
 	uint64_t ino = node_id_make(j->node.slot, file->index);
 
 	if (brought_ahead_has(brought, ino, block))
 		return;
 	brought_ahead_note(brought, ino, block);
-	if (!j->fs->source->prefetch(j->fs->source, file, block, j->job.deadline_ms))
+	if (!j->fs->source->prefetch(j->fs->source, &range, j->job.deadline_ms))
 		brought_ahead_forget(brought, ino, block);
+}
+
+/* A record may lie in several blocks. */
+static void begin_record(struct prefetch_job *j, const struct block_file *file, uint64_t at)
+{
+	struct block_source *source = j->fs->source;
+	uint64_t end = at + j->records.len, ino = node_id_make(j->node.slot, file->index);
+	bool begun = false;
+
+	if (end > file->entry->size)
+		end = file->entry->size;
+	brought_ahead_note(&j->fs->brought, ino, brought_ahead_record(at));
+	for (uint64_t pos = at; pos < end;) {
+		uint64_t block = pos / BLOCK_BYTES, upto = (block + 1) * BLOCK_BYTES;
+		const struct block_range range = {.file = file,
+			.block = block,
+			.offset = (uint32_t)(pos % BLOCK_BYTES),
+			.len = (uint32_t)((upto < end ? upto : end) - pos)};
+
+		begun |= source->prefetch(source, &range, j->job.deadline_ms);
+		pos += range.len;
+	}
+	if (!begun)
+		brought_ahead_forget(&j->fs->brought, ino, brought_ahead_record(at));
 }
 
 static void blocks_run(struct io_job *job)
@@ -40,6 +67,15 @@ static void blocks_run(struct io_job *job)
 
 	for (uint64_t i = j->block; i < j->end && !over(j); i++)
 		begin(j, &file, i);
+}
+
+static void records_run(struct io_job *job)
+{
+	struct prefetch_job *j = (struct prefetch_job *)job;
+	const struct block_file file = {j->node.manifest, j->node.index, &j->node.entry};
+
+	for (unsigned i = 0; i < j->records.count && !over(j); i++)
+		begin_record(j, &file, j->records.at[i]);
 }
 
 static void files_run(struct io_job *job)
@@ -109,6 +145,17 @@ void prefetch_start(struct fs *fs, const struct fs_node *node, uint64_t block, u
 		return;
 	j->block = block;
 	j->end = end;
+	submit(j);
+}
+
+void prefetch_records(
+	struct fs *fs, const struct fs_node *node, const struct record_advice *records)
+{
+	struct prefetch_job *j = records->count ? make(fs, node, records_run) : NULL;
+
+	if (!j)
+		return;
+	j->records = *records;
 	submit(j);
 }
 

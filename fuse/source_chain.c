@@ -516,15 +516,17 @@ static bool in_a_view(const struct peer_set *set, const struct block_id *id)
 	return false;
 }
 
-static int prefetch_embedded(struct source_chain *c, const struct block_file *file, uint64_t block,
+static int prefetch_embedded(struct source_chain *c, const struct block_range *range,
 	int64_t deadline_ms, struct error *err)
 {
-	const struct manifest_info *info = manifest_info(file->manifest);
+	const struct manifest_info *info = manifest_info(range->file->manifest);
 	const struct embedded_prefetch prefetch = {
 		.dataset_id = info->dataset_id,
 		.manifest_digest = info->digest,
-		.entry = file->index,
-		.block = block,
+		.entry = range->file->index,
+		.block = range->block,
+		.offset = range->offset,
+		.len = range->len,
 		.job = c->job,
 		.deadline_ms = deadline_ms,
 	};
@@ -532,10 +534,10 @@ static int prefetch_embedded(struct source_chain *c, const struct block_file *fi
 	return c->embedded->prefetch(c->embedded->arg, &prefetch, err);
 }
 
-static int prefetch_at_peer(struct source_chain *c, struct peer *p, const struct block_file *file,
-	uint64_t block, int64_t deadline_ms, struct error *err)
+static int prefetch_at_peer(struct source_chain *c, struct peer *p, const struct block_range *range,
+	int64_t deadline_ms, struct error *err)
 {
-	const struct manifest_info *info = manifest_info(file->manifest);
+	const struct manifest_info *info = manifest_info(range->file->manifest);
 	Granary__V1__PrefetchRequest request = GRANARY__V1__PREFETCH_REQUEST__INIT;
 	struct peer_line *line = peer_line(p);
 	ProtobufCMessage *reply;
@@ -545,8 +547,10 @@ static int prefetch_at_peer(struct source_chain *c, struct peer *p, const struct
 		return error_set(err, -EAGAIN, "no way to reach it");
 	request.dataset_id = info->dataset_id;
 	request.manifest_digest = (char *)info->digest;
-	request.entry = file->index;
-	request.block = block;
+	request.entry = range->file->index;
+	request.block = range->block;
+	request.offset = range->offset;
+	request.len = range->len;
 	request.job = (char *)c->job;
 	r = rpc_unary(line->channel, PREFETCH_PATH, &request.base,
 		&granary__v1__prefetch_reply__descriptor, &reply, deadline_ms, err);
@@ -559,11 +563,11 @@ static int prefetch_at_peer(struct source_chain *c, struct peer *p, const struct
 
 /* Of the block's home alone: should that be away, the readers find another source by themselves. */
 static bool chain_prefetch(
-	struct block_source *s, const struct block_file *file, uint64_t block, int64_t deadline_ms)
+	struct block_source *s, const struct block_range *range, int64_t deadline_ms)
 {
 	struct source_chain *c = chain(s);
 	struct peer_set *set = peers_get(c->peers);
-	struct block_id id = block_id_make(&file->entry->object, block);
+	struct block_id id = block_id_make(&range->file->entry->object, range->block);
 	struct error err = ERROR_INIT;
 	int home, r = 0;
 
@@ -571,9 +575,9 @@ static bool chain_prefetch(
 		struct peer *p = set->peers[home];
 
 		if (c->embedded && c->embedded->id == p->id)
-			r = prefetch_embedded(c, file, block, deadline_ms, &err);
+			r = prefetch_embedded(c, range, deadline_ms, &err);
 		else if (peer_is_good(p))
-			r = prefetch_at_peer(c, p, file, block, deadline_ms, &err);
+			r = prefetch_at_peer(c, p, range, deadline_ms, &err);
 		if (r < 0)
 			log_debug("worker %s: prefetch: %s", peer_address(p), err.text);
 	}

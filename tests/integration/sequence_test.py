@@ -1,4 +1,5 @@
-"""Who reads file after file has the next ones fetched meanwhile, and nobody pays for what he does not read."""
+"""Who reads file after file, or records at equal distances, has the next ones fetched meanwhile, and
+nobody pays for what he does not read."""
 
 import os
 import time
@@ -9,6 +10,9 @@ from harness.s3_origin import S3Origin
 
 FILES = 240
 FILE_BYTES = 30_000
+RECORDS = 480
+RECORD_BYTES = 110_000
+EVERY = 4
 LATENCY_MS = 60
 # A reader who waits for each file needs FILES times the latency, whatever else the machine does.
 ONE_BY_ONE_SECONDS = FILES * LATENCY_MS / 1000
@@ -56,6 +60,35 @@ class Sequence(suite.Case):
         self.up("0")
         self.assertLess(self.read(2), ONE_BY_ONE_SECONDS / 2 / 2)
         self.assertLessEqual(self.s3.object_bytes(), 1.1 * self.size / 2)
+
+    def read_records(self, body, which):
+        """Seconds that these readers take, each for every so many records."""
+        def read(first):
+            with (self.mount / "records.bin").open("rb", buffering=0) as file:
+                for at in range(first * RECORD_BYTES, len(body), EVERY * RECORD_BYTES):
+                    if os.pread(file.fileno(), RECORD_BYTES, at) != body[at:at + RECORD_BYTES]:
+                        raise AssertionError(f"wrong bytes at {at}")
+
+        began = time.monotonic()
+        readers.in_processes(read, which)
+        return time.monotonic() - began
+
+    def test_records_at_equal_distances_do_not_wait_for_each_other(self):
+        body = trees.samples(1, RECORDS * RECORD_BYTES).popitem()[1]
+        url = self.s3.fill("records", {"records.bin": body})
+        one_by_one = RECORDS / EVERY * LATENCY_MS / 1000
+        # Passed through a record costs its pages, and one at either end; stored, all of its block.
+        for quota, which, most in (("0", [1], 1.15 * len(body) / EVERY),
+                                   ("1G", [1], 1.02 * len(body)),
+                                   ("0", range(EVERY), 1.15 * len(body))):
+            with self.subTest(quota=quota, readers=len(which)):
+                self.granary.up(url, self.mount, "--name", "r", "--endpoint", self.far.endpoint,
+                                "--quota", quota)
+                self.s3.object_bytes()
+                self.assertLess(self.read_records(body, which), one_by_one / 2)
+                self.assertLessEqual(self.s3.object_bytes(), most)
+                self.granary.umount(self.mount)
+                self.granary.wait_ended()
 
     def test_a_reader_who_jumps_costs_what_he_reads(self):
         self.up("0")

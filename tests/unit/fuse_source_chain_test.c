@@ -25,16 +25,17 @@ static void the_home_alone_prefetches(void **state)
 {
 	int order[WORKERS_MAX];
 	struct world w;
+	const struct block_range first = {.file = &w.file};
 
 	(void)state;
 	make_world(&w, 3, true);
 	rank(&w, order);
-	w.chain.source.prefetch(&w.chain.source, &w.file, 0, clock_deadline_ms(FAR_MS));
+	w.chain.source.prefetch(&w.chain.source, &first, clock_deadline_ms(FAR_MS));
 	assert_int_equal(w.workers[order[0]].prefetched, 1);
 	assert_int_equal(w.workers[order[1]].prefetched + w.workers[order[2]].prefetched, 0);
 	/* One that is away is nobody's concern. */
 	stop_worker(&w.workers[order[0]]);
-	w.chain.source.prefetch(&w.chain.source, &w.file, 0, clock_deadline_ms(FAR_MS));
+	w.chain.source.prefetch(&w.chain.source, &first, clock_deadline_ms(FAR_MS));
 	assert_int_equal(w.workers[order[1]].prefetched + w.workers[order[2]].prefetched, 0);
 	drop_world(&w);
 }
