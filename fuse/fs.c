@@ -82,6 +82,7 @@ int fs_init(struct fs *fs, const struct fs_options *opts, struct manifest *first
 		snapshot_slots_init(&fs->slots, first, fs->keep->state);
 	}
 	read_ahead_init(&fs->read_ahead);
+	kernel_window_init(&fs->window);
 	file_sequence_init(&fs->sequence);
 	record_stride_init(&fs->records);
 	read_failures_init(&fs->read_failures);
@@ -105,6 +106,7 @@ void fs_deinit(struct fs *fs)
 	preload_deinit(&fs->preload);
 	sample_deinit(&fs->sample);
 	read_failures_deinit(&fs->read_failures);
+	kernel_window_deinit(&fs->window);
 	read_ahead_deinit(&fs->read_ahead);
 	record_stride_deinit(&fs->records);
 	file_sequence_deinit(&fs->sequence);

@@ -29,6 +29,7 @@
 #include "fuse/listing_habit.h"
 #include "fuse/device.h"
 #include "fuse/io_pool.h"
+#include "fuse/kernel_window.h"
 #include "fuse/loader_pace.h"
 #include "fuse/mount.h"
 #include "fuse/mount_state.h"
@@ -71,6 +72,7 @@ struct fs {
 	struct counters counters;
 	struct listing_habits listings;
 	struct read_ahead read_ahead;
+	struct kernel_window window;
 	struct file_sequence sequence;
 	struct record_stride records;
 	struct brought_ahead brought;

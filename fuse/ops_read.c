@@ -392,6 +392,8 @@ static struct read_pattern note_pattern(struct fs *fs, fuse_req_t req, const str
 	struct read_pattern pattern = {.read_ahead = ahead.bytes};
 	struct record_advice records;
 
+	if (ahead.begun)
+		kernel_window_file(&fs->window, ahead.whole);
 	if (order_is_active(&fs->order))
 		return pattern;
 	prefetch_start(fs, node, ahead.block, ahead.end);

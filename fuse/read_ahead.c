@@ -123,7 +123,9 @@ struct read_ahead_advice read_ahead_note(struct read_ahead *r, uint64_t ino, uin
 	if (!known) {
 		begin_stream(s, ino, offset, now_ns);
 		s->next = end;
-		if (offset == 0 && size > BLOCK_BYTES && whole_files_begin(&r->whole, ino)) {
+		advice.begun = offset == 0 && size > BLOCK_BYTES;
+		advice.whole = advice.begun && whole_files_begin(&r->whole, ino);
+		if (advice.whole) {
 			s->run_bytes = s->window;
 			name_blocks(s, end, size, &advice);
 		}

@@ -64,6 +64,8 @@ void read_ahead_deinit(struct read_ahead *r);
 struct read_ahead_advice {
 	uint32_t bytes;	     /* past the read, to be fetched with it as far as its block goes */
 	uint64_t block, end; /* blocks [block, end) of the file, to be brought now */
+	/* A file of more than a block is begun, where such files are read whole. */
+	bool begun, whole;
 };
 
 /* Notes a read within a file of `size` bytes, at a time of the monotonic clock. */

@@ -20,8 +20,6 @@
 #define BACKGROUND_MAX 512
 #define CONGESTION 384
 #define START_TIMEOUT_MS 10000
-#define READ_AHEAD_SMALL_FILES_KB 1024 /* a small file is one request */
-#define READ_AHEAD_LARGE_FILES_KB 512
 #ifndef STATX_MNT_ID_UNIQUE
 #define STATX_MNT_ID_UNIQUE 0x00004000U /* linux/stat.h since 6.8 */
 #endif
@@ -285,25 +283,10 @@ static int await_answer_locked(struct session *s)
 	return s->ended ? -EIO : r;
 }
 
-/* A larger window means larger requests for whoever reads in sequence, and more than he wants for
- * whoever jumps about in a map: random slices of 114 KB in a mapped file of 3 GB fetched 3.3 times
- * what was used with the kernel's 128 KiB, 4.5 times with 512 KiB, 8.5 times with 1 MiB. Only root
- * may set it; reads are as right without. */
-static void widen_read_ahead(const struct session *s)
+static void start_window(struct session *s)
 {
-	int kb = atomic_load(&s->fs->mode) == MOUNT_MODE_NO_OPEN ? READ_AHEAD_SMALL_FILES_KB
-								 : READ_AHEAD_LARGE_FILES_KB;
-	char path[96];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(s->dev),
-		minor(s->dev));
-	f = fopen(path, "we");
-	if (!f)
-		return;
-	fprintf(f, "%d\n", kb);
-	if (fclose(f) != 0)
-		log_debug("%s: %s", path, strerror(errno));
+	kernel_window_start(
+		&s->fs->window, s->dev, atomic_load(&s->fs->mode) == MOUNT_MODE_NO_OPEN);
 }
 
 /* What whoever resumes has to know; the mount is as the kernel was told once. */
@@ -328,6 +311,7 @@ static int resume(struct session *s, struct error *err)
 		return r;
 	s->dev = state->device_number;
 	s->mount_id = state->mount_id;
+	start_window(s);
 	passthrough_resume(&s->fs->passthrough);
 	r = thread_start(&s->loop, loop_main, s);
 	if (r < 0)
@@ -353,7 +337,7 @@ static int start_threads(struct session *s, struct error *err)
 	}
 	if (r < 0)
 		return error_set_errno(err, r, "the mount on %s does not answer", s->mountpoint);
-	widen_read_ahead(s);
+	start_window(s);
 	keep_facts(s);
 	return 0;
 }

@@ -2,9 +2,10 @@
 nobody pays for what he does not read."""
 
 import os
+import pathlib
 import time
 
-from harness import compare, readers, suite, toxiproxy, trees
+from harness import compare, page_cache, readers, suite, toxiproxy, trees
 from harness.granary import Granary
 from harness.s3_origin import S3Origin
 
@@ -89,6 +90,29 @@ class Sequence(suite.Case):
                 self.assertLessEqual(self.s3.object_bytes(), most)
                 self.granary.umount(self.mount)
                 self.granary.wait_ended()
+
+    def window_kb(self):
+        """That files opened now get."""
+        device = self.mount.stat().st_dev
+        return int(pathlib.Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/"
+                                "read_ahead_kb").read_text())
+
+    def test_the_kernel_reads_further_ahead_where_files_are_read_whole(self):
+        if os.geteuid() != 0:
+            self.skipTest("only root may say how far")
+        objects = trees.samples(8, 5 << 20)
+        origin = self.work.directory("large")
+        trees.write_objects(origin, objects)
+        self.granary.up(f"file://{origin}", self.mount, "--mode", "open", "--no-passthrough")
+        narrow, paths = self.window_kb(), [self.mount / key for key in sorted(objects)]
+        for path in paths[:4]:
+            self.assertEqual(path.read_bytes(), objects[str(path.relative_to(self.mount))])
+        self.assertGreater(self.window_kb(), narrow)
+        for path in paths * 5:  # heads of files that the page cache does not have
+            page_cache.drop_file(path)
+            with path.open("rb", buffering=0) as file:
+                file.read(100)
+        self.assertEqual(self.window_kb(), narrow)
 
     def test_a_reader_who_jumps_costs_what_he_reads(self):
         self.up("0")

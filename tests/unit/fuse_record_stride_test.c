@@ -35,8 +35,8 @@ static struct record_advice read_pages(
 	struct record_stride *r, uint32_t reader, uint64_t offset, uint32_t len)
 {
 	uint64_t begin = offset / PAGE * PAGE, end = (offset + len + PAGE - 1) / PAGE * PAGE;
-	struct record_advice a = record_stride_note(
-		r, INO, reader, begin, (uint32_t)(end - begin), LARGE);
+	struct record_advice a =
+		record_stride_note(r, INO, reader, begin, (uint32_t)(end - begin), LARGE);
 
 	record_stride_missed(r, INO, reader);
 	return a;
@@ -99,9 +99,9 @@ static void readers_of_one_file_do_not_disturb_each_other(void **state)
 
 	for (unsigned i = 0; i < 50; i++)
 		for (unsigned reader = 0; reader < 4; reader++)
-			named[reader] += read_pages(r, reader,
-				(8 * i + reader) * UINT64_C(100000), 90000)
-						 .count;
+			named[reader] +=
+				read_pages(r, reader, (8 * i + reader) * UINT64_C(100000), 90000)
+					.count;
 	for (unsigned reader = 0; reader < 4; reader++)
 		assert_in_range(named[reader], 40, 70);
 }
