@@ -16,6 +16,20 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
+/* What was short, or came after it was told last, is told before the last bytes: with these the read
+ * may end. */
+static int send_bytes(const struct block_read *read, struct fetch_reader *reader, bool from_origin,
+	const void *data, uint32_t from, uint32_t upto, void (*release)(void *holder), void *holder,
+	struct error *err)
+{
+	if (upto == read->offset + read->len && reader->waits &&
+		reader->waited_us >= reader->told_us + WAIT_TOLD_US)
+		reader->waits(reader->arg, reader->waited_us);
+	if (read->send(read->arg, from_origin, data, upto - from, release, holder) < 0)
+		return error_set(err, -ECANCELED, "the reader is gone");
+	return 0;
+}
+
 /* ---- from the store -------------------------------------------------------------------------- */
 
 static void release_buffer(void *holder)
@@ -36,7 +50,7 @@ static uint32_t store_piece_end(uint32_t pos, uint32_t end)
 
 /* Moves *pos over what the store has; 0 also when it has nothing. */
 static int read_store(struct block_reader *r, const struct block_read *read,
-	const struct fetch_reader *reader, uint32_t end, uint32_t *pos, struct error *err)
+	struct fetch_reader *reader, uint32_t end, uint32_t *pos, struct error *err)
 {
 	struct buffer *b;
 	uint32_t piece;
@@ -52,9 +66,10 @@ static int read_store(struct block_reader *r, const struct block_read *read,
 			buffer_put(b);
 			return 0;
 		}
-		e = read->send(read->arg, false, b->data, piece, release_buffer, b);
+		e = send_bytes(
+			read, reader, false, b->data, *pos, *pos + piece, release_buffer, b, err);
 		if (e < 0)
-			return error_set(err, -ECANCELED, "the reader is gone");
+			return e;
 		*pos += piece;
 	}
 	return 0;
@@ -153,10 +168,10 @@ static int send_arriving(const struct block_read *read, struct fetch_reader *rea
 		if (e != 0)
 			return e;
 		upto = min_u32(min_u32(end, fetch_arrived_end(f, from)), from + SEND_MAX_BYTES);
-		e = read->send(read->arg, true, fetch_bytes(f, from), upto - from, release_fetch,
-			fetch_ref(f));
+		e = send_bytes(read, reader, true, fetch_bytes(f, from), from, upto, release_fetch,
+			fetch_ref(f), err);
 		if (e < 0)
-			return error_set(err, -ECANCELED, "the reader is gone");
+			return e;
 		*pos = upto;
 		fetch_table_served(f, from, upto - from);
 	}
@@ -251,12 +266,8 @@ int block_reader_read(struct block_reader *r, const struct block_read *read, str
 		.waits = read->waits,
 		.arg = read->arg,
 	};
-	int e = read_all(r, read, &reader, err);
 
-	/* What was short, or came after it was told last. */
-	if (e == 0 && reader.waits && reader.waited_us >= reader.told_us + WAIT_TOLD_US)
-		reader.waits(reader.arg, reader.waited_us);
-	return e;
+	return read_all(r, read, &reader, err);
 }
 
 bool block_reader_prefetch(struct block_reader *r, const struct block_read *read)

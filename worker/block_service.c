@@ -115,6 +115,8 @@ static int find_file(struct block_service *s, struct dataset *d, struct manifest
 struct reading {
 	struct block_service *service;
 	struct rpc_call *call;
+	uint32_t left; /* to be sent; with the last byte the call has ended */
+	bool ended;
 	uint64_t waited_us;
 };
 
@@ -122,11 +124,14 @@ static int send_piece(void *arg, bool from_origin, const void *data, size_t len,
 	void (*release)(void *holder), void *holder)
 {
 	Granary__V1__ReadBlockChunk head = GRANARY__V1__READ_BLOCK_CHUNK__INIT;
+	struct reading *r = arg;
 
 	if (from_origin)
 		head.source = GRANARY__V1__READ_BLOCK_CHUNK__SOURCE__SOURCE_ORIGIN;
-	return rpc_call_send_bytes(((struct reading *)arg)->call, &head.base, CHUNK_DATA_FIELD,
-		data, len, release, holder);
+	r->left -= (uint32_t)len;
+	r->ended = r->left == 0;
+	return (r->ended ? rpc_call_end_bytes : rpc_call_send_bytes)(
+		r->call, &head.base, CHUNK_DATA_FIELD, data, len, release, holder);
 }
 
 static bool call_gone(void *arg)
@@ -268,7 +273,7 @@ static void handle_read(struct rpc_call *call, void *arg)
 	const Granary__V1__ReadBlockRequest *q =
 		(const Granary__V1__ReadBlockRequest *)rpc_call_request(
 			call, &granary__v1__read_block_request__descriptor);
-	struct reading reading = {.service = s, .call = call};
+	struct reading reading = {.service = s, .call = call, .left = q ? q->len : 0};
 	const struct block_sink sink = {
 		.send = send_piece, .gone = call_gone, .waits = call_waits, .arg = &reading};
 	struct block_request request;
@@ -294,12 +299,12 @@ static void handle_read(struct rpc_call *call, void *arg)
 	atomic_fetch_add(&s->reads, 1);
 	r = block_service_read(s, &request, read_deadline_ms(call, q), &sink, &err);
 	atomic_fetch_sub(&s->reads, 1);
+	if (reading.ended)
+		return;
 	if (r < 0)
 		rpc_call_fail(call, r, err.text);
-	else if (r == BLOCK_READ_LATER)
-		come_again(&reading);
 	else
-		rpc_call_end(call);
+		come_again(&reading);
 }
 
 /* ---- Prefetch -------------------------------------------------------------------------------- */

@@ -43,7 +43,7 @@ int rpc_address_check(const char *address, struct error *err);
 struct rpc_server;
 struct rpc_call;
 
-/* Must end the call exactly once: rpc_call_reply, rpc_call_fail, or rpc_call_end after sends. One
+/* Must end the call exactly once: rpc_call_reply, rpc_call_fail, or one of rpc_call_end after sends. One
  * thread at a time uses a call. A handler may call other servers of the process; one that calls its
  * own server waits for a thread of it, so enough of these wait for each other until their
  * deadlines. */
@@ -97,6 +97,10 @@ int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, uns
 /* After a send that failed, or past the deadline, the client gets a failure instead of an end that
  * looks complete. */
 void rpc_call_end(struct rpc_call *call);
+/* As rpc_call_send_bytes of the last message and rpc_call_end, which costs a packet and a wakeup of
+ * either side less. The call has ended, whatever comes of it. */
+int rpc_call_end_bytes(struct rpc_call *call, const ProtobufCMessage *head, unsigned field,
+	const void *data, size_t len, void (*release)(void *arg), void *arg);
 
 /* ---- client ---------------------------------------------------------------------------------- */
 

@@ -362,8 +362,9 @@ static void loan_return(void *p)
 	atomic_fetch_sub(&s->loans, 1);
 }
 
-int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, unsigned field,
-	const void *data, size_t len, void (*release)(void *arg), void *arg)
+/* NULL: too large, or no memory; the bytes have been given back then. */
+static grpc_byte_buffer *lend_bytes(struct rpc_call *call, const ProtobufCMessage *head,
+	unsigned field, const void *data, size_t len, void (*release)(void *arg), void *arg)
 {
 	struct loan *loan = malloc(sizeof(*loan));
 	grpc_byte_buffer *bytes;
@@ -371,7 +372,7 @@ int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, uns
 
 	if (!loan) {
 		release(arg);
-		return -ENOMEM;
+		return NULL;
 	}
 	*loan = (struct loan){.server = call->server, .release = release, .arg = arg};
 	atomic_fetch_add(&call->server->loans, 1);
@@ -379,8 +380,35 @@ int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, uns
 	slice = grpc_slice_new_with_user_data((void *)data, len, loan_return, loan);
 	bytes = rpc_message_pack_bytes(head, field, slice);
 	grpc_slice_unref(slice);
+	return bytes;
+}
+
+int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, unsigned field,
+	const void *data, size_t len, void (*release)(void *arg), void *arg)
+{
+	grpc_byte_buffer *bytes = lend_bytes(call, head, field, data, len, release, arg);
+
 	if (bytes)
 		return send_bytes(call, bytes);
 	call->broken = true;
+	return -EMSGSIZE;
+}
+
+int rpc_call_end_bytes(struct rpc_call *call, const ProtobufCMessage *head, unsigned field,
+	const void *data, size_t len, void (*release)(void *arg), void *arg)
+{
+	grpc_byte_buffer *bytes;
+
+	if (call->broken || rpc_call_cancelled(call)) {
+		release(arg);
+		rpc_call_end(call);
+		return -ECANCELED;
+	}
+	bytes = lend_bytes(call, head, field, data, len, release, arg);
+	if (bytes) {
+		finish(call, bytes, 0, NULL);
+		return 0;
+	}
+	rpc_call_fail(call, -EMSGSIZE, "the last message is larger than one may be");
 	return -EMSGSIZE;
 }

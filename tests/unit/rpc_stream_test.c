@@ -16,13 +16,14 @@ static void release(void *arg)
 	atomic_fetch_add(&released, 1);
 }
 
-static int send_chunk(struct rpc_call *call, unsigned len)
+static int send_chunk(struct rpc_call *call, unsigned len, bool and_end)
 {
 	Granary__V1__ReadBlockChunk head = GRANARY__V1__READ_BLOCK_CHUNK__INIT;
 
 	head.source = GRANARY__V1__READ_BLOCK_CHUNK__SOURCE__SOURCE_ORIGIN;
 	atomic_fetch_add(&lent, 1);
-	return rpc_call_send_bytes(call, &head.base, 2, chunk, len, release, &lent);
+	return (and_end ? rpc_call_end_bytes : rpc_call_send_bytes)(
+		call, &head.base, 2, chunk, len, release, &lent);
 }
 
 /* Sends req.block chunks of req.len bytes. */
@@ -37,9 +38,26 @@ static void read_block(struct rpc_call *call, void *arg)
 	if (!req)
 		return;
 	for (uint64_t i = 0; r == 0 && i < req->block; i++)
-		r = send_chunk(call, req->len);
+		r = send_chunk(call, req->len, false);
 	atomic_store(&send_result, r);
 	rpc_call_end(call);
+	atomic_fetch_add(&handlers_done, 1);
+}
+
+/* The same, but that it ends with the last chunk. */
+static void read_block_to_its_end(struct rpc_call *call, void *arg)
+{
+	const Granary__V1__ReadBlockRequest *req =
+		(const Granary__V1__ReadBlockRequest *)rpc_call_request(
+			call, &granary__v1__read_block_request__descriptor);
+	int r = 0;
+
+	(void)arg;
+	if (!req)
+		return;
+	for (uint64_t i = 0; r == 0 && i + 1 < req->block; i++)
+		r = send_chunk(call, req->len, false);
+	atomic_store(&send_result, send_chunk(call, req->len, true));
 	atomic_fetch_add(&handlers_done, 1);
 }
 
@@ -88,6 +106,7 @@ static int setup(void **state)
 	atomic_store(&handlers_done, 0);
 	fixture_new_server(f, 4, FIXTURE_TOKEN);
 	rpc_server_add(f->server, "/t.T/Read", read_block, NULL);
+	rpc_server_add(f->server, "/t.T/ReadToEnd", read_block_to_its_end, NULL);
 	rpc_server_add(f->server, "/t.T/Count", count, NULL);
 	rpc_server_add(f->server, "/t.T/Stall", stall, NULL);
 	fixture_start(f, true);
@@ -192,9 +211,9 @@ static void a_failure_comes_after_the_messages_before_it(void **state)
 	rpc_stream_close(st);
 }
 
-static void read_chunks(struct rpc_channel *ch, unsigned chunks, unsigned len)
+static void read_chunks(struct rpc_channel *ch, const char *path, unsigned chunks, unsigned len)
 {
-	struct rpc_stream *st = open_stream(ch, "/t.T/Read", chunks, len, 0, 60000);
+	struct rpc_stream *st = open_stream(ch, path, chunks, len, 0, 60000);
 	char *dst = malloc(len + 1);
 	struct error err = ERROR_INIT;
 	struct rpc_message *m;
@@ -233,26 +252,33 @@ static void lent_bytes_arrive_whole_and_are_released_once(void **state)
 
 	assert_int_equal(rpc_channel_new(f->tcp_address, FIXTURE_TOKEN, &tcp, &err), 0);
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		read_chunks(f->channel, 5, sizes[i]);
-		read_chunks(tcp, 5, sizes[i]);
+		read_chunks(f->channel, "/t.T/Read", 5, sizes[i]);
+		read_chunks(tcp, "/t.T/Read", 5, sizes[i]);
+		read_chunks(f->channel, "/t.T/ReadToEnd", 5, sizes[i]);
+		read_chunks(tcp, "/t.T/ReadToEnd", 1, sizes[i]);
 	}
 	rpc_channel_free(tcp);
-	await_count(&released, (int)(10 * sizeof(sizes) / sizeof(sizes[0])));
+	await_count(&released, (int)(16 * sizeof(sizes) / sizeof(sizes[0])));
 }
 
 static void a_client_that_leaves_ends_the_sends_and_frees_what_was_lent(void **state)
 {
+	static const char *const paths[] = {"/t.T/Read", "/t.T/ReadToEnd"};
 	struct fixture *f = *state;
-	struct rpc_stream *st = open_stream(f->channel, "/t.T/Read", 100000, CHUNK_BYTES, 0, 60000);
 	struct error err = ERROR_INIT;
 	struct rpc_message *m;
 
-	assert_int_equal(rpc_stream_next(st, &m, &err), 0);
-	rpc_message_free(m);
-	rpc_stream_close(st);
-	await_count(&handlers_done, 1);
-	assert_int_equal(atomic_load(&send_result), -ECANCELED);
-	await_count(&released, atomic_load(&lent));
+	for (int i = 0; i < 2; i++) {
+		struct rpc_stream *st =
+			open_stream(f->channel, paths[i], 100000, CHUNK_BYTES, 0, 60000);
+
+		assert_int_equal(rpc_stream_next(st, &m, &err), 0);
+		rpc_message_free(m);
+		rpc_stream_close(st);
+		await_count(&handlers_done, i + 1);
+		assert_int_equal(atomic_load(&send_result), -ECANCELED);
+		await_count(&released, atomic_load(&lent));
+	}
 }
 
 static void a_reader_that_does_not_read_holds_the_sender_back(void **state)
@@ -352,6 +378,12 @@ static void bytes_beyond_a_message_are_refused_and_released(void **state)
 	await_count(&handlers_done, 1);
 	assert_int_equal(atomic_load(&send_result), -EMSGSIZE);
 	assert_int_equal(atomic_load(&released), 1);
+	st = open_stream(f->channel, "/t.T/ReadToEnd", 1, RPC_MESSAGE_MAX_BYTES + 1, 0, 20000);
+	assert_true(rpc_stream_next(st, &m, &err) < 0);
+	rpc_stream_close(st);
+	await_count(&handlers_done, 2);
+	assert_int_equal(atomic_load(&send_result), -EMSGSIZE);
+	assert_int_equal(atomic_load(&released), 2);
 }
 
 static void stopping_the_server_ends_its_streams(void **state)
