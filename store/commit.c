@@ -479,7 +479,9 @@ int store_sync(struct store *s, struct error *err)
 	while (s->commit.done < want) {
 		if (s->commit.failures)
 			return error_set(err, -EIO, "the store cannot commit: %s", s->degraded);
-		commit_kick_locked(s);
+		/* Not while the round that has it is under way: the next put would not wait for others. */
+		if (s->commit.count > 0)
+			commit_kick_locked(s);
 		if (room_wait_locked(s, deadline) == -ETIMEDOUT)
 			return error_set(err, -ETIMEDOUT, "the store did not commit in time");
 	}
