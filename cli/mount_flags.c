@@ -1,3 +1,4 @@
+#define LOG_SUBSYSTEM "mount"
 #include "cli/mount_flags.h"
 
 #include <errno.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "fuse/sample.h"
 
 #define ID_MAX (UINT32_MAX - 1)
@@ -43,6 +45,8 @@ static int read_sample(const struct invocation *inv, uint32_t *ret_ppm, struct e
 		return error_set(err, -EINVAL, "--sample is 0 to 100 %%, not '%s'", text);
 	if (*ret_ppm)
 		*ret_ppm = (uint32_t)(percent * SAMPLE_PPM_MAX / 100);
+	else if (percent > 0)
+		log_warn("--sample has no effect without --job: nobody would ask what was read");
 	return 0;
 }
 
