@@ -80,6 +80,7 @@ static void what_nobody_has_read_yet_is_bounded(void **state)
 	struct fx *f = *state;
 	const struct fx_file *file = fx_add(f, "a", FETCH_AHEAD_MAX_BYTES + MORE * BLOCK_BYTES);
 	struct fx_read q = {.file = file, .offset = MIB, .len = 1};
+	int64_t began_ms = clock_mono_ms();
 
 	start(f, PIN_NONE, NULL);
 	prefetch_all(f, file);
@@ -87,7 +88,9 @@ static void what_nobody_has_read_yet_is_bounded(void **state)
 	/* All that were begun are here, and the others cost what is read of them. */
 	for (; q.block < block_count(file->size); q.block++)
 		assert_int_equal(fx_read(f, &q), 0);
-	assert_int_equal(fx_origin_bytes(f), FETCH_AHEAD_MAX_BYTES + MORE);
+	/* Under a sanitizer it may take so long that the oldest ones are let go of before. */
+	if (clock_mono_ms() - began_ms < FETCH_KEEP_MS)
+		assert_int_equal(fx_origin_bytes(f), FETCH_AHEAD_MAX_BYTES + MORE);
 }
 
 static void a_prefetched_block_that_the_store_does_not_take_is_not_lost(void **state)
