@@ -304,7 +304,7 @@ static void handle_read(struct rpc_call *call, void *arg)
 	if (r < 0)
 		rpc_call_fail(call, r, err.text);
 	else
-		come_again(&reading);
+		come_again(&reading); /* BLOCK_READ_LATER: with 0 it has ended */
 }
 
 /* ---- Prefetch -------------------------------------------------------------------------------- */

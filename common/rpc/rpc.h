@@ -43,10 +43,10 @@ int rpc_address_check(const char *address, struct error *err);
 struct rpc_server;
 struct rpc_call;
 
-/* Must end the call exactly once: rpc_call_reply, rpc_call_fail, or one of rpc_call_end after sends. One
- * thread at a time uses a call. A handler may call other servers of the process; one that calls its
- * own server waits for a thread of it, so enough of these wait for each other until their
- * deadlines. */
+/* Must end the call exactly once: rpc_call_reply, rpc_call_fail, or rpc_call_end or
+ * rpc_call_end_bytes after sends. One thread at a time uses a call. A handler may call other servers
+ * of the process; one that calls its own server waits for a thread of it, so enough of these wait for
+ * each other until their deadlines. */
 typedef void rpc_handler(struct rpc_call *call, void *arg);
 
 struct rpc_server_options {

@@ -362,53 +362,53 @@ static void loan_return(void *p)
 	atomic_fetch_sub(&s->loans, 1);
 }
 
-/* NULL: too large, or no memory; the bytes have been given back then. */
-static grpc_byte_buffer *lend_bytes(struct rpc_call *call, const ProtobufCMessage *head,
-	unsigned field, const void *data, size_t len, void (*release)(void *arg), void *arg)
+/* -ENOMEM, -EMSGSIZE: the bytes have been given back then. */
+static int lend_bytes(struct rpc_call *call, const ProtobufCMessage *head, unsigned field,
+	const void *data, size_t len, void (*release)(void *arg), void *arg, grpc_byte_buffer **ret)
 {
 	struct loan *loan = malloc(sizeof(*loan));
-	grpc_byte_buffer *bytes;
 	grpc_slice slice;
 
 	if (!loan) {
 		release(arg);
-		return NULL;
+		return -ENOMEM;
 	}
 	*loan = (struct loan){.server = call->server, .release = release, .arg = arg};
 	atomic_fetch_add(&call->server->loans, 1);
 	atomic_store(&loan->lent, true);
 	slice = grpc_slice_new_with_user_data((void *)data, len, loan_return, loan);
-	bytes = rpc_message_pack_bytes(head, field, slice);
+	*ret = rpc_message_pack_bytes(head, field, slice);
 	grpc_slice_unref(slice);
-	return bytes;
+	return *ret ? 0 : -EMSGSIZE;
 }
 
 int rpc_call_send_bytes(struct rpc_call *call, const ProtobufCMessage *head, unsigned field,
 	const void *data, size_t len, void (*release)(void *arg), void *arg)
 {
-	grpc_byte_buffer *bytes = lend_bytes(call, head, field, data, len, release, arg);
+	grpc_byte_buffer *bytes;
+	int r = lend_bytes(call, head, field, data, len, release, arg, &bytes);
 
-	if (bytes)
+	if (r == 0)
 		return send_bytes(call, bytes);
 	call->broken = true;
-	return -EMSGSIZE;
+	return r;
 }
 
 int rpc_call_end_bytes(struct rpc_call *call, const ProtobufCMessage *head, unsigned field,
 	const void *data, size_t len, void (*release)(void *arg), void *arg)
 {
 	grpc_byte_buffer *bytes;
+	int r;
 
 	if (call->broken || rpc_call_cancelled(call)) {
 		release(arg);
 		rpc_call_end(call);
 		return -ECANCELED;
 	}
-	bytes = lend_bytes(call, head, field, data, len, release, arg);
-	if (bytes) {
+	r = lend_bytes(call, head, field, data, len, release, arg, &bytes);
+	if (r == 0)
 		finish(call, bytes, 0, NULL);
-		return 0;
-	}
-	rpc_call_fail(call, -EMSGSIZE, "the last message is larger than one may be");
-	return -EMSGSIZE;
+	else
+		rpc_call_fail(call, r, "the last message could not be made");
+	return r;
 }

@@ -26,38 +26,24 @@ static int send_chunk(struct rpc_call *call, unsigned len, bool and_end)
 		call, &head.base, 2, chunk, len, release, &lent);
 }
 
-/* Sends req.block chunks of req.len bytes. */
+/* Sends req.block chunks of req.len bytes; `arg`: the call ends with the last of them. */
 static void read_block(struct rpc_call *call, void *arg)
 {
 	const Granary__V1__ReadBlockRequest *req =
 		(const Granary__V1__ReadBlockRequest *)rpc_call_request(
 			call, &granary__v1__read_block_request__descriptor);
+	bool to_end = arg != NULL;
 	int r = 0;
 
-	(void)arg;
 	if (!req)
 		return;
-	for (uint64_t i = 0; r == 0 && i < req->block; i++)
+	for (uint64_t i = to_end; r == 0 && i < req->block; i++)
 		r = send_chunk(call, req->len, false);
+	if (to_end)
+		r = send_chunk(call, req->len, true);
 	atomic_store(&send_result, r);
-	rpc_call_end(call);
-	atomic_fetch_add(&handlers_done, 1);
-}
-
-/* The same, but that it ends with the last chunk. */
-static void read_block_to_its_end(struct rpc_call *call, void *arg)
-{
-	const Granary__V1__ReadBlockRequest *req =
-		(const Granary__V1__ReadBlockRequest *)rpc_call_request(
-			call, &granary__v1__read_block_request__descriptor);
-	int r = 0;
-
-	(void)arg;
-	if (!req)
-		return;
-	for (uint64_t i = 0; r == 0 && i + 1 < req->block; i++)
-		r = send_chunk(call, req->len, false);
-	atomic_store(&send_result, send_chunk(call, req->len, true));
+	if (!to_end)
+		rpc_call_end(call);
 	atomic_fetch_add(&handlers_done, 1);
 }
 
@@ -106,7 +92,7 @@ static int setup(void **state)
 	atomic_store(&handlers_done, 0);
 	fixture_new_server(f, 4, FIXTURE_TOKEN);
 	rpc_server_add(f->server, "/t.T/Read", read_block, NULL);
-	rpc_server_add(f->server, "/t.T/ReadToEnd", read_block_to_its_end, NULL);
+	rpc_server_add(f->server, "/t.T/ReadToEnd", read_block, f);
 	rpc_server_add(f->server, "/t.T/Count", count, NULL);
 	rpc_server_add(f->server, "/t.T/Stall", stall, NULL);
 	fixture_start(f, true);
