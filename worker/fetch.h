@@ -97,6 +97,7 @@ struct fetch {
 	struct fill fill;
 	uint64_t served_bytes;
 	uint32_t served_to;   /* the furthest byte that was read, from start */
+	uint32_t spare;	      /* so many bytes nobody need read */
 	uint32_t ahead_bytes; /* charged to the table's budget of read-ahead */
 	int64_t arrived_ms;
 	struct fetch_group *group;   /* of its block, while it is in the table */

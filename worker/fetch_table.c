@@ -626,12 +626,12 @@ struct fetch *fetch_table_acquire(
 	return fetch_ref(f);
 }
 
-/* Who asked for a record ahead did not know its ends to the page. */
 static bool all_read_locked(const struct fetch *f)
 {
-	uint32_t len = f->end - f->start, spare = f->sequential ? 0 : FETCH_SPARE_BYTES;
+	uint32_t len = f->end - f->start;
 
-	return f->served_bytes > 0 && f->served_bytes + spare >= len && f->served_to + spare >= len;
+	return f->served_bytes > 0 && f->served_bytes + f->spare >= len &&
+	       f->served_to + f->spare >= len;
 }
 
 void fetch_table_served(struct fetch *f, uint32_t offset, uint32_t len)
@@ -744,11 +744,12 @@ void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want
 	start_locked(t, want, covered, until, until - covered, false, NULL);
 }
 
-static bool bring_ahead_locked(
+static struct fetch *bring_ahead_locked(
 	struct fetch_table *t, const struct fetch_want *want, uint32_t from, uint32_t until)
 {
-	return t->ahead_bytes + (until - from) <= FETCH_AHEAD_MAX_BYTES &&
-	       start_locked(t, want, from, until, until - from, false, NULL);
+	if (t->ahead_bytes + (until - from) > FETCH_AHEAD_MAX_BYTES)
+		return NULL;
+	return start_locked(t, want, from, until, until - from, false, NULL);
 }
 
 static bool prefetch_block_locked(struct fetch_table *t, const struct fetch_want *want)
@@ -762,13 +763,17 @@ static bool prefetch_block_locked(struct fetch_table *t, const struct fetch_want
 static bool prefetch_part_locked(struct fetch_table *t, const struct fetch_want *want)
 {
 	uint32_t from = want->offset;
-	const struct fetch *f;
+	struct fetch *f;
 
 	while (from < want->end && (f = find_locked(t, &want->block->id, from)))
 		from = f->end;
-	return from >= want->end ||
-	       bring_ahead_locked(
-		       t, want, from, room_until_locked(t, &want->block->id, from, want->end));
+	if (from >= want->end)
+		return true;
+	f = bring_ahead_locked(
+		t, want, from, room_until_locked(t, &want->block->id, from, want->end));
+	if (f)
+		f->spare = FETCH_SPARE_BYTES;
+	return f != NULL;
 }
 
 bool fetch_table_prefetch(struct fetch_table *t, const struct fetch_want *want)

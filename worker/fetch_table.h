@@ -23,7 +23,8 @@
 #define FETCH_THREADS_DEFAULT 96 /* 4,000 files/s from an origin 20 ms away need 80 */
 #define FETCH_MEMORY_DEFAULT_BYTES ((uint64_t)256 << 20)
 #define FETCH_AHEAD_MAX_BYTES ((uint64_t)128 << 20)
-#define FETCH_SPARE_BYTES 8192u /* of a stretch without read-ahead that nobody need read */
+/* Of a record that was asked for ahead, by somebody who did not know its ends to the page. */
+#define FETCH_SPARE_BYTES 8192u
 #define FETCH_KEEP_MS 5000
 #define FETCH_KEEP_MAX_MS 60000
 #define FETCH_TIMEOUT_MS 60000
