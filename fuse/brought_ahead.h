@@ -1,6 +1,6 @@
 /*
- * Which blocks, and records, were begun for a reader before he asked (prefetch.h), so that his read of them
- * counts as the miss that it would have been, although he finds them in a store.
+ * Which blocks, and records, were begun for a reader before he asked (prefetch.h), so that his read
+ * of them counts as the miss that it would have been, although he finds them in a store.
  *
  * A table of hashes, the newer one replaces: what is lost counts as a hit.
  *

@@ -1,8 +1,9 @@
 /*
  * Prefetching: blocks that a sequential reader will come to (read_ahead.h names them), records of one
  * who reads at equal distances (record_stride.h), and files of one who reads file by file
- * (file_sequence.h) are begun by those who answer for them while he reads what is before. A thread of the pool asks; no read waits for that, and nothing
- * comes of it where every thread has more urgent work for PREFETCH_PATIENCE_MS.
+ * (file_sequence.h) are begun by those who answer for them while he reads what is before. A thread of
+ * the pool asks; no read waits for that, and nothing comes of it where every thread has more urgent
+ * work for PREFETCH_PATIENCE_MS.
  *
  * Threading: any thread.
  */

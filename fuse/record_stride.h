@@ -5,11 +5,11 @@
  *
  * A stream is what one reader (a thread, as the kernel names it) reads of one file. From RECORD_FEW
  * equal distances on, half as many records as it has read are named ahead, RECORD_AHEAD and
- * RECORD_AHEAD_BYTES at most, each once, and only while some record of the last RECORD_CREDIT was not in
- * a store: who reads what is cached costs nothing. A shuffled reader has no streams but by chance.
+ * RECORD_AHEAD_BYTES at most, each once, and only while some record of the last RECORD_CREDIT was not
+ * in a store: who reads what is cached costs nothing. A shuffled reader has no streams but by chance.
  *
- * Streams of one file with the same distance that together read nearly all of it, as loaders beside each
- * other do, have whole blocks named instead, RECORD_BLOCKS_BYTES ahead: there are fewer gets to make,
+ * Streams of one file with the same distance that together read nearly all of it, as loaders beside
+ * each other do, have whole blocks named instead, RECORD_BLOCKS_BYTES ahead: there are fewer gets to make,
  * and each of them brings the others' records, too.
  *
  * The kernel asks for whole pages, and not for those that it has, so a record of odd length seems to

@@ -479,7 +479,7 @@ int store_sync(struct store *s, struct error *err)
 	while (s->commit.done < want) {
 		if (s->commit.failures)
 			return error_set(err, -EIO, "the store cannot commit: %s", s->degraded);
-		/* Not while the round that has it is under way: the next put would not wait for others. */
+		/* Not for a round under way: the next put would not wait for others. */
 		if (s->commit.count > 0)
 			commit_kick_locked(s);
 		if (room_wait_locked(s, deadline) == -ETIMEDOUT)
