@@ -399,8 +399,11 @@ static void look_at_awaited(struct store *s)
 	}
 }
 
-/* Waits until there is a round to do; false at the end. */
-static bool wait_for_work_locked(struct store *s)
+enum work { WORK_ROUND, WORK_IDLE, WORK_END };
+
+/* Waits until there is something to do. Idle, no round is made: a put that comes right then waits
+ * for others as any does. */
+static enum work wait_for_work_locked(struct store *s)
 {
 	struct commit *c = &s->commit;
 	int64_t now = clock_mono_ms(), idle = now + IDLE_MS, retry = now + RETRY_MS;
@@ -409,11 +412,13 @@ static bool wait_for_work_locked(struct store *s)
 		int64_t due = c->failures ? retry : c->oldest_ms + s->commit_interval_ms;
 
 		if (c->stopping)
-			return false;
+			return WORK_END;
 		if (c->count && (clock_passed(due) || (c->kicked && !c->failures)))
-			return true;
-		if (!c->count && clock_passed(idle))
-			return true;
+			return WORK_ROUND;
+		if (!c->count && clock_passed(idle)) {
+			c->kicked = false;
+			return WORK_IDLE;
+		}
 		cond_wait(&s->work, &s->mu, c->count ? due : idle);
 	}
 }
@@ -421,16 +426,17 @@ static bool wait_for_work_locked(struct store *s)
 static void *commit_main(void *arg)
 {
 	struct store *s = arg;
-	bool go_on;
+	enum work work;
 
 	pthread_setname_np(pthread_self(), "store-commit");
 	for (;;) {
 		mutex_lock(&s->mu);
-		go_on = wait_for_work_locked(s);
+		work = wait_for_work_locked(s);
 		mutex_unlock(&s->mu);
-		if (!go_on)
+		if (work == WORK_END)
 			return NULL;
-		commit_once(s, NULL);
+		if (work == WORK_ROUND)
+			commit_once(s, NULL);
 		look_at_awaited(s);
 		store_measure(s, false);
 		fd_cache_close_idle(&s->fds, clock_mono_ms() - 60000);
