@@ -1,6 +1,7 @@
 #include "origin/origin_mem.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -153,14 +154,28 @@ void mem_store_put_pattern(struct mem_store *s, const char *path, uint64_t size,
 	put(s, path, strlen(path), ORIGIN_FILE, NULL, size, seed, NULL);
 }
 
-unsigned char mem_store_pattern(uint64_t seed, uint64_t i)
+static uint64_t pattern_word(uint64_t seed, uint64_t index)
 {
-	uint64_t x = (i / 8 + 1) * 0x9E3779B97F4A7C15u ^ seed * 0xC2B2AE3D27D4EB4Fu;
+	uint64_t x = (index + 1) * 0x9E3779B97F4A7C15u ^ seed * 0xC2B2AE3D27D4EB4Fu;
 
 	x ^= x >> 29;
 	x *= 0xBF58476D1CE4E5B9u;
-	x ^= x >> 32;
-	return (unsigned char)(x >> (i % 8 * 8));
+	return x ^ x >> 32;
+}
+
+void mem_store_pattern(uint64_t seed, uint64_t offset, void *dst, size_t len)
+{
+	unsigned char *to = dst;
+	uint64_t word;
+	size_t n;
+
+	for (; len > 0; offset += n, to += n, len -= n) {
+		word = htole64(pattern_word(seed, offset / 8) >> (offset % 8 * 8));
+		n = 8 - offset % 8;
+		if (n > len)
+			n = len;
+		memcpy(to, &word, n);
+	}
 }
 
 void mem_store_put_dir(struct mem_store *s, const char *path)
@@ -512,12 +527,10 @@ static int copy_chunk(
 	if (m->size != range->object_bytes ||
 		(range->validator[0] && strcmp(m->validator, range->validator) != 0))
 		return ORIGIN_CHANGED;
-	if (m->data) {
+	if (m->data)
 		memcpy(range->dst + done, m->data + range->offset + done, n);
-	} else {
-		for (size_t i = 0; i < n; i++)
-			range->dst[done + i] = mem_store_pattern(m->seed, range->offset + done + i);
-	}
+	else
+		mem_store_pattern(m->seed, range->offset + done, range->dst + done, n);
 	o->store->counts.bytes += n;
 	if (o->store->sent)
 		o->store->sent(o->store->sent_arg, range->path, range->path_len, n);

@@ -120,8 +120,12 @@ static int get(struct fixture *f, uint64_t offset, uint64_t len, struct error *e
 
 static void assert_pattern(struct fixture *f, uint64_t offset, uint64_t len)
 {
-	for (uint64_t i = 0; i < len; i++)
-		assert_int_equal(f->dst[i], mem_store_pattern(7, offset + i));
+	unsigned char *want = malloc(len);
+
+	assert_non_null(want);
+	mem_store_pattern(7, offset, want, len);
+	assert_memory_equal(f->dst, want, len);
+	free(want);
 }
 
 static void a_get_brings_exactly_the_range(void **state)

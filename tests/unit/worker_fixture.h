@@ -424,11 +424,14 @@ struct fx_read {
 static inline void fx_check_bytes(const struct fx_read *q, const unsigned char *data)
 {
 	uint64_t at = q->block * BLOCK_BYTES + q->offset;
+	unsigned char *want = malloc(q->got + 1);
 
-	for (uint32_t i = 0; i < q->got; i++)
-		if (data[i] != mem_store_pattern(q->file->seed, at + i))
-			fail_msg("%s: wrong byte at %llu", q->file->path,
-				(unsigned long long)(at + i));
+	assert_non_null(want);
+	mem_store_pattern(q->file->seed, at, want, q->got);
+	if (memcmp(data, want, q->got) != 0)
+		fail_msg("%s: wrong bytes in %u at %llu", q->file->path, q->got,
+			(unsigned long long)at);
+	free(want);
 }
 
 static inline int fx_receive(struct rpc_stream *st, struct fx_read *q, unsigned char *data)
