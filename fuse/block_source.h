@@ -44,6 +44,7 @@ struct block_range {
 	size_t room;
 };
 
+#define READ_MAX_BYTES ((size_t)1 << 20) /* of one read; the kernel is told to make none longer */
 #define BLOCK_EXTRA_BYTES 8192
 
 /* One file on this host that has all bytes of another at their own offsets, and a hold on it: while
@@ -57,7 +58,7 @@ struct block_whole {
 		uint64_t epoch, version;
 	} key;
 	/* 0; -ECANCELED when `goes_on`, asked once in a while, says false; or why it is not to be
-	 * used. `buffer` is page aligned and has FS_READ_MAX_BYTES. */
+	 * used. `buffer` is page aligned and has READ_MAX_BYTES. */
 	int (*verify)(struct block_whole *w, void *buffer, bool past_page_cache,
 		bool (*goes_on)(void *arg), void *arg);
 	/* The store would like it back; whoever uses it need not hurry. */

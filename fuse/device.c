@@ -13,7 +13,7 @@
 #include "fuse/ops.h"
 
 #define PAGE_BYTES ((size_t)4096)
-#define REQUEST_BYTES (FS_READ_MAX_BYTES + 2 * PAGE_BYTES)
+#define REQUEST_BYTES (READ_MAX_BYTES + 2 * PAGE_BYTES)
 #define QUIET_MS 50
 #define NOTIFY_RESEND 7		    /* FUSE_NOTIFY_RESEND, linux/fuse.h since 6.9 */
 #define FLAGS2_HAS_RESEND (1u << 7) /* FUSE_HAS_RESEND is bit 39 of the flags */

@@ -217,32 +217,3 @@ void fs_node_stat(const struct fs *fs, const struct fs_node *n, struct stat *ret
 	ret->st_blksize = (blksize_t)block_size((uint64_t)ret->st_size);
 	ret->st_mtim = ret->st_ctim = ret->st_atim = mtime;
 }
-
-/* ---- buffers --------------------------------------------------------------------------------- */
-
-static pthread_key_t buffer_key;
-static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
-static bool buffer_key_made;
-
-static void make_buffer_key(void)
-{
-	buffer_key_made = pthread_key_create(&buffer_key, free) == 0;
-}
-
-unsigned char *fs_thread_buffer(void)
-{
-	unsigned char *buffer;
-
-	pthread_once(&buffer_once, make_buffer_key);
-	if (!buffer_key_made)
-		return NULL;
-	buffer = pthread_getspecific(buffer_key);
-	if (buffer)
-		return buffer;
-	buffer = aligned_alloc(4096, FS_BUFFER_BYTES);
-	if (buffer && pthread_setspecific(buffer_key, buffer) != 0) {
-		free(buffer);
-		return NULL;
-	}
-	return buffer;
-}

@@ -2,15 +2,16 @@
  * What a FUSE session serves: the snapshots shown, where bytes come from, and how entries look. The
  * operations (ops_*.c) work on it; session.c connects it to the kernel.
  *
- * Memory, worst case: 1 MiB for each thread that reads (LOOP_THREADS_MAX + IO_POOL_THREADS_MAX +
- * PRELOAD_THREADS + 1: 89 MiB), the same again for the requests' own buffers of the session's threads
- * (16 MiB, of which requests touch a page or two), 64 KiB stack in use per thread, read_ahead and
- * records (176 KiB), and a few hundred bytes per request in flight (IO_POOL_QUEUE_MAX: 8 MiB), the
- * open large files (OPEN_FILES_MAX: 3 MiB with what was verified). What grows with the number of files
- * is the preload's plan: 0.27 bytes each, at most 8.6 MiB. Announced orders take what they bring
- * (ORDER_MEMORY_BYTES, hard), 16 bytes for each entry that waits (32 MiB for ORDER_RANGES_MAX, and
- * ORDER_RANGES_LEAST for each list: 4 MiB), 150 bytes for each of ORDER_PIECES_MAX pieces (5 MiB), and
- * nothing while none is announced. A sample takes 128 KiB. Mapped manifests are page cache.
+ * Memory, worst case: 2 MiB for each thread that reads the disk (LOOP_THREADS_MAX + PRELOAD_THREADS
+ * + 1: 50 MiB), 1 MiB for each that reads others (IO_POOL_THREADS_MAX: 64 MiB), 1 MiB for the
+ * requests' own buffers of the session's threads (16 MiB, of which requests touch a page or two),
+ * 64 KiB stack in use per thread, read_ahead and records (176 KiB), and a few hundred bytes per
+ * request in flight (IO_POOL_QUEUE_MAX: 8 MiB), the open large files (OPEN_FILES_MAX: 3 MiB with
+ * what was verified). What grows with the number of files is the preload's plan: 0.27 bytes each,
+ * at most 8.6 MiB. Announced orders take what they bring (ORDER_MEMORY_BYTES, hard), 16 bytes for
+ * each entry that waits (32 MiB for ORDER_RANGES_MAX, and ORDER_RANGES_LEAST for each list: 4 MiB),
+ * 150 bytes for each of ORDER_PIECES_MAX pieces (5 MiB), and nothing while none is announced. A
+ * sample takes 128 KiB. Mapped manifests are page cache.
  *
  * Threading: all of it may be used by many threads at once; init and deinit when nobody else does.
  */
@@ -41,9 +42,8 @@
 #include "fuse/record_stride.h"
 #include "fuse/sample.h"
 #include "fuse/snapshot_slots.h"
+#include "fuse/thread_buffer.h"
 
-#define FS_READ_MAX_BYTES ((size_t)1 << 20) /* largest request that the kernel is told to make */
-#define FS_BUFFER_BYTES (FS_READ_MAX_BYTES + BLOCK_EXTRA_BYTES)
 #define FS_READ_TIMEOUT_MS 60000
 
 struct fs_options {
@@ -116,7 +116,3 @@ void fs_node_put(struct fs_node *n);
 
 uint64_t fs_node_ino(const struct fs_node *n);
 void fs_node_stat(const struct fs *fs, const struct fs_node *n, struct stat *ret);
-
-/* This thread's buffer of FS_BUFFER_BYTES, page aligned, freed when the thread ends; NULL: no
- * memory. */
-unsigned char *fs_thread_buffer(void);

@@ -11,7 +11,7 @@
 
 #define PAGE_BYTES ((size_t)4096)
 /* The kernel wants room for the largest write, which is as long as the largest read. */
-#define BUFFER_BYTES (FS_READ_MAX_BYTES + 2 * PAGE_BYTES)
+#define BUFFER_BYTES (READ_MAX_BYTES + 2 * PAGE_BYTES)
 
 void loop_init(struct loop *l)
 {

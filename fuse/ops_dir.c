@@ -134,8 +134,8 @@ static void list(fuse_req_t req, uint64_t ino, size_t size, off_t off, bool plus
 
 	counters_op(&l.fs->counters, OP_READDIR);
 	l.names_only = !listing_habit_wants_attributes(&l.fs->listings, pid, off == 0);
-	l.buf = (char *)fs_thread_buffer();
-	l.room = size < FS_READ_MAX_BYTES ? size : FS_READ_MAX_BYTES;
+	l.buf = (char *)thread_buffer(THREAD_READS_DISK);
+	l.room = size < READ_MAX_BYTES ? size : READ_MAX_BYTES;
 	r = l.buf ? begin(&l, ino, off) : -ENOMEM;
 	if (r == 0)
 		r = fill(&l);

@@ -256,7 +256,7 @@ static void count_bytes(struct read_job *j, const struct tally *tally)
 static void job_run(struct io_job *job)
 {
 	struct read_job *j = (struct read_job *)job;
-	unsigned char *buffer = fs_thread_buffer();
+	unsigned char *buffer = thread_buffer(THREAD_READS_OTHERS);
 	struct error err = ERROR_INIT;
 	struct tally tally = {0};
 	struct order_held held;
@@ -369,7 +369,7 @@ static int prepare(
 		return -EINVAL;
 	/* INIT told the kernel not to ask for more; a short answer would look like the end of file.
 	 */
-	if (size > FS_READ_MAX_BYTES)
+	if (size > READ_MAX_BYTES)
 		return -EINVAL;
 	r = fs_node_get(fs, ino, ret);
 	if (r < 0)
@@ -459,7 +459,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		reply_held(fs, req, &held, len);
 		return;
 	}
-	buffer = fs_thread_buffer();
+	buffer = thread_buffer(THREAD_READS_DISK);
 	if (announced == ORDER_NONE && buffer &&
 		read_local(fs, &node, (uint64_t)off, len, buffer) == 0) {
 		brought = was_brought_ahead(fs, &node, (uint64_t)off, len, &pattern);

@@ -177,7 +177,7 @@ static void remember(struct passthrough *p, const struct block_whole *w)
 static bool verify_now(
 	struct passthrough *p, struct block_whole *w, bool (*goes_on)(void *arg), void *arg)
 {
-	unsigned char *buffer = fs_thread_buffer();
+	unsigned char *buffer = thread_buffer(THREAD_READS_DISK);
 	bool past_page_cache = w->bytes > PASSTHROUGH_OPEN_VERIFY_BYTES;
 
 	if (!buffer || w->verify(w, buffer, past_page_cache, goes_on, arg) != 0)

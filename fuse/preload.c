@@ -94,8 +94,10 @@ static bool read_whole(struct preload *p, const struct candidate *c,
 	const struct manifest_entry *entry, unsigned char *dst)
 {
 	struct block_file file = {c->manifest, c->index, entry};
-	struct block_range range = {
-		.file = &file, .len = (uint32_t)entry->size, .dst = dst, .room = FS_BUFFER_BYTES};
+	struct block_range range = {.file = &file,
+		.len = (uint32_t)entry->size,
+		.dst = dst,
+		.room = THREAD_BUFFER_BYTES};
 
 	return p->fs->source->read_local(p->fs->source, &range) == 0;
 }
@@ -105,7 +107,7 @@ static bool read_whole(struct preload *p, const struct candidate *c,
 static int preload_one(struct preload *p, const struct candidate *c, uint64_t *ret_bytes)
 {
 	uint64_t ino = node_id_make(c->slot, c->index);
-	unsigned char *buffer = fs_thread_buffer();
+	unsigned char *buffer = thread_buffer(THREAD_READS_DISK);
 	struct manifest_entry entry;
 	int r;
 

@@ -114,7 +114,7 @@ static void negotiate(struct fs *fs, struct fuse_conn_info *conn)
 		passthrough_on(&fs->passthrough);
 	}
 	/* The largest request follows from max_write, also on a mount that nobody writes to. */
-	conn->max_write = FS_READ_MAX_BYTES;
+	conn->max_write = READ_MAX_BYTES;
 	conn->max_background = BACKGROUND_MAX;
 	conn->congestion_threshold = CONGESTION;
 	conn->time_gran = 1;

@@ -100,7 +100,7 @@ static void report_damage(struct chain_whole *w, uint64_t block, void *buffer)
 	for (uint32_t at = 0; at < b.len; at += BLOCK_CHECK_BYTES)
 		peer_view_read(w->peer, &b, at,
 			b.len - at < BLOCK_CHECK_BYTES ? b.len - at : BLOCK_CHECK_BYTES, buffer,
-			FS_READ_MAX_BYTES);
+			READ_MAX_BYTES);
 }
 
 static int chain_whole_verify(struct block_whole *whole, void *buffer, bool past_page_cache,
@@ -111,7 +111,7 @@ static int chain_whole_verify(struct block_whole *whole, void *buffer, bool past
 		.object = w->object,
 		.object_bytes = w->whole.bytes,
 		.buffer = buffer,
-		.buffer_bytes = FS_READ_MAX_BYTES,
+		.buffer_bytes = READ_MAX_BYTES,
 		.past_page_cache = past_page_cache,
 		.goes_on = goes_on,
 		.arg = arg,

@@ -8,6 +8,7 @@
 
 #include "common/cleanup.h"
 #include "common/io_priority.h"
+#include "common/large_page.h"
 #include "store/store_private.h"
 
 #define LOG_SUBSYSTEM "store"
@@ -363,10 +364,9 @@ static void *scrub_main(void *arg)
 {
 	struct scrubbing w = {.s = arg, .fds = {-1, -1}, .saved_ms = clock_mono_ms()};
 	struct store *s = w.s;
-	cleanup_free void *data = NULL;
+	cleanup_free char *data = large_page_alloc(SLOT_BYTES_MAX + STORE_PAGE_BYTES);
 	cleanup_free struct target *batch = calloc(BATCH_MAX, sizeof(*batch));
-	bool go_on = batch && posix_memalign(&data, STORE_PAGE_BYTES,
-				      SLOT_BYTES_MAX + STORE_PAGE_BYTES) == 0;
+	bool go_on = data && batch;
 	int r;
 
 	pthread_setname_np(pthread_self(), "store-scrub");

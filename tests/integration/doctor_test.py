@@ -8,6 +8,7 @@ from harness import suite, trees
 from harness.granary import Granary
 
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+LARGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 URING = "/sys/module/fuse/parameters/enable_uring"
 
 
@@ -85,6 +86,18 @@ class Doctor(suite.Case):
         row = self.doctor(setting=f"mount -t tmpfs none {os.path.dirname(URING)}")
         self.assertEqual(row["fuse over io_uring"]["found"], "not used (not in this kernel)")
         self.assertEqual(row["fuse over io_uring"]["state"], "ok")
+
+    def test_large_pages(self):
+        self.need_root()
+        if not os.path.exists(LARGE_PAGES):
+            self.skipTest("this kernel has none")
+        for value, state in (("always [madvise] never", "ok"), ("[always] madvise never", "ok"),
+                             ("always madvise [never]", "limited")):
+            (self.work.path / "value").write_text(value)
+            row = self.doctor(setting=f"mount --bind {self.work.path}/value {LARGE_PAGES}")
+            self.assertEqual(row["large pages"]["state"], state)
+        self.assert_lacks(row["large pages"], "limited", "switched off",
+                          f"half the disk's speed.*echo madvise > {LARGE_PAGES}")
 
     def test_few_open_files(self):
         self.need_root()
