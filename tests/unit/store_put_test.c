@@ -1,6 +1,9 @@
 #include "store_fixture.h"
 
 #include <errno.h>
+#include <sys/ioctl.h>
+
+#include <linux/fs.h>
 
 static const uint32_t sizes[] = {1, 7, 8, 4055, 4056, 4057, 4096, 65535, 65536, 65537, 110000,
 	131072, 1000003, 4194303, 4194304};
@@ -134,6 +137,48 @@ static void the_store_keeps_its_id_and_refuses_a_second_owner(void **state)
 	assert_int_equal(store_open(&opts, &second, &err), -ENOSPC);
 }
 
+static int flags_of_first_segment(void)
+{
+	char path[sizeof(fixture_dir) + 300];
+	struct dirent *e;
+	int flags = 0, fd;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "%s/segments", fixture_dir);
+	dir = opendir(path);
+	assert_non_null(dir);
+	while ((e = readdir(dir)) && e->d_name[0] == '.')
+		;
+	assert_non_null(e);
+	snprintf(path, sizeof(path), "%s/segments/%s", fixture_dir, e->d_name);
+	closedir(dir);
+	fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
+		flags = -errno;
+	close(fd);
+	return flags;
+}
+
+/* A read that the kernel passes through would look at it. */
+static void files_keep_no_access_time(void **state)
+{
+	struct store_block b = fixture_block(1, 1, 1000, 0);
+	struct store *s = fixture_open(64 * MIB);
+	int flags;
+
+	(void)state;
+	fixture_plan(s, 1, MIB, UINT64_MAX);
+	assert_int_equal(fixture_put(s, &b, STORE_ADMIT_GRANT), 0);
+	flags = flags_of_first_segment();
+	store_close(s);
+	if (flags < 0) {
+		print_message("no flags on this file system\n");
+		skip();
+	}
+	assert_true(flags & FS_NOATIME_FL);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
@@ -144,6 +189,7 @@ int main(void)
 		TEST(blocks_that_do_not_fit_their_object_are_refused),
 		TEST(a_large_object_reads_back_block_by_block),
 		TEST(the_store_keeps_its_id_and_refuses_a_second_owner),
+		TEST(files_keep_no_access_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
