@@ -100,6 +100,8 @@ class Local:
         suite.wait_until(passed, self.READY_SECONDS, "a complete file passed through")
 
 
+RANGE_BYTES = 8 << 20
+CONNECTIONS = (2, 4, 8, 16, 32)  # of which the downloader's best is taken
 BUCKET = "records"
 NAME = "records.bin"
 
@@ -108,8 +110,6 @@ class Remote:
     """A large file that nobody has: of an S3 server on this machine, and of a worker by TCP."""
 
     BYTES = 512 << 20
-    RANGE_BYTES = 8 << 20
-    CONNECTIONS = (2, 4, 8, 16, 32)  # of which the downloader's best is taken
     FAR_MS = 20
     FAR_KB_PER_S = 60_000  # of a connection
     RECORD_BYTES = 114_660
@@ -151,13 +151,7 @@ class Remote:
     # ---- from the first byte to the last -------------------------------------------------------
 
     def download(self, url, connections):
-        target = self.work.path / "download"
-        requests = (f"{url} {first}-{first + self.RANGE_BYTES - 1}"
-                    for first in range(0, self.BYTES, self.RANGE_BYTES))
-        host_pages.back()
-        speed = raw_http.get(requests, connections, target).bytes / 1e6
-        target.unlink()
-        return speed
+        return download(url, self.BYTES, connections, self.work.path / "download")
 
     def sequential(self):
         return self.against_downloader("large file from S3, sequential, cold", self.server.endpoint)
@@ -173,7 +167,7 @@ class Remote:
 
     def against_downloader(self, what, endpoint):
         url, = self.server.signed_urls(BUCKET, [NAME], endpoint)
-        best = max(self.CONNECTIONS, key=lambda count: self.download(url, count))
+        best = max(CONNECTIONS, key=lambda count: self.download(url, count))
         pairs = []
         for _ in range(self.rounds):
             other = self.download(url, best)
@@ -254,6 +248,16 @@ class Remote:
         host.umount(mountpoint)
         return [report.Row("large file from a worker by loopback TCP, sequential", "MB/s",
                            "iperf3, 1 stream", pairs, 0.8)]
+
+
+def download(url, size, connections, target):
+    """MB/s of a client that gets ranges side by side and writes them to a file, which goes."""
+    requests = (f"{url} {first}-{first + RANGE_BYTES - 1}"
+                for first in range(0, size, RANGE_BYTES))
+    host_pages.back()
+    speed = raw_http.get(requests, connections, target).bytes / 1e6
+    target.unlink()
+    return speed
 
 
 def read_through(path):

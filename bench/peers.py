@@ -220,16 +220,22 @@ class Comparison:
                 "large file, page cache dropped, cache warm, MB/s": dropped,
                 "large file, page cache warm, MB/s": warm}
 
-    def measure(self, side, say):
-        figures = {}
-        for part in (self.small, self.half, self.large):
-            say(f"{side.name}: {part.__name__}")
-            try:
-                figures.update(part(side))
-            except (AssertionError, OSError, subprocess.SubprocessError) as error:
-                say(f"{side.name}: {part.__name__} failed: {error}")
-                figures[f"{part.__name__} failed"] = str(error).splitlines()[0][:120]
-        return figures
+    def parts(self, side):
+        return {"small": lambda: self.small(side), "half": lambda: self.half(side),
+                "large": lambda: self.large(side)}
+
+
+def measure(name, parts, say):
+    """All figures of these parts; what fails is one of them, and the others go on."""
+    figures = {}
+    for what, part in parts.items():
+        say(f"{name}: {what}")
+        try:
+            figures.update(part())
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            say(f"{name}: {what} failed: {error}")
+            figures[f"{what} failed"] = str(error).splitlines()[0][:120]
+    return figures
 
 
 def parse(text):
