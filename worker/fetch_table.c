@@ -4,29 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <uthash.h>
-#include <utlist.h>
+#include "worker/fetch_index.h"
 
-#define STRETCH_BYTES 65536u
-#define STRETCHES_MAX 64
 #define HERE_MAX_BYTES ((uint32_t)256 << 10)
 #define PART_BLOCK_MIN_BYTES ((uint32_t)1 << 20) /* smaller blocks come whole */
 #define PART_MOST 4				 /* a part is so much of its block at most */
-#define IDLE_GROUPS_MAX 4096
-
-/*
- * The fetches of one block. Requests of a sequential reader come out of order, so read-ahead must
- * not bring again what was read and let go of a moment ago: `read` has a bit for each such stretch
- * of 64 KiB, and keeps the group for FETCH_KEEP_MS after its last fetch.
- */
-struct fetch_group {
-	struct block_id id;
-	struct fetch *fetches;
-	uint64_t read;
-	int64_t read_ms;
-	bool idle; /* without a fetch; counted in idle_groups */
-	UT_hash_handle hh;
-};
 
 struct fetch_table {
 	struct store *store;
@@ -37,16 +19,13 @@ struct fetch_table {
 	struct mutex mu;
 
 	/* guarded by mu */
-	struct fetch_group *groups;
+	struct fetch_index index;
 	struct fetch *oldest, *newest; /* kept: arrived, and not all read */
 	struct fill_queue fills;
-	unsigned idle_groups;
 	unsigned running_here; /* in their readers' threads */
 	uint64_t ahead_bytes;
 	uint64_t fetches, joined;
 };
-
-static_assert(BLOCK_BYTES / STRETCH_BYTES <= STRETCHES_MAX, "a bit for each stretch");
 
 struct mutex *fetch_table_lock(struct fetch_table *t)
 {
@@ -68,69 +47,17 @@ struct origin_queue *fetch_table_origins(struct fetch_table *t)
 	return t->origins;
 }
 
-/* ---- the index --------------------------------------------------------------------------------
- */
+/* ---- what is in the table ---------------------------------------------------------------------- */
 
-static struct fetch_group *find_group_locked(struct fetch_table *t, const struct block_id *id)
-{
-	struct fetch_group *g;
-
-	assert(mutex_held(&t->mu));
-	HASH_FIND(hh, t->groups, id, sizeof(*id), g);
-	return g;
-}
-
-static struct fetch *find_locked(struct fetch_table *t, const struct block_id *id, uint32_t offset)
-{
-	struct fetch_group *g = find_group_locked(t, id);
-	struct fetch *f;
-
-	if (!g)
-		return NULL;
-	DL_FOREACH (g->fetches, f)
-		if (f->start <= offset && offset < f->end)
-			return f;
-	return NULL;
-}
-
-/* Where the next fetch behind `offset` begins, or `end` if that comes first. */
-static uint32_t room_until_locked(
-	struct fetch_table *t, const struct block_id *id, uint32_t offset, uint32_t end)
-{
-	struct fetch_group *g = find_group_locked(t, id);
-	struct fetch *f;
-
-	if (!g)
-		return end;
-	DL_FOREACH (g->fetches, f)
-		if (f->start > offset && f->start < end)
-			end = f->start;
-	return end;
-}
-
-/* Whole blocks come first in their group, so that readers find them before stretches. */
 static int insert_locked(struct fetch_table *t, struct fetch *f)
 {
-	struct fetch_group *g = find_group_locked(t, &f->block.id);
+	int r;
 
-	if (!g) {
-		g = calloc(1, sizeof(*g));
-		if (!g)
-			return -ENOMEM;
-		g->id = f->block.id;
-		HASH_ADD(hh, t->groups, id, sizeof(g->id), g);
-	}
-	if (g->idle) {
-		g->idle = false;
-		t->idle_groups--;
-	}
-	if (atomic_load(&f->goal) != FETCH_PASS)
-		DL_PREPEND(g->fetches, f);
-	else
-		DL_APPEND(g->fetches, f);
-	f->group = g;
-	fetch_ref(f);
-	return 0;
+	assert(mutex_held(&t->mu));
+	r = fetch_index_add(&t->index, f);
+	if (r == 0)
+		fetch_ref(f);
+	return r;
 }
 
 static void unkeep_locked(struct fetch_table *t, struct fetch *f)
@@ -161,78 +88,25 @@ static void keep_locked(struct fetch_table *t, struct fetch *f)
 	t->newest = f;
 }
 
-static void free_group_locked(struct fetch_table *t, struct fetch_group *g)
-{
-	HASH_DEL(t->groups, g);
-	free(g);
-}
-
 /* Takes it out of the table; true when the caller has to drop the table's reference. */
 static bool remove_locked(struct fetch_table *t, struct fetch *f)
 {
-	struct fetch_group *g = f->group;
-
 	assert(mutex_held(&t->mu));
-	if (!g)
+	if (!f->group)
 		return false;
 	unkeep_locked(t, f);
 	t->ahead_bytes -= f->ahead_bytes;
 	f->ahead_bytes = 0;
-	DL_DELETE(g->fetches, f);
-	f->group = NULL;
-	if (g->fetches)
-		return true;
-	if (g->read && t->idle_groups < IDLE_GROUPS_MAX) {
-		g->idle = true;
-		t->idle_groups++;
-	} else {
-		free_group_locked(t, g);
-	}
+	fetch_index_remove(&t->index, f);
 	return true;
 }
 
 /* As remove_locked, for one whose bytes have all been read. */
 static bool remove_read_locked(struct fetch_table *t, struct fetch *f)
 {
-	uint32_t from = (f->start + STRETCH_BYTES - 1) / STRETCH_BYTES;
-	uint32_t to = f->end / STRETCH_BYTES;
-
-	if (f->group && f->sequential) {
-		for (uint32_t i = from; i < to; i++)
-			f->group->read |= (uint64_t)1 << i;
-		f->group->read_ms = clock_mono_ms();
-	}
+	if (f->group && f->sequential)
+		fetch_index_note_read(f);
 	return remove_locked(t, f);
-}
-
-static bool was_read_locked(struct fetch_table *t, const struct block_id *id, uint32_t offset)
-{
-	const struct fetch_group *g = find_group_locked(t, id);
-
-	return g && (g->read >> (offset / STRETCH_BYTES) & 1) &&
-	       clock_mono_ms() - g->read_ms < FETCH_KEEP_MS;
-}
-
-/* What was read is asked for again: a new pass, which may read ahead again. */
-static void forget_read_locked(struct fetch_table *t, const struct block_id *id, uint32_t offset)
-{
-	struct fetch_group *g = find_group_locked(t, id);
-
-	if (g && (g->read >> (offset / STRETCH_BYTES) & 1))
-		g->read = 0;
-}
-
-static void free_idle_groups_locked(struct fetch_table *t, int64_t age_ms)
-{
-	int64_t now_ms = clock_mono_ms();
-	struct fetch_group *g, *next;
-
-	HASH_ITER (hh, t->groups, g, next) {
-		if (!g->idle || now_ms - g->read_ms < age_ms)
-			continue;
-		t->idle_groups--;
-		free_group_locked(t, g);
-	}
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -304,29 +178,23 @@ static void cancel_locked(struct fetch_table *t, struct fetch *f)
 		origin_queue_withdraw(t->origins, &f->turn);
 }
 
-static void cancel_all(struct fetch_table *t)
+static void cancel_one(struct fetch *f)
 {
-	struct fetch_group *g, *next;
-	struct fetch *f;
-
-	mutex_guard(&t->mu);
-	HASH_ITER (hh, t->groups, g, next)
-		DL_FOREACH (g->fetches, f)
-			cancel_locked(t, f);
+	cancel_locked(f->table, f);
 }
 
 void fetch_table_free(struct fetch_table *t)
 {
 	if (!t)
 		return;
-	cancel_all(t);
+	mutex_lock(&t->mu);
+	fetch_index_each(&t->index, cancel_one);
+	mutex_unlock(&t->mu);
 	work_queue_free(t->queue);
 	while (drop_oldest(t, 0))
 		;
-	mutex_lock(&t->mu);
-	free_idle_groups_locked(t, 0);
-	mutex_unlock(&t->mu);
-	assert(!t->groups);
+	fetch_index_forget_idle(&t->index, 0);
+	assert(!t->index.groups);
 	buffer_pool_free(t->buffers);
 	mutex_deinit(&t->mu);
 	free(t);
@@ -399,7 +267,7 @@ static bool adopt_locked(struct fetch_table *t, struct fetch *f, enum fetch_goal
 
 static struct fetch *join_locked(struct fetch_table *t, const struct fetch_want *want)
 {
-	struct fetch *f = find_locked(t, &want->block->id, want->offset);
+	struct fetch *f = fetch_index_find(&t->index, &want->block->id, want->offset);
 
 	if (!f)
 		return NULL;
@@ -571,7 +439,7 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 
 static uint32_t next_stretch(uint32_t offset)
 {
-	return (offset / STRETCH_BYTES + 1) * STRETCH_BYTES;
+	return (offset / FETCH_STRETCH_BYTES + 1) * FETCH_STRETCH_BYTES;
 }
 
 /* How far a stretch that is wanted until `end` may go on, with its read-ahead. */
@@ -586,7 +454,7 @@ static uint32_t ahead_end(const struct fetch_want *want, uint32_t from)
 static uint32_t unread_end_locked(
 	struct fetch_table *t, const struct fetch_want *want, uint32_t from, uint32_t until)
 {
-	while (from < until && !was_read_locked(t, &want->block->id, from))
+	while (from < until && !fetch_index_was_read(&t->index, &want->block->id, from))
 		from = next_stretch(from);
 	return min_u32(from, until);
 }
@@ -598,11 +466,11 @@ static struct fetch *start_wanted_locked(
 
 	if (want->goal != FETCH_PASS)
 		return start_locked(t, want, 0, want->block->len, 0, true, ret_run);
-	forget_read_locked(t, &want->block->id, want->offset);
+	fetch_index_forget_read(&t->index, &want->block->id, want->offset);
 	ahead = unread_end_locked(t, want, end, ahead_end(want, end));
 	if (t->ahead_bytes + (ahead - end) > FETCH_AHEAD_MAX_BYTES)
 		ahead = end;
-	ahead = room_until_locked(t, &want->block->id, want->offset, ahead);
+	ahead = fetch_index_room_until(&t->index, &want->block->id, want->offset, ahead);
 	end = min_u32(end, ahead);
 	return start_locked(t, want, want->offset, ahead, ahead - end, true, ret_run);
 }
@@ -713,10 +581,10 @@ static uint32_t covered_end_locked(
 	const struct fetch *f;
 
 	while (from < until) {
-		f = find_locked(t, &want->block->id, from);
+		f = fetch_index_find(&t->index, &want->block->id, from);
 		if (f)
 			from = f->end;
-		else if (was_read_locked(t, &want->block->id, from))
+		else if (fetch_index_was_read(&t->index, &want->block->id, from))
 			from = next_stretch(from);
 		else
 			break;
@@ -738,7 +606,7 @@ void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want
 		(until - covered < want->read_ahead / 2 && until < want->block->len))
 		return;
 	until = unread_end_locked(t, want, covered, until);
-	until = room_until_locked(t, &want->block->id, covered, until);
+	until = fetch_index_room_until(&t->index, &want->block->id, covered, until);
 	if (t->ahead_bytes + (until - covered) > FETCH_AHEAD_MAX_BYTES)
 		return;
 	start_locked(t, want, covered, until, until - covered, false, NULL);
@@ -754,9 +622,8 @@ static struct fetch *bring_ahead_locked(
 
 static bool prefetch_block_locked(struct fetch_table *t, const struct fetch_want *want)
 {
-	const struct fetch_group *g = find_group_locked(t, &want->block->id);
-
-	return (g && g->fetches) || bring_ahead_locked(t, want, 0, want->block->len);
+	return fetch_index_has_block(&t->index, &want->block->id) ||
+	       bring_ahead_locked(t, want, 0, want->block->len);
 }
 
 /* The first stretch of it that nobody brings: there is one, but for readers at the same place. */
@@ -765,12 +632,12 @@ static bool prefetch_part_locked(struct fetch_table *t, const struct fetch_want 
 	uint32_t from = want->offset;
 	struct fetch *f;
 
-	while (from < want->end && (f = find_locked(t, &want->block->id, from)))
+	while (from < want->end && (f = fetch_index_find(&t->index, &want->block->id, from)))
 		from = f->end;
 	if (from >= want->end)
 		return true;
-	f = bring_ahead_locked(
-		t, want, from, room_until_locked(t, &want->block->id, from, want->end));
+	f = bring_ahead_locked(t, want, from,
+		fetch_index_room_until(&t->index, &want->block->id, from, want->end));
 	if (f)
 		f->spare = FETCH_SPARE_BYTES;
 	return f != NULL;
@@ -791,7 +658,7 @@ void fetch_table_sweep(struct fetch_table *t)
 	mutex_lock(&t->mu);
 	if (t->ahead_bytes > FETCH_AHEAD_MAX_BYTES / 2)
 		age_ms = FETCH_KEEP_MS;
-	free_idle_groups_locked(t, FETCH_KEEP_MS);
+	fetch_index_forget_idle(&t->index, FETCH_READ_MS);
 	mutex_unlock(&t->mu);
 	while (drop_oldest(t, age_ms))
 		;

@@ -7,8 +7,8 @@
  *
  * Bounds: `threads` gets at once, and one in each reader's thread; `memory_bytes` of buffers (hard);
  * FETCH_AHEAD_MAX_BYTES of read-ahead that has not been read (beyond it none is started);
- * FILL_QUEUE_MOST blocks whose rest may wait. What nobody reads is dropped after FETCH_KEEP_MS when
- * room is short, after FETCH_KEEP_MAX_MS in any case.
+ * FILL_QUEUE_MOST blocks whose rest may wait; what fetch_index.h says. What nobody reads is dropped
+ * after FETCH_KEEP_MS when room is short, after FETCH_KEEP_MAX_MS in any case.
  *
  * Calling sequence: new; acquire, fetch_wait, fetch_bytes, served, release by each reader; sweep
  * once a second; free after the last reader.
