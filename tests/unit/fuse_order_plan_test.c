@@ -142,7 +142,7 @@ static void what_was_read_is_dropped_and_all_of_it_comes_once(void **state)
 	assert_int_equal(w.plan.tally.dropped_bytes, 0);
 	order_plan_tick(&w.plan, w.now_ms);
 	assert_null(order_plan_find(&w.plan, w.list));
-	assert_int_equal(w.plan.buffers.kept_bytes, 0);
+	assert_int_equal(w.plan.buffers.kept_pages, 0);
 	teardown(&w);
 }
 
