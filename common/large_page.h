@@ -11,7 +11,7 @@
 
 #define LARGE_PAGE_BYTES ((size_t)2 << 20)
 
-/* At least `bytes`, aligned to LARGE_PAGE_BYTES, for free(); NULL: no memory. In large pages where the
- * kernel has some (transparent_hugepage is "madvise" or "always"), and then each of them counts as
- * resident as a whole once it was touched. */
+/* At least `bytes`, aligned to LARGE_PAGE_BYTES, for free(); NULL: no memory. In large pages where
+ * the kernel has some (transparent_hugepage is "madvise" or "always"), and then each of them counts
+ * as resident as a whole once it was touched. */
 void *large_page_alloc(size_t bytes);

@@ -177,7 +177,7 @@ static void remember(struct passthrough *p, const struct block_whole *w)
 static bool verify_now(
 	struct passthrough *p, struct block_whole *w, bool (*goes_on)(void *arg), void *arg)
 {
-	unsigned char *buffer = thread_buffer(THREAD_READS_DISK);
+	unsigned char *buffer = thread_buffer(THREAD_READS_OTHERS);
 	bool past_page_cache = w->bytes > PASSTHROUGH_OPEN_VERIFY_BYTES;
 
 	if (!buffer || w->verify(w, buffer, past_page_cache, goes_on, arg) != 0)
@@ -417,6 +417,7 @@ static void *passthrough_main(void *arg)
 	r = io_priority_idle();
 	if (r < 0)
 		log_debug("no idle class for verifying: %s", strerror(-r));
+	(void)thread_buffer(THREAD_READS_DISK); /* verify_now finds it */
 	while (!stopping) {
 		struct block_whole *w = next_job(p, &stopping);
 		struct verification v = {p, w};

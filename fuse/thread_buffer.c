@@ -1,5 +1,6 @@
 #include "fuse/thread_buffer.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -7,6 +8,8 @@
 #include "common/large_page.h"
 
 #define PAGE_BYTES 4096
+
+static_assert(THREAD_BUFFER_BYTES <= LARGE_PAGE_BYTES, "one large page for each thread");
 
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
