@@ -140,8 +140,7 @@ bool fetch_index_was_read(const struct fetch_index *x, const struct block_id *id
 	return has_bit(g, offset) && clock_mono_ms() - g->read_ms < FETCH_READ_MS;
 }
 
-void fetch_index_forget_read(
-	const struct fetch_index *x, const struct block_id *id, uint32_t offset)
+void fetch_index_forget_read(struct fetch_index *x, const struct block_id *id, uint32_t offset)
 {
 	struct fetch_group *g = find_group(x, id);
 

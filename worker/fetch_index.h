@@ -38,7 +38,6 @@ void fetch_index_each(const struct fetch_index *x, void (*fn)(struct fetch *f));
 void fetch_index_note_read(struct fetch *f);
 bool fetch_index_was_read(const struct fetch_index *x, const struct block_id *id, uint32_t offset);
 /* What was read is asked for again: a new pass, which may read ahead again. */
-void fetch_index_forget_read(
-	const struct fetch_index *x, const struct block_id *id, uint32_t offset);
+void fetch_index_forget_read(struct fetch_index *x, const struct block_id *id, uint32_t offset);
 /* Of blocks without a fetch that were last read that long ago. */
 void fetch_index_forget_idle(struct fetch_index *x, int64_t age_ms);

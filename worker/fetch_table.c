@@ -47,14 +47,18 @@ struct origin_queue *fetch_table_origins(struct fetch_table *t)
 	return t->origins;
 }
 
-/* ---- what is in the table ---------------------------------------------------------------------- */
+/* ---- what is in the table --------------------------------------------------------------------- */
+
+static struct fetch_index *index_locked(struct fetch_table *t)
+{
+	assert(mutex_held(&t->mu));
+	return &t->index;
+}
 
 static int insert_locked(struct fetch_table *t, struct fetch *f)
 {
-	int r;
+	int r = fetch_index_add(index_locked(t), f);
 
-	assert(mutex_held(&t->mu));
-	r = fetch_index_add(&t->index, f);
 	if (r == 0)
 		fetch_ref(f);
 	return r;
@@ -91,13 +95,12 @@ static void keep_locked(struct fetch_table *t, struct fetch *f)
 /* Takes it out of the table; true when the caller has to drop the table's reference. */
 static bool remove_locked(struct fetch_table *t, struct fetch *f)
 {
-	assert(mutex_held(&t->mu));
 	if (!f->group)
 		return false;
 	unkeep_locked(t, f);
 	t->ahead_bytes -= f->ahead_bytes;
 	f->ahead_bytes = 0;
-	fetch_index_remove(&t->index, f);
+	fetch_index_remove(index_locked(t), f);
 	return true;
 }
 
@@ -188,12 +191,14 @@ void fetch_table_free(struct fetch_table *t)
 	if (!t)
 		return;
 	mutex_lock(&t->mu);
-	fetch_index_each(&t->index, cancel_one);
+	fetch_index_each(index_locked(t), cancel_one);
 	mutex_unlock(&t->mu);
 	work_queue_free(t->queue);
 	while (drop_oldest(t, 0))
 		;
-	fetch_index_forget_idle(&t->index, 0);
+	mutex_lock(&t->mu);
+	fetch_index_forget_idle(index_locked(t), 0);
+	mutex_unlock(&t->mu);
 	assert(!t->index.groups);
 	buffer_pool_free(t->buffers);
 	mutex_deinit(&t->mu);
@@ -267,7 +272,7 @@ static bool adopt_locked(struct fetch_table *t, struct fetch *f, enum fetch_goal
 
 static struct fetch *join_locked(struct fetch_table *t, const struct fetch_want *want)
 {
-	struct fetch *f = fetch_index_find(&t->index, &want->block->id, want->offset);
+	struct fetch *f = fetch_index_find(index_locked(t), &want->block->id, want->offset);
 
 	if (!f)
 		return NULL;
@@ -454,7 +459,7 @@ static uint32_t ahead_end(const struct fetch_want *want, uint32_t from)
 static uint32_t unread_end_locked(
 	struct fetch_table *t, const struct fetch_want *want, uint32_t from, uint32_t until)
 {
-	while (from < until && !fetch_index_was_read(&t->index, &want->block->id, from))
+	while (from < until && !fetch_index_was_read(index_locked(t), &want->block->id, from))
 		from = next_stretch(from);
 	return min_u32(from, until);
 }
@@ -466,11 +471,11 @@ static struct fetch *start_wanted_locked(
 
 	if (want->goal != FETCH_PASS)
 		return start_locked(t, want, 0, want->block->len, 0, true, ret_run);
-	fetch_index_forget_read(&t->index, &want->block->id, want->offset);
+	fetch_index_forget_read(index_locked(t), &want->block->id, want->offset);
 	ahead = unread_end_locked(t, want, end, ahead_end(want, end));
 	if (t->ahead_bytes + (ahead - end) > FETCH_AHEAD_MAX_BYTES)
 		ahead = end;
-	ahead = fetch_index_room_until(&t->index, &want->block->id, want->offset, ahead);
+	ahead = fetch_index_room_until(index_locked(t), &want->block->id, want->offset, ahead);
 	end = min_u32(end, ahead);
 	return start_locked(t, want, want->offset, ahead, ahead - end, true, ret_run);
 }
@@ -581,10 +586,10 @@ static uint32_t covered_end_locked(
 	const struct fetch *f;
 
 	while (from < until) {
-		f = fetch_index_find(&t->index, &want->block->id, from);
+		f = fetch_index_find(index_locked(t), &want->block->id, from);
 		if (f)
 			from = f->end;
-		else if (fetch_index_was_read(&t->index, &want->block->id, from))
+		else if (fetch_index_was_read(index_locked(t), &want->block->id, from))
 			from = next_stretch(from);
 		else
 			break;
@@ -606,7 +611,7 @@ void fetch_table_read_ahead(struct fetch_table *t, const struct fetch_want *want
 		(until - covered < want->read_ahead / 2 && until < want->block->len))
 		return;
 	until = unread_end_locked(t, want, covered, until);
-	until = fetch_index_room_until(&t->index, &want->block->id, covered, until);
+	until = fetch_index_room_until(index_locked(t), &want->block->id, covered, until);
 	if (t->ahead_bytes + (until - covered) > FETCH_AHEAD_MAX_BYTES)
 		return;
 	start_locked(t, want, covered, until, until - covered, false, NULL);
@@ -622,7 +627,7 @@ static struct fetch *bring_ahead_locked(
 
 static bool prefetch_block_locked(struct fetch_table *t, const struct fetch_want *want)
 {
-	return fetch_index_has_block(&t->index, &want->block->id) ||
+	return fetch_index_has_block(index_locked(t), &want->block->id) ||
 	       bring_ahead_locked(t, want, 0, want->block->len);
 }
 
@@ -632,12 +637,12 @@ static bool prefetch_part_locked(struct fetch_table *t, const struct fetch_want 
 	uint32_t from = want->offset;
 	struct fetch *f;
 
-	while (from < want->end && (f = fetch_index_find(&t->index, &want->block->id, from)))
+	while (from < want->end && (f = fetch_index_find(index_locked(t), &want->block->id, from)))
 		from = f->end;
 	if (from >= want->end)
 		return true;
 	f = bring_ahead_locked(t, want, from,
-		fetch_index_room_until(&t->index, &want->block->id, from, want->end));
+		fetch_index_room_until(index_locked(t), &want->block->id, from, want->end));
 	if (f)
 		f->spare = FETCH_SPARE_BYTES;
 	return f != NULL;
@@ -658,7 +663,7 @@ void fetch_table_sweep(struct fetch_table *t)
 	mutex_lock(&t->mu);
 	if (t->ahead_bytes > FETCH_AHEAD_MAX_BYTES / 2)
 		age_ms = FETCH_KEEP_MS;
-	fetch_index_forget_idle(&t->index, FETCH_READ_MS);
+	fetch_index_forget_idle(index_locked(t), FETCH_READ_MS);
 	mutex_unlock(&t->mu);
 	while (drop_oldest(t, age_ms))
 		;
