@@ -182,21 +182,22 @@ def compare(work, small, extra):
     server = s3_origin.S3Origin(apart)
     keys = {str(path.relative_to(small.source)): path for path in small.source.rglob("*.jpg")}
     server.fill(BUCKET, {key: path.read_bytes for key, path in keys.items()})
-    large = work.path / LARGE_NAME
+    large = work.directory("ext4-records") / LARGE_NAME
     with large.open("wb") as file:
         for _ in range(LARGE_BYTES >> 20):
             file.write(os.urandom(1 << 20))
     server.minio.s3.create_bucket(Bucket=LARGE_BUCKET)
     server.minio.s3.upload_file(str(large), LARGE_BUCKET, LARGE_NAME)
+    os.sync()  # its pages are no side's to write
     comparison = peers.Comparison(server, BUCKET, small.files * FILE_BYTES, LARGE_BUCKET,
                                   LARGE_NAME, epochs)
     limit = limits.Limits(server, (BUCKET, small.source), (LARGE_BUCKET, large), READERS,
                           lambda directory, count: epochs(directory, count, os.environ))
-    parts = {side.name: comparison.parts(side)
+    sides = {side.name: comparison.parts(side)
              for side in peers.sides(small.host, work, server, extra)}
-    parts[limits.NAME] = limit.parts()
+    sides[limits.NAME] = limit.parts()
     return {name: peers.measure(name, of, lambda text: print(f"bench: {text}", file=sys.stderr))
-            for name, of in parts.items()}
+            for name, of in sides.items()}
 
 
 def machine():
