@@ -22,6 +22,7 @@ void mem_store_free(struct mem_store *s);
 void mem_store_put(struct mem_store *s, const char *path, const void *data, size_t len);
 /* An object of any size without memory: its bytes are mem_store_pattern's. */
 void mem_store_put_pattern(struct mem_store *s, const char *path, uint64_t size, uint64_t seed);
+/* The bytes [offset, offset+len) of any object with that seed. */
 void mem_store_pattern(uint64_t seed, uint64_t offset, void *dst, size_t len);
 void mem_store_put_dir(struct mem_store *s, const char *path);
 void mem_store_put_symlink(struct mem_store *s, const char *path, const char *target);
