@@ -169,6 +169,8 @@ Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB
 
 ![ratios](performance.svg)
 
+[targets.md](targets.md) says where the time goes in the rows below their target, and what was tried.
+
 What the rows mean:
 - *page cache warm*: the same epoch again and again; on the mount the kernel answers from its page cache and Granary is not asked.
 - *page cache dropped, store warm*: after `echo 3 > /proc/sys/vm/drop_caches`; Granary reads its packed store on the same filesystem and verifies the checksums.
