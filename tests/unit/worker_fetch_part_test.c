@@ -30,7 +30,7 @@ static void a_rest_that_somebody_waits_for_is_not_left_to_its_turn(void **state)
 	enum { BLOCKS = FILL_QUEUE_MOST };
 	struct fx *f = *state;
 	struct reader readers[BLOCKS];
-	char name[8];
+	char name[16];
 
 	for (int i = 0; i < BLOCKS; i++) {
 		snprintf(name, sizeof(name), "%02d", i);
