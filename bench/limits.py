@@ -12,7 +12,6 @@ import peers
 import raw_http
 
 NAME = "raw client, ext4"
-RECORDS = 300
 
 
 def cpu_of_children():
@@ -55,7 +54,7 @@ class Limits:
     def records(self, url):
         draw, length = random.Random(0), peers.RECORD_BYTES
         first = [draw.randrange(self.file.stat().st_size // length) * length
-                 for _ in range(RECORDS)]
+                 for _ in range(peers.RECORDS)]
         page_cache.drop(self.file.parent)
         host_pages.back()
         return raw_http.get([f"{url} {at}-{at + length - 1}" for at in first], 1)

@@ -22,6 +22,7 @@ import host_pages
 import large_file
 
 RECORD_BYTES = 114_660
+RECORDS = 300
 READY_SECONDS = 60
 UNLIMITED = 1 << 40
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -203,7 +204,7 @@ class Comparison:
         with self.mounted(side, self.large_bucket) as mountpoint:
             page_cache.drop(mountpoint)
             host_pages.back()
-            rate, read = read_records(mountpoint / self.large_name, 300, self.number)
+            rate, read = read_records(mountpoint / self.large_name, RECORDS, self.number)
             amplification = self.server.object_bytes() / read
         with self.mounted(side, self.large_bucket) as mountpoint:
             path = mountpoint / self.large_name
